@@ -1,0 +1,84 @@
+"""Sites and pools as the brain sees them: what a site has, what it can do, how busy it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+from isthmus.domain.errors import Invalid
+from isthmus.domain.ids import is_name
+
+
+class SiteState(StrEnum):
+    """What the operator wants of a site."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"  # nothing new; what is there ends in peace
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A set of alike nodes that one queue serves; memory, disk and accelerators are for each node.
+
+    `free_*` are what the site itself saw idle at the last look, before promises of this system that it
+    had not seen yet. `immediate` pools have no queue of their own: what does not fit must wait here.
+    """
+
+    name: str
+    nodes: int = 1
+    cpus_per_node: int = 1
+    memory_bytes_per_node: int = 1024**3
+    disk_bytes_per_node: int = 0
+    accelerators_per_node: int = 0
+    accelerator_kind: str = ""
+    accelerator_memory_bytes: int = 0
+    max_walltime_seconds: int | None = None
+    licences: dict[str, int] = field(default_factory=dict)
+    immediate: bool = False
+    up: bool = True
+    free_cpus: int | None = None
+    free_nodes: int | None = None
+    queued_jobs: int = 0
+    queued_cpu_seconds: float = 0.0
+    running_cpu_seconds_left: float = 0.0
+    price_per_cpu_hour: Decimal = Decimal(0)
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name) > 255:
+            raise Invalid("name", f"{self.name!r} is not a pool name.", remedy="Give 1 to 255 characters.")
+
+    @property
+    def cpus(self) -> int:
+        """Processors of all nodes."""
+        return self.nodes * self.cpus_per_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteDescription:
+    """What an adapter found at its site."""
+
+    kind: str
+    version: str = ""
+    pools: tuple[Pool, ...] = ()
+    features: frozenset[str] = frozenset()  # e.g. "containers:podman", "arrays", "fetch:https", "accounting"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteIdentity:
+    """What the operator declares of a site when it joins."""
+
+    name: str
+    kind: str
+    region: str = ""
+    trust: str = ""
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise Invalid(
+                "name",
+                f"{self.name!r} is not a site name.",
+                remedy="Use a-z, 0-9, . _ -, at most 63 characters.",
+            )

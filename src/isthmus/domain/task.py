@@ -1,0 +1,359 @@
+"""A task: what a user asks for, with demand, objective and constraints (GA4GH TES task, ITU-T task service).
+
+Every type checks its own invariants and names the field that breaks one. The REST face validates
+straight into these types, so that there is one definition of a valid task.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+from isthmus.domain.errors import Invalid
+from isthmus.domain.ids import is_name, is_sha256
+
+MAX_ARRAY = 10_000
+MAX_INLINE_BYTES = 131_072
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_URL = re.compile(r"(https?|s3)://[^\s]+")
+FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}  # read by pydantic at the edge; plain data here
+
+
+def _at_least(field_name: str, value: float, least: float) -> None:
+    if value < least:
+        raise Invalid(field_name, f"is {value}.", remedy=f"It must be {least} or more.")
+
+
+def _text(field_name: str, value: str, longest: int) -> None:
+    if len(value) > longest:
+        raise Invalid(field_name, f"has {len(value)} characters.", remedy=f"At most {longest} are allowed.")
+    if "\0" in value:
+        raise Invalid(field_name, "holds a NUL character.", remedy="Remove it.")
+
+
+def _environment(field_name: str, names: Mapping[str, str]) -> None:
+    for name, value in names.items():
+        if _ENV_NAME.fullmatch(name) is None:
+            raise Invalid(
+                f"{field_name}.{name}",
+                "is not a variable name.",
+                remedy="Use letters, digits and _, no digit first.",
+            )
+        _text(f"{field_name}.{name}", value, MAX_INLINE_BYTES)
+
+
+def _path(field_name: str, value: str) -> None:
+    _text(field_name, value, 4096)
+    if not value or "\n" in value:
+        raise Invalid(
+            field_name, "is empty or holds a line break.", remedy="Give a path such as data/in.csv."
+        )
+    if ".." in PurePosixPath(value).parts:
+        raise Invalid(field_name, f"{value!r} leaves the task's directory.", remedy="Do not use `..`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerators:
+    """Devices wanted on each node: how many, of which kind (`a100`; empty = any), with how much memory each."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    count: int = 0
+    kind: str = ""
+    memory_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("count", self.count, 0)
+        _at_least("memory_bytes", self.memory_bytes, 0)
+        if self.kind and not is_name(self.kind):
+            raise Invalid("kind", f"{self.kind!r} is not a kind.", remedy="Write it like a100 or mi250.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What the task needs: `cpus` for each of `tasks_per_node` ranks on `nodes` nodes; memory and disk for each node."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    nodes: int = 1
+    tasks_per_node: int = 1
+    cpus: int = 1
+    memory_bytes: int = 512 * 1024**2
+    accelerators: Accelerators = field(default_factory=Accelerators)
+    disk_bytes: int = 0
+    walltime_seconds: int = 3600
+    licences: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "tasks_per_node", "cpus", "walltime_seconds"):
+            _at_least(name, getattr(self, name), 1)
+            if getattr(self, name) > 10**8:
+                raise Invalid(name, f"is {getattr(self, name)}.", remedy="It must be at most 100000000.")
+        _at_least("memory_bytes", self.memory_bytes, 1024**2)
+        _at_least("disk_bytes", self.disk_bytes, 0)
+        for name, count in self.licences.items():
+            _at_least(f"licences.{name}", count, 1)
+
+    @property
+    def cpus_per_node(self) -> int:
+        """Processors needed on each node."""
+        return self.cpus * self.tasks_per_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """One program of a task; several run one after another, each only if the one before succeeded."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    command: tuple[str, ...] = ()
+    image: str = ""
+    workdir: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    ignore_error: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.command and not self.image:
+            raise Invalid(
+                "command", "is empty and there is no image.", remedy="Give a command, an image, or both."
+            )
+        for index, word in enumerate(self.command):
+            _text(f"command.{index}", word, MAX_INLINE_BYTES)
+        _text("image", self.image, 1024)
+        _environment("env", self.env)
+        for name in ("workdir", "stdin", "stdout", "stderr"):
+            if getattr(self, name):
+                _path(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A file (or directory) that is at `path` before the task starts.
+
+    Exactly one source: `blob` (SHA-256 of uploaded content; of a manifest for a directory), `url`
+    (http, https, s3), `site_path` (`SITE:/absolute/path`), or `content` (text, inline).
+    A relative `path` lies in the task's directory; an absolute one only means something in a container.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    path: str
+    blob: str = ""
+    url: str = ""
+    site_path: str = ""
+    content: str | None = None
+    directory: bool = False
+    executable: bool = False
+    name: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _path("path", self.path)
+        given = [n for n in ("blob", "url", "site_path") if getattr(self, n)] + (
+            ["content"] if self.content is not None else []
+        )
+        if len(given) != 1:
+            raise Invalid(
+                "blob",
+                f"{len(given)} sources are given ({', '.join(given) or 'none'}).",
+                remedy="Give exactly one of blob, url, site_path, content.",
+            )
+        if self.blob and not is_sha256(self.blob):
+            raise Invalid(
+                "blob", f"{self.blob[:80]!r} is not a SHA-256.", remedy="Give 64 hexadecimal digits."
+            )
+        if self.url and _URL.fullmatch(self.url) is None:
+            raise Invalid(
+                "url", f"{self.url[:200]!r} cannot be fetched.", remedy="Use http://, https:// or s3://."
+            )
+        if self.site_path:
+            site, _, path = self.site_path.partition(":")
+            if not is_name(site) or not path.startswith("/"):
+                raise Invalid(
+                    "site_path", f"{self.site_path!r} has no site.", remedy="Write SITE:/absolute/path."
+                )
+        if self.content is not None and len(self.content.encode()) > MAX_INLINE_BYTES:
+            raise Invalid(
+                "content", "is too long.", remedy=f"Upload content over {MAX_INLINE_BYTES} bytes as a blob."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A file (or, with wildcards, several; or a directory) that the task leaves at `path`, and where it goes.
+
+    Without `url` it is kept by content hash and handed to the caller; with `url` (s3, http, https) it is also put there.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    path: str
+    url: str = ""
+    directory: bool = False
+    required: bool = True
+    path_prefix: str = ""
+    name: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _path("path", self.path)
+        if self.url and _URL.fullmatch(self.url) is None:
+            raise Invalid(
+                "url", f"{self.url[:200]!r} cannot be written.", remedy="Use s3://, http:// or https://."
+            )
+
+
+class Goal(StrEnum):
+    """What to prefer among the plans that are allowed."""
+
+    SOONEST = "soonest"
+    CHEAPEST = "cheapest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What the user wants most, by when (`deadline`, with time zone) and for how much (`budget`)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    goal: Goal = Goal.SOONEST
+    deadline: datetime | None = None
+    budget: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if self.deadline is not None and self.deadline.tzinfo is None:
+            raise Invalid("deadline", "has no time zone.", remedy="Write it like 2026-11-26T18:00:00+08:00.")
+        if self.budget is not None and (not self.budget.is_finite() or self.budget < 0):
+            raise Invalid("budget", f"is {self.budget}.", remedy="It must be 0 or more.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """Where the task may go; an empty allow list allows all, a deny list always wins."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    sites_allow: tuple[str, ...] = ()
+    sites_deny: tuple[str, ...] = ()
+    pools_allow: tuple[str, ...] = ()
+    regions_allow: tuple[str, ...] = ()
+    regions_deny: tuple[str, ...] = ()
+    trust: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Array:
+    """Many tasks from one: `size` copies that see ISTHMUS_ARRAY_INDEX, and for each name in `values` that variable."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    size: int
+    values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= MAX_ARRAY:
+            raise Invalid("size", f"is {self.size}.", remedy=f"It must be from 1 to {MAX_ARRAY}.")
+        for name, values in self.values.items():
+            _environment("values", {name: ""})
+            if len(values) != self.size:
+                raise Invalid(f"values.{name}", f"has {len(values)} entries.", remedy=f"Give {self.size}.")
+
+
+class DependencyCondition(StrEnum):
+    """When a dependency is satisfied: the other task succeeded, or ended in whatever way."""
+
+    SUCCEEDED = "succeeded"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """The task waits for another: its id, or within one submission the other's `name`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    task: str
+    condition: DependencyCondition = DependencyCondition.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """Everything a user says about a task. `command`/`image` are short for a single executor."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    name: str = ""
+    description: str = ""
+    command: tuple[str, ...] = ()
+    image: str = ""
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    executors: tuple[Executor, ...] = ()
+    workdir_manifest: str = ""
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    volumes: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    demand: Demand = field(default_factory=Demand)
+    objective: Objective = field(default_factory=Objective)
+    constraints: Constraints = field(default_factory=Constraints)
+    priority: int = 0
+    max_attempts: int = 3
+    retry_on_exit: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    array: Array | None = None
+    depends_on: tuple[Dependency, ...] = ()
+    hold: bool = False
+    backend_parameters: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _text("name", self.name, 255)
+        _text("description", self.description, 65_536)
+        if self.executors and (self.command or self.image):
+            raise Invalid("executors", "are given beside command or image.", remedy="Give one or the other.")
+        if not self.executors:
+            Executor(
+                command=self.command,
+                image=self.image,
+                stdin=self.stdin,
+                stdout=self.stdout,
+                stderr=self.stderr,
+            )
+        if self.workdir_manifest and not is_sha256(self.workdir_manifest):
+            raise Invalid("workdir_manifest", "is not a SHA-256.", remedy="Give 64 hexadecimal digits.")
+        for index, volume in enumerate(self.volumes):
+            _path(f"volumes.{index}", volume)
+        _environment("env", self.env)
+        _environment("secrets", self.secrets)
+        both = self.env.keys() & self.secrets.keys()
+        if both:
+            raise Invalid("secrets", f"{min(both)} is also in env.", remedy="Name each variable once.")
+        if not -1000 <= self.priority <= 1000:
+            raise Invalid("priority", f"is {self.priority}.", remedy="It must be from -1000 to 1000.")
+        if not 1 <= self.max_attempts <= 20:
+            raise Invalid("max_attempts", f"is {self.max_attempts}.", remedy="It must be from 1 to 20.")
+        for key, value in self.tags.items():
+            _text("tags", key, 255)
+            _text(f"tags.{key}", value, 4096)
+        paths = [item.path for item in self.inputs]
+        for path in paths:
+            if paths.count(path) > 1 and len(paths) < 1000:
+                raise Invalid(
+                    "inputs", f"{path!r} is named twice.", remedy="Give each input a path of its own."
+                )
+
+    @property
+    def steps(self) -> tuple[Executor, ...]:
+        """The programs to run, in order; never empty."""
+        if self.executors:
+            return self.executors
+        return (
+            Executor(
+                command=self.command,
+                image=self.image,
+                stdin=self.stdin,
+                stdout=self.stdout,
+                stderr=self.stderr,
+            ),
+        )
