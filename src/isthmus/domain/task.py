@@ -51,9 +51,7 @@ def _environment(field_name: str, names: Mapping[str, str]) -> None:
 def _path(field_name: str, value: str) -> None:
     _text(field_name, value, 4096)
     if not value or "\n" in value:
-        raise Invalid(
-            field_name, "is empty or holds a line break.", remedy="Give a path such as data/in.csv."
-        )
+        raise Invalid(field_name, "is empty or holds a line break.", remedy="Give a path such as data/in.csv.")
     if ".." in PurePosixPath(value).parts:
         raise Invalid(field_name, f"{value!r} leaves the task's directory.", remedy="Do not use `..`.")
 
@@ -120,9 +118,7 @@ class Executor:
 
     def __post_init__(self) -> None:
         if not self.command and not self.image:
-            raise Invalid(
-                "command", "is empty and there is no image.", remedy="Give a command, an image, or both."
-            )
+            raise Invalid("command", "is empty and there is no image.", remedy="Give a command, an image, or both.")
         for index, word in enumerate(self.command):
             _text(f"command.{index}", word, MAX_INLINE_BYTES)
         _text("image", self.image, 1024)
@@ -164,23 +160,15 @@ class Input:
                 remedy="Give exactly one of blob, url, site_path, content.",
             )
         if self.blob and not is_sha256(self.blob):
-            raise Invalid(
-                "blob", f"{self.blob[:80]!r} is not a SHA-256.", remedy="Give 64 hexadecimal digits."
-            )
+            raise Invalid("blob", f"{self.blob[:80]!r} is not a SHA-256.", remedy="Give 64 hexadecimal digits.")
         if self.url and _URL.fullmatch(self.url) is None:
-            raise Invalid(
-                "url", f"{self.url[:200]!r} cannot be fetched.", remedy="Use http://, https:// or s3://."
-            )
+            raise Invalid("url", f"{self.url[:200]!r} cannot be fetched.", remedy="Use http://, https:// or s3://.")
         if self.site_path:
             site, _, path = self.site_path.partition(":")
             if not is_name(site) or not path.startswith("/"):
-                raise Invalid(
-                    "site_path", f"{self.site_path!r} has no site.", remedy="Write SITE:/absolute/path."
-                )
+                raise Invalid("site_path", f"{self.site_path!r} has no site.", remedy="Write SITE:/absolute/path.")
         if self.content is not None and len(self.content.encode()) > MAX_INLINE_BYTES:
-            raise Invalid(
-                "content", "is too long.", remedy=f"Upload content over {MAX_INLINE_BYTES} bytes as a blob."
-            )
+            raise Invalid("content", "is too long.", remedy=f"Upload content over {MAX_INLINE_BYTES} bytes as a blob.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,9 +190,7 @@ class Output:
     def __post_init__(self) -> None:
         _path("path", self.path)
         if self.url and _URL.fullmatch(self.url) is None:
-            raise Invalid(
-                "url", f"{self.url[:200]!r} cannot be written.", remedy="Use s3://, http:// or https://."
-            )
+            raise Invalid("url", f"{self.url[:200]!r} cannot be written.", remedy="Use s3://, http:// or https://.")
 
 
 class Goal(StrEnum):
@@ -339,9 +325,7 @@ class TaskSpec:
         paths = [item.path for item in self.inputs]
         for path in paths:
             if paths.count(path) > 1 and len(paths) < 1000:
-                raise Invalid(
-                    "inputs", f"{path!r} is named twice.", remedy="Give each input a path of its own."
-                )
+                raise Invalid("inputs", f"{path!r} is named twice.", remedy="Give each input a path of its own.")
 
     @property
     def steps(self) -> tuple[Executor, ...]:

@@ -33,9 +33,7 @@ def parse_duration(value: str | float, field: str = "duration") -> int:
         return _clock(text, field)
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip():
-        raise Invalid(
-            field, f"{value!r} is not a duration.", remedy="Write seconds, 15m, 2h30m or 1-12:00:00."
-        )
+        raise Invalid(field, f"{value!r} is not a duration.", remedy="Write seconds, 15m, 2h30m or 1-12:00:00.")
     return int(sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts))
 
 
