@@ -1,0 +1,26 @@
+"""Domain types to and from the JSON text that the tables keep."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+
+@cache
+def adapter(kind: type[T]) -> TypeAdapter[T]:
+    """The reader and writer of a domain type, built once."""
+    return TypeAdapter(kind)
+
+
+def dump(value: Any) -> str:
+    """JSON of a domain value, defaults left out."""
+    return adapter(type(value)).dump_json(value, exclude_defaults=True).decode()
+
+
+def load(kind: type[T], text: str | bytes) -> T:
+    """A domain value from its JSON."""
+    return adapter(kind).validate_json(text)
