@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @cache
-def adapter(kind: type[T]) -> TypeAdapter[T]:
+def adapter(kind: Any) -> TypeAdapter[Any]:
     """The reader and writer of a domain type, built once."""
     return TypeAdapter(kind)
 
@@ -23,4 +23,5 @@ def dump(value: Any) -> str:
 
 def load(kind: type[T], text: str | bytes) -> T:
     """A domain value from its JSON."""
-    return adapter(kind).validate_json(text)
+    value: T = adapter(kind).validate_json(text)
+    return value
