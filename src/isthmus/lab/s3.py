@@ -132,6 +132,8 @@ class S3Server:
     def stop(self) -> None:
         """Stop the server."""
         if self._daemons is not None:
+            # Its orderly end takes half a minute; what it has acknowledged is on disk.
+            self._daemons.stop("weed", seconds=1)
             self._daemons.close()
             self._daemons = None
 
