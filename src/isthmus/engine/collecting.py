@@ -44,7 +44,7 @@ async def collect(work: SiteWork, rows: Sequence[Any], deliver: Deliver) -> None
         moves = []
         for row in rows:
             outcome = outcomes.get(row.key, Uncertain(message="The site did not answer for its outputs."))
-            moves.append(await _judge(work, row, jobs[row.key], outcome, missing, deliver))
+            moves.append(await _judge(work, row, outcome, missing, deliver))
         await work.apply(moves)
         failpoint("collect.written")
         work.account_due.set()
@@ -63,9 +63,7 @@ def _hashes(outcomes: Mapping[str, CollectOutcome]) -> set[str]:
     }
 
 
-async def _judge(
-    work: SiteWork, row: Any, job: Job, outcome: CollectOutcome, missing: set[str], deliver: Deliver
-) -> Move:
+async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set[str], deliver: Deliver) -> Move:
     reason = EndReason(row.reason or EndReason.EXIT_ZERO)
     match outcome:
         case Rejected(reason=why, message=message):
