@@ -141,9 +141,14 @@ def _submitted(key: str, outcome: SubmitOutcome, now: float) -> Move:
 def _intend(connection: sa.Connection, now: float, lease: Lease, keys: Sequence[str]) -> list[str]:
     """Commit the intent to submit; what a user cancelled meanwhile ends here instead. Answers the keys to submit."""
     guard(connection, lease)
-    rows = lock(connection, keys)
-    go = [row.key for row in rows if row.state in (_A.STAGING, _A.SUBMITTING) and not row.cancel_requested]
-    stop = [row for row in rows if row.state in (_A.STAGING, _A.SUBMITTING) and row.cancel_requested]
+    ready = [row for row in lock(connection, keys) if row.state == _A.STAGING or _may_go_again(row)]
+    go = [row.key for row in ready if not row.cancel_requested]
+    stop = [row for row in ready if row.cancel_requested]
     intents = [Move(key=key, to=_A.SUBMITTING, fields={"negatives": 0, "last_negative_at": None}) for key in go]
     moved = apply(connection, now, lease, [*intents, *(_cancelled(row) for row in stop)])
     return [key for key in go if key in moved]
+
+
+def _may_go_again(row: Any) -> bool:
+    """Only two authoritative negatives since the last intent allow a second submission."""
+    return row.state == _A.SUBMITTING and row.negatives >= 2

@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from isthmus.domain.errors import IsthmusError, Unavailable
+from isthmus.domain.lifecycle import AttemptState, EndReason
 from isthmus.engine import accounting, collecting, describing, dispatching, observing
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.describing import store_error
 from isthmus.engine.leases import LostLease
 from isthmus.engine.transitions import Move
-from isthmus.engine.work import SiteWork
+from isthmus.engine.work import SiteWork, update_attempts
 
 log = logging.getLogger(__name__)
+_PARKABLE = frozenset({AttemptState.PLACED, AttemptState.STAGING, AttemptState.COLLECTING})
 _AT_ONCE = 4  # batches of one site staged, or collected, side by side
 
 
@@ -25,6 +27,7 @@ class SiteWorker:
     def __init__(self, work: SiteWork, deliver: Deliver) -> None:
         self.work = work
         self._deliver = deliver
+        self._suspects: set[str] = set()
 
     async def run(self) -> None:
         """Work until the lease is lost."""
@@ -103,8 +106,10 @@ class SiteWorker:
             except Exception as error:
                 await self._failed(what, error)
                 rows = []
+            suspects = [row for row in rows if row.key in self._suspects]
+            rest = [row for row in rows if row.key not in self._suspects]
             if rows:
-                group.create_task(self._handle(what, handle, rows, room))
+                group.create_task(self._handle(what, handle, rest, suspects, room))
             else:
                 room.release()
                 await self._wait(due, self.work.settings.poll_interval, floor=0.0)
@@ -114,31 +119,43 @@ class SiteWorker:
         what: str,
         handle: Callable[[Sequence[Any]], Coroutine[Any, Any, None]],
         rows: Sequence[Any],
+        suspects: Sequence[Any],
         room: asyncio.Semaphore,
     ) -> None:
         try:
-            await handle(rows)
-        except LostLease:
-            raise
-        except Exception as error:
-            await self._failed(what, error)
-            await self._put_off(rows)
+            for part in filter(None, (list(rows), *([row] for row in suspects))):
+                try:
+                    await handle(part)
+                    self._suspects.difference_update(row.key for row in part)
+                except LostLease:
+                    raise
+                except Exception as error:
+                    await self._failed(what, error)
+                    await self._put_off(part)
         finally:
+            self.work.in_hand.difference_update(row.key for row in (*rows, *suspects))
             room.release()
 
     async def _put_off(self, rows: Sequence[Any]) -> None:
-        """Whatever broke, do not try the same rows again at once; their state stays what it was."""
-        now = self.work.clock.now()
-        moves = [
-            Move(
-                key=row.key,
-                to=row.state,
-                fields={"tries": row.tries + 1, "due_at": now + self.work.delay(row.tries + 1)},
-            )
+        """Something broke that is nobody's answer. Each of the rows is handled alone from now on, so that one bad row
+        holds up no other; one that breaks alone again and again is parked as failed (POISON)."""
+        settings, now = self.work.settings, self.work.clock.now()
+        alone = len(rows) == 1
+        self._suspects.update(row.key for row in rows)
+        parked = [row for row in rows if alone and row.tries + 1 >= settings.poison_tries and row.state in _PARKABLE]
+        changes = [
+            {"which": row.key, "tries": row.tries + alone, "due_at": now + self.work.delay(row.tries if alone else 0)}
             for row in rows
+            if row not in parked
         ]
+        message = "Handling it broke again and again; the service's log says how."
         try:
-            await self.work.apply(moves)
+            await self.work.database.write(update_attempts, self.work.lease, changes, ("tries", "due_at"))
+            await self.work.apply(
+                [Move(key=r.key, to=AttemptState.FAILED, reason=EndReason.POISON, message=message) for r in parked]
+            )
+        except LostLease:
+            raise
         except IsthmusError as error:
             log.warning("site %s: %s", self.work.name, error)
 
