@@ -53,15 +53,15 @@ async def _check_contents(blobs: DirectoryBlobStore, named: list[str], *, read: 
         for sha256 in sorted(absent)
     ]
     if read:
-        for sha256 in await blobs.verify():
-            findings.append(
-                Finding(
-                    code="content_corrupt",
-                    subject=f"content {sha256}",
-                    wrong="does not match its hash.",
-                    remedy="Restore it from your backup, or remove the file and upload it again.",
-                )
+        findings += [
+            Finding(
+                code="content_corrupt",
+                subject=f"content {sha256}",
+                wrong="does not match its hash.",
+                remedy="Restore it from your backup, or remove the file and upload it again.",
             )
+            for sha256 in await blobs.verify()
+        ]
     return findings
 
 
