@@ -8,7 +8,7 @@ from typing import Final
 # $1 root as set, $2 account or empty. Prints the root, the mark, and the programs found.
 OPEN: Final = """umask 077
 case $1 in '~') r=$HOME ;; '~/'*) r=$HOME/${1#'~/'} ;; *) r=$1 ;; esac
-mkdir -p "$r/attempts" "$r/blobs" "$r/incoming" || exit 1
+mkdir -p "$r/attempts" && mkdir -p "$r/blobs" "$r/incoming" || exit 1
 cd "$r" && r=$(pwd -P) || exit 1
 if [ ! -s mark ]; then
   { read -r u </proc/sys/kernel/random/uuid; (set -C; echo "$u" >mark); } 2>/dev/null

@@ -41,7 +41,7 @@ class Workspace:
         if not root.startswith(("/", "~/")) or ".." in root.split("/"):
             raise Invalid("root", f"{root!r} is not an absolute path.", remedy="Write /path or ~/path.")
         self._transport = transport
-        self._roots = Roots(transport, root)
+        self._roots = Roots(transport, root, shared=settings.text("switch_account", "none") != "none")
         self._images = check_images(settings.mapping("images"))
         self._network = settings.choice("network", NETWORKS, "none")
         self._flags = tuple(shlex.split(settings.text("runtime_flags")))
@@ -53,6 +53,11 @@ class Workspace:
     async def root(self, account: str) -> str:
         """Absolute path of the account's root at the site; made when needed. Refused when it cannot be made."""
         return (await self._roots.make(account)).path
+
+    async def known_root(self, account: str) -> str | None:
+        """The account's root if there is one; nothing is made."""
+        root = await self._roots.look(account)
+        return None if root is None else root.path
 
     async def attempt_directory(self, account: str, key: str) -> str:
         """Absolute path of an attempt's directory; the job's script is `job.sh` in it, for scheduler output use

@@ -205,7 +205,9 @@ class _PlainSite:
         """TERM to the wrapper, which passes it on; KILL after the grace."""
         await self._workspace.mark_cancelled(refs)
         for account, group in by_account(refs).items():
-            root = await self._workspace.root(account)
+            root = await self._workspace.known_root(account)
+            if root is None:
+                continue
             result = await self._transport.run(
                 ["/bin/sh", "-c", scripts.CANCEL, "sh", root, str(self._workspace.grace_seconds + 5)],
                 stdin=keys_of(group),
