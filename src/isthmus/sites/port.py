@@ -159,10 +159,17 @@ class CollectedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """All outputs of one job: the files, and the declared outputs that matched nothing."""
+    """All outputs of one job: the files, the declared outputs that matched nothing, and both streams, which are kept as
+    blobs so that logs outlive the job's directory (only the last `MAX_LOG_BYTES` of a longer one)."""
 
     files: tuple[CollectedFile, ...] = ()
     missing: tuple[str, ...] = ()
+    stdout: CollectedFile | None = None
+    stderr: CollectedFile | None = None
+
+
+CollectOutcome = Collected | Rejected | Uncertain
+MAX_LOG_BYTES = 64 * 1024**2
 
 
 class LogStream(StrEnum):
@@ -207,8 +214,10 @@ class Site(Protocol):
         """At most `limit` bytes of a stream from `offset`; empty when there is no more yet."""
         ...
 
-    async def collect(self, job: Job) -> Collected:
-        """Hash the outputs at the site and put what is missing into the blob store, resuming an earlier try."""
+    async def collect(self, jobs: Sequence[Job]) -> Mapping[str, CollectOutcome]:
+        """Hash the outputs of ended jobs at the site and put what is missing into the blob store, resuming an earlier
+        try; many small jobs cost few commands. Rejected when an output can never be taken (too large, leaves the
+        directory), Uncertain when it should be tried again."""
         ...
 
     async def usage(self, refs: Sequence[JobRef]) -> Mapping[str, Usage]:

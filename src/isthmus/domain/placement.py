@@ -1,0 +1,154 @@
+"""The decision for one task, and the record of it: what placement takes in and gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+from isthmus.domain.site import Pool, SiteState
+from isthmus.domain.task import Constraints, Demand, Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What live attempts already have or were promised in a pool, in processors, bytes and devices of all nodes."""
+
+    jobs: int = 0
+    cpus: int = 0
+    memory_bytes: int = 0
+    accelerators: int = 0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """One pool in a snapshot: what its site said at the last look, and what this system promised since."""
+
+    site: str
+    pool: Pool
+    state: SiteState = SiteState.ACTIVE
+    reachable: bool = True
+    region: str = ""
+    trust: str = ""
+    features: frozenset[str] = frozenset()
+    promised: Promise = field(default_factory=Promise)
+    promised_unseen: Promise = field(default_factory=Promise)  # of those, what the site's figures do not show yet
+    accounts: frozenset[str] = frozenset({"*"})  # users with a local account here; "*" = everybody
+    bandwidth_bytes_per_second: float = 50e6  # of moving inputs to this site; `bandwidth_source` says whence
+    bandwidth_source: str = "declared"
+    max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingTask:
+    """A task that wants a place, in the order in which it is to be served."""
+
+    id: str
+    user: str
+    demand: Demand
+    objective: Objective
+    constraints: Constraints
+    input_bytes: int = 0
+    input_sites: frozenset[str] = frozenset()  # sites that hold a path it needs; it can only run there
+    needs_container: bool = False
+    avoid_sites: tuple[str, ...] = ()  # where it failed before
+    run_seconds: float | None = None  # what similar tasks took; None = nobody knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that a round of placement may know. `now` is in seconds since 1970."""
+
+    now: float
+    pools: tuple[PoolView, ...]
+
+
+class Why(StrEnum):
+    """Why a pool was refused, or lost to another, by name."""
+
+    SITE_DENIED = "site_denied"
+    REGION_DENIED = "region_denied"
+    POOL_DENIED = "pool_denied"
+    TRUST_TOO_LOW = "trust_too_low"
+    SITE_DRAINING = "site_draining"
+    SITE_UNREACHABLE = "site_unreachable"
+    POOL_DOWN = "pool_down"
+    NO_ACCOUNT = "no_account"
+    DATA_ELSEWHERE = "data_elsewhere"
+    TOO_FEW_NODES = "too_few_nodes"
+    TOO_FEW_CPUS = "too_few_cpus"
+    TOO_LITTLE_MEMORY = "too_little_memory"
+    TOO_LITTLE_DISK = "too_little_disk"
+    TOO_FEW_ACCELERATORS = "too_few_accelerators"
+    WRONG_ACCELERATOR = "wrong_accelerator"
+    NO_LICENCE = "no_licence"
+    WALLTIME_TOO_LONG = "walltime_too_long"
+    NO_CONTAINERS = "no_containers"
+    FAILED_HERE = "failed_here"
+    MISSES_DEADLINE = "misses_deadline"
+    OVER_BUDGET = "over_budget"
+    FULL_NOW = "full_now"
+    LATER_FINISH = "later_finish"
+    DEARER = "dearer"
+    CHOSEN = "chosen"
+
+
+PASSING = frozenset({Why.SITE_DRAINING, Why.SITE_UNREACHABLE, Why.POOL_DOWN, Why.FULL_NOW, Why.FAILED_HERE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure with its source (`measured`, `learned`, `declared`)."""
+
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One pool as it looked for one task. Without `wait` it was refused before anything was estimated."""
+
+    site: str
+    pool: str
+    why: Why
+    wanted: str = ""  # the figure the task asks for
+    offered: str = ""  # the figure the pool has
+    wait: Estimate | None = None
+    transfer: Estimate | None = None
+    run: Estimate | None = None
+    price: Decimal | None = None
+
+    @property
+    def finish_seconds(self) -> float | None:
+        """Seconds from now to the end, when all was estimated."""
+        if self.wait is None or self.transfer is None or self.run is None:
+            return None
+        return self.wait.seconds + self.transfer.seconds + self.run.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The record of one decision: every candidate and why it was refused, lost or won; `remedy` for a waiting task
+    is the smallest change that would let it go."""
+
+    task_id: str
+    decided_at: float
+    candidates: tuple[Candidate, ...]
+    chosen_site: str = ""
+    chosen_pool: str = ""
+    remedy: str = ""
+    actual_wait_seconds: float | None = None
+    actual_transfer_seconds: float | None = None
+    actual_run_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where one task goes."""
+
+    task_id: str
+    site: str
+    pool: str
+    predicted_seconds: float
+    price: Decimal

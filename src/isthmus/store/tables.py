@@ -1,0 +1,378 @@
+"""The tables. Times are seconds since 1970 (UTC); JSON is kept as text; money is text and read as Decimal."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(column_0_label)s",
+    }
+)
+_Key = String(26)
+_Name = String(63)
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _at(name: str, *, nullable: bool = True) -> Column[float]:
+    return Column(name, Double, nullable=nullable)
+
+
+# --- who ------------------------------------------------------------------------------------------------------------
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("is_admin", Boolean, nullable=False, default=False),
+    Column("disabled", Boolean, nullable=False, default=False),
+    _at("created_at", nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    _at("created_at", nullable=False),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("user", _Name, primary_key=True),
+    Column("role", String(16), nullable=False),  # member | manager
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("secret_hash", String(64), nullable=False, unique=True),  # SHA-256 of the secret; the secret is never stored
+    Column("user", _Name, nullable=False, index=True),
+    Column("scopes", Text, nullable=False),  # JSON list; see trust.access
+    Column("description", Text, nullable=False, default=""),
+    _at("created_at", nullable=False),
+    _at("expires_at"),
+    _at("revoked_at"),
+    Column("site", _Name, nullable=False, default=""),  # an agent's token works for this site only
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("name", _Name, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # encrypted with the key file of the service
+    Column("created_by", _Name, nullable=False),
+    _at("created_at", nullable=False),
+)
+
+# --- sites ----------------------------------------------------------------------------------------------------------
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("kind", _Name, nullable=False),
+    Column("mode", String(8), nullable=False),  # direct | agent
+    Column("region", String(255), nullable=False, default=""),
+    Column("trust", String(255), nullable=False, default=""),
+    Column("state", String(16), nullable=False),  # domain.site.SiteState
+    Column("config", Text, nullable=False),  # JSON for the adapter; never holds a secret, only paths to them
+    Column("accounts", Text, nullable=False),  # JSON: user -> local account; "*" = everybody else
+    Column(
+        "prices", Text, nullable=False, default="{}"
+    ),  # JSON: pool or "*" -> {"cpu_hour": "0.01", "accelerator_hour": "1.2"}
+    Column("created_by", _Name, nullable=False),
+    _at("created_at", nullable=False),
+    Column("description", Text, nullable=False, default=""),  # JSON SiteDescription as last seen
+    _at("described_at"),
+    _at("last_seen_at"),
+    Column("error", Text, nullable=False, default=""),  # why it does not answer now; empty = it does
+    Column(
+        "version", Integer, nullable=False, default=1
+    ),  # grows with every change of config, so that adapters are rebuilt
+)
+
+site_operators = Table(
+    "site_operators",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    Column("user", _Name, primary_key=True),
+)
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("site", _Name, nullable=False),
+    Column("created_by", _Name, nullable=False),
+    _at("created_at", nullable=False),
+    _at("expires_at", nullable=False),
+    _at("used_at"),
+)
+
+agent_calls = Table(  # the mailbox between the engine and the agent of a site
+    "agent_calls",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("site", _Name, nullable=False),
+    Column("method", String(32), nullable=False),
+    Column("arguments", LargeBinary, nullable=False),  # sealed: a job's secrets pass through here
+    Column("state", String(8), nullable=False),  # waiting | taken | done
+    Column("answer", Text, nullable=False, default=""),
+    Column("taken_by", _Key, nullable=False, default=""),
+    _at("created_at", nullable=False),
+    _at("taken_at"),
+    _at("done_at"),
+    _at("expires_at", nullable=False),
+)
+Index("ix_agent_calls_site_state", agent_calls.c.site, agent_calls.c.state, agent_calls.c.id)
+
+# --- work -----------------------------------------------------------------------------------------------------------
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("project", _Name, nullable=False),
+    Column("user", _Name, nullable=False),
+    Column("name", String(255), nullable=False, default=""),
+    Column("face", String(8), nullable=False, default="v1"),  # v1 | tes: how it came in
+    Column("spec", Text, nullable=False),  # JSON domain.task.TaskSpec, without array (expanded) and depends_on (rows)
+    Column("state", String(12), nullable=False),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("rank", Double, nullable=False),  # created_at - priority * AGEING_SECONDS: smallest first ages linearly
+    Column("array_id", _Key, nullable=False, default=""),
+    Column("array_index", Integer),
+    Column("blocked_by", Integer, nullable=False, default=0),  # dependencies not yet satisfied
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("max_attempts", Integer, nullable=False),
+    Column("fence", Integer, nullable=False, default=0),  # grows with each attempt
+    Column("attempt", _Key, nullable=False, default=""),  # the live or last attempt
+    Column("site", _Name, nullable=False, default=""),
+    Column("pool", String(255), nullable=False, default=""),
+    Column("avoid_sites", Text, nullable=False, default="[]"),  # JSON: sites that failed it, oldest first
+    Column("exit_code", Integer),
+    Column("reason", String(32), nullable=False, default=""),
+    Column("message", Text, nullable=False, default=""),
+    _at("cancel_requested_at"),
+    Column("due_at", Double, nullable=False, default=0.0),  # not looked at by a round before
+    _at("created_at", nullable=False),
+    _at("updated_at", nullable=False),
+    _at("started_at"),
+    _at("ended_at"),
+)
+Index(
+    "ix_tasks_waiting",
+    tasks.c.rank,
+    tasks.c.id,
+    sqlite_where=text("state = 'waiting'"),
+    postgresql_where=text("state = 'waiting'"),
+)
+Index("ix_tasks_project", tasks.c.project, tasks.c.id)
+Index("ix_tasks_project_state", tasks.c.project, tasks.c.state, tasks.c.id)
+Index(
+    "ix_tasks_array",
+    tasks.c.array_id,
+    tasks.c.array_index,
+    sqlite_where=text("array_id <> ''"),
+    postgresql_where=text("array_id <> ''"),
+)
+
+task_tags = Table(
+    "task_tags",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("on_task_id", _Key, primary_key=True, index=True),
+    Column("condition", String(16), nullable=False),
+    Column("satisfied", Boolean, nullable=False, default=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("task_id", _Key, nullable=False, index=True),
+    Column("project", _Name, nullable=False),
+    Column("user", _Name, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("site", _Name, nullable=False),
+    Column("pool", String(255), nullable=False),
+    Column("account", String(255), nullable=False, default=""),
+    Column("state", String(12), nullable=False),
+    Column("native_id", String(255), nullable=False, default=""),
+    Column("nodes", Integer, nullable=False, default=1),  # demand, for the sums of promises
+    Column("cpus", Integer, nullable=False, default=1),  # of all nodes
+    Column("memory_bytes", BigInteger, nullable=False, default=0),  # of all nodes
+    Column("accelerators", Integer, nullable=False, default=0),  # of all nodes
+    Column("walltime_seconds", Integer, nullable=False, default=3600),
+    Column("exit_code", Integer),
+    Column("reason", String(32), nullable=False, default=""),
+    Column("message", Text, nullable=False, default=""),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    _at("cancel_sent_at"),
+    Column("due_at", Double, nullable=False, default=0.0),  # not handled before
+    Column("tries", Integer, nullable=False, default=0),  # handlings that failed in a row
+    Column("negatives", Integer, nullable=False, default=0),  # authoritative "not there" answers in a row
+    _at("last_negative_at"),
+    _at("unseen_since"),
+    Column("predicted_seconds", Double),
+    Column("usage_state", String(8), nullable=False, default="none"),  # none | due | done | lost
+    Column("clean_state", String(8), nullable=False, default="none"),  # none | due | done
+    Column("stdout_blob", String(64), nullable=False, default=""),
+    Column("stderr_blob", String(64), nullable=False, default=""),
+    Column("observed", Text, nullable=False, default="{}"),  # JSON of the last port.Observation
+    _at("created_at", nullable=False),
+    _at("updated_at", nullable=False),
+    _at("submitted_at"),
+    _at("started_at"),
+    _at("ended_at"),
+)
+_LIVE = "state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')"
+Index(
+    "ix_attempts_live",
+    attempts.c.site,
+    attempts.c.state,
+    attempts.c.due_at,
+    sqlite_where=text(_LIVE),
+    postgresql_where=text(_LIVE),
+)
+_AFTER = "usage_state = 'due' OR clean_state = 'due'"
+Index("ix_attempts_after", attempts.c.site, attempts.c.due_at, sqlite_where=text(_AFTER), postgresql_where=text(_AFTER))
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("path", String(4096), primary_key=True),
+    Column("attempt", _Key, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("executable", Boolean, nullable=False, default=False),
+    Column("url", Text, nullable=False, default=""),  # where else it was delivered
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("attempt", String(26), primary_key=True),  # empty: the last round that could not place it
+    _at("decided_at", nullable=False),
+    Column("body", Text, nullable=False),  # JSON domain.placement.Receipt
+)
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    Column("attempt", _Key, primary_key=True),  # exactly one for each attempt
+    Column("task_id", _Key, nullable=False, index=True),
+    Column("project", _Name, nullable=False),
+    Column("user", _Name, nullable=False),
+    Column("site", _Name, nullable=False),
+    Column("pool", String(255), nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("source", String(16), nullable=False),
+    Column("native_id", String(255), nullable=False),
+    Column("native_state", String(64), nullable=False),
+    _at("started_at"),
+    _at("ended_at"),
+    Column("elapsed_seconds", BigInteger, nullable=False),
+    Column("nodes", Integer, nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("accelerators", Integer, nullable=False),
+    Column("cpu_seconds", Double, nullable=False),
+    Column("allocated_cpu_seconds", BigInteger, nullable=False),
+    Column("max_rss_bytes", BigInteger, nullable=False),
+    Column("read_bytes", BigInteger, nullable=False),
+    Column("written_bytes", BigInteger, nullable=False),
+    Column("charge", String(40), nullable=False),
+    _at("created_at", nullable=False),
+)
+Index("ix_usage_records_site", usage_records.c.site, usage_records.c.created_at)
+Index("ix_usage_records_project", usage_records.c.project, usage_records.c.created_at)
+
+blobs = Table(  # which project may read which content
+    "blobs",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    _at("created_at", nullable=False),
+)
+
+# --- running the service ----------------------------------------------------------------------------------------------
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    _at("at", nullable=False),
+    Column("kind", String(32), nullable=False),  # task.STATE, attempt.STATE, site.STATE, ...
+    Column("project", _Name, nullable=False, default=""),
+    Column("task_id", String(26), nullable=False, default=""),
+    Column("attempt", String(26), nullable=False, default=""),
+    Column("site", _Name, nullable=False, default=""),
+    Column("body", Text, nullable=False, default="{}"),
+    sqlite_autoincrement=True,
+)
+Index("ix_events_task", events.c.task_id, events.c.seq)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("user", _Name, primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request_hash", String(64), nullable=False),
+    Column("answer", Text, nullable=False),
+    _at(
+        "created_at",
+        nullable=False,
+    ),
+)
+
+leases = Table(  # singletons: the placement round, the observer of a site
+    "leases",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("token", BigInteger, nullable=False),  # only grows
+    Column("until", Double, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    _at("at", nullable=False),
+    Column("user", _Name, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("body", Text, nullable=False, default="{}"),
+    sqlite_autoincrement=True,
+)
