@@ -7,6 +7,7 @@ the directory in its environment (`ISTHMUS_LAB`), by which what it left behind i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -253,6 +254,10 @@ def remove_stale() -> list[Path]:
     removed = []
     for directory in registry.stale():
         clean(directory, remove=True)
+        if directory.parent.parent == registry.BASE:
+            # The directory that several parts shared goes with the last of them.
+            with contextlib.suppress(OSError):
+                directory.parent.rmdir()
         removed.append(directory)
     return removed
 
