@@ -139,6 +139,13 @@ class Signed:
 
 
 @dataclass(frozen=True, slots=True)
+class Figures(Signed):
+    """Callers with the scope metrics; anybody when the operator opened the figures."""
+
+    scope: Scope | None = Scope.METRICS
+
+
+@dataclass(frozen=True, slots=True)
 class InProject:
     """Members of the project that the parameter `project` names; `manage` wants a manager."""
 
