@@ -17,10 +17,29 @@ from isthmus.domain.lifecycle import TaskState
 from isthmus.store import tables
 
 _T = tables.tasks
-_SHOWN = (
-    "id project user name state priority array_id array_index attempts max_attempts attempt site pool exit_code reason message "
-    "created_at updated_at started_at ended_at cancel_requested_at"
-).split()
+_SHOWN = [
+    "id",
+    "project",
+    "user",
+    "name",
+    "state",
+    "priority",
+    "array_id",
+    "array_index",
+    "attempts",
+    "max_attempts",
+    "attempt",
+    "site",
+    "pool",
+    "exit_code",
+    "reason",
+    "message",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "ended_at",
+    "cancel_requested_at",
+]
 _TIMES = ("created_at", "updated_at", "started_at", "ended_at")
 _BRANCHES = 64
 
@@ -131,7 +150,9 @@ def _complete(connection: sa.Connection, rows: Sequence[Any]) -> list[dict[str, 
         for row in connection.execute(sa.select(g.c.task_id, g.c.key, g.c.value).where(g.c.task_id.in_(part))):
             tags.setdefault(row.task_id, {})[row.key] = row.value
     for part in _parts([row.attempt for row in rows if row.attempt]):
-        native.update(tuple(row) for row in connection.execute(sa.select(a.c.key, a.c.native_id).where(a.c.key.in_(part))))
+        native.update(
+            tuple(row) for row in connection.execute(sa.select(a.c.key, a.c.native_id).where(a.c.key.in_(part)))
+        )
     for part in _parts([row.id for row in rows if row.state == TaskState.BLOCKED]):
         query = sa.select(d.c.task_id, d.c.on_task_id).where(d.c.task_id.in_(part), d.c.satisfied.is_(False))
         for row in connection.execute(query.order_by(d.c.on_task_id)):
@@ -154,10 +175,25 @@ def _parts(values: Sequence[str]) -> list[Sequence[str]]:
     return [values[start : start + 500] for start in range(0, len(values), 500)]
 
 
-ATTEMPT_FIELDS = (
-    "key number site pool account state native_id exit_code reason message created_at submitted_at started_at ended_at "
-    "predicted_seconds nodes cpus"
-).split()
+ATTEMPT_FIELDS = [
+    "key",
+    "number",
+    "site",
+    "pool",
+    "account",
+    "state",
+    "native_id",
+    "exit_code",
+    "reason",
+    "message",
+    "created_at",
+    "submitted_at",
+    "started_at",
+    "ended_at",
+    "predicted_seconds",
+    "nodes",
+    "cpus",
+]
 USAGE_FIELDS = [column.name for column in tables.usage_records.columns]
 
 
