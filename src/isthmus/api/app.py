@@ -39,7 +39,7 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
     """The application over a service; its lifespan runs the event feed and the housekeeping, not the engine."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.feed.start()
         keeper = asyncio.create_task(_keep_house(service), name="housekeeping")
         try:
