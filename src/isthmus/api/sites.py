@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -37,6 +37,7 @@ from isthmus.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from isthmus.domain.ids import is_name
 from isthmus.domain.site import Pool, SiteDescription, SiteState
 from isthmus.domain.task import FORBID_UNKNOWN
+from isthmus.engine import leaving
 from isthmus.sites import registry
 from isthmus.store import events, tables
 from isthmus.store.documents import adapter, load
@@ -374,29 +375,17 @@ def _preview(connection: sa.Connection, site: str) -> dict[str, Any]:
     }
 
 
-async def _move(service: Service, caller: Caller, site: str, to: SiteState, body: Mapping[str, Any]) -> Response:
+async def _move(service: Service, caller: Caller, site: str, intent: Callable[..., object], **more: bool) -> Response:
     now = service.clock()
 
     def change(connection: sa.Connection) -> dict[str, Any]:
-        s = tables.sites
-        state = connection.scalar(sa.select(s.c.state).where(s.c.name == site).with_for_update())
-        if state == SiteState.LEFT and to is not SiteState.LEFT:
-            raise Conflict(f"The site {site} has left.", remedy="Join it again with POST /v1/sites.")
-        if state != to:
-            if to is SiteState.LEFT and not body.get("force"):
-                tasks = _preview(connection, site)["tasks"]
-                if tasks:
-                    raise Conflict(
-                        f"{tasks} tasks are at the site {site}.",
-                        remedy="Drain it and wait, or leave with force: they are given up there.",
-                    )
-            connection.execute(s.update().where(s.c.name == site).values(state=to.value))
-            events.add(connection, [events.event(now, f"site.{to.value}", site=site, body={"by": caller.user, **body})])
-            note(connection, now, caller.user, f"site.{to.value}", site, body)
+        intent(connection, now=now, site=site, by=caller.user, **more)
+        note(connection, now, caller.user, f"site.{intent.__name__}", site, more)
         return _one(connection, site, caller)
 
     shown = await service.database.write(change)
     service.engine.wake_sites()
+    service.engine.wake()
     service.feed.prod()
     return answer(shown)
 
@@ -406,20 +395,20 @@ async def drain_site(service: Serving, caller: Calling, site: SitePath, preview:
     """Send nothing new to a site; what is there ends in peace. `preview` says what that is and changes nothing."""
     if preview:
         return answer(await service.database.read(_preview, site))
-    return await _move(service, caller, site, SiteState.DRAINING, {})
+    return await _move(service, caller, site, leaving.drain)
 
 
 @router.route("POST", "/v1/sites/{site}:resume", rule=OfSite(), answer=answers.Site, errors=[409])
 async def resume_site(service: Serving, caller: Calling, site: SitePath) -> Response:
     """End a drain."""
-    return await _move(service, caller, site, SiteState.ACTIVE, {})
+    return await _move(service, caller, site, leaving.resume)
 
 
 @router.route("POST", "/v1/sites/{site}:leave", rule=OfSite(), body=Leave, answer=answers.Site, errors=[409])
 async def leave_site(request: Request, service: Serving, caller: Calling, site: SitePath) -> Response:
     """Take a site out; with attempts there only by `force`, which gives them up."""
     leave = await read_body(request, Leave)
-    return await _move(service, caller, site, SiteState.LEFT, {"force": leave.force})
+    return await _move(service, caller, site, leaving.leave, force=leave.force)
 
 
 # --- operators and enrolment ------------------------------------------------------------------------------------------
