@@ -159,8 +159,7 @@ def _complete(connection: sa.Connection, rows: Sequence[Any]) -> list[dict[str, 
             waiting.setdefault(row.task_id, []).append(row.on_task_id)
     shown = []
     for row in rows:
-        item = dict(row._mapping)
-        item.pop("spec", None)
+        item: dict[str, Any] = {name: getattr(row, name) for name in _SHOWN}
         item["cancel_requested"] = item.pop("cancel_requested_at") is not None
         for name in _TIMES:
             item[name] = when(item[name])
@@ -194,7 +193,7 @@ ATTEMPT_FIELDS = [
     "nodes",
     "cpus",
 ]
-USAGE_FIELDS = [column.name for column in tables.usage_records.columns]
+USAGE_FIELDS = [str(column.name) for column in tables.usage_records.columns]
 
 
 def show(row: sa.Row[Any], fields: Sequence[str]) -> dict[str, Any]:
