@@ -71,6 +71,7 @@ tokens = Table(
     _at("expires_at"),
     _at("revoked_at"),
     Column("site", _Name, nullable=False, default=""),  # an agent's token works for this site only
+    _at("last_used_at"),  # written lazily, for people who clean up
 )
 
 secrets = Table(
@@ -188,6 +189,14 @@ Index(
 )
 Index("ix_tasks_project", tasks.c.project, tasks.c.id)
 Index("ix_tasks_project_state", tasks.c.project, tasks.c.state, tasks.c.id)
+Index("ix_tasks_user", tasks.c.user, tasks.c.id)
+Index(
+    "ix_tasks_site",
+    tasks.c.site,
+    tasks.c.id,
+    sqlite_where=text("site <> ''"),
+    postgresql_where=text("site <> ''"),
+)
 Index(
     "ix_tasks_array",
     tasks.c.array_id,

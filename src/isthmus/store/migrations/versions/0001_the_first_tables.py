@@ -280,6 +280,14 @@ def upgrade() -> None:
         batch_op.create_index("ix_tasks_project", ["project", "id"], unique=False)
         batch_op.create_index("ix_tasks_project_state", ["project", "state", "id"], unique=False)
         batch_op.create_index(
+            "ix_tasks_site",
+            ["site", "id"],
+            unique=False,
+            sqlite_where=sa.text("site <> ''"),
+            postgresql_where=sa.text("site <> ''"),
+        )
+        batch_op.create_index("ix_tasks_user", ["user", "id"], unique=False)
+        batch_op.create_index(
             "ix_tasks_waiting",
             ["rank", "id"],
             unique=False,
@@ -298,6 +306,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.Column("revoked_at", sa.Double(), nullable=True),
         sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("last_used_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
         sa.UniqueConstraint("secret_hash", name=op.f("uq_tokens_secret_hash")),
     )
