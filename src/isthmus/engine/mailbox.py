@@ -181,9 +181,13 @@ class Mailbox:
         rows = await self._database.read(_open, site, method, self._clock.now())
         return {row.id: self._sealer.unseal(row.arguments, _context(row.id)) for row in rows}
 
+    async def open_ids(self, site: str, method: str) -> list[str]:
+        """The open calls of one method that the site's agent has."""
+        return await self._database.read(_open_ids, site, method, self._clock.now())
+
     async def has_open(self, site: str, method: str) -> bool:
         """Whether the site has an open call of this method."""
-        return bool(await self._database.read(_open_ids, site, method, self._clock.now()))
+        return bool(await self.open_ids(site, method))
 
     async def close(self) -> None:
         """Stop looking; who still waits gets Unavailable."""

@@ -190,11 +190,11 @@ def encode_result(name: str, result: Any) -> bytes:
 
 def encode_failure(error: BaseException) -> bytes:
     """JSON of an error that a method raised; of a foreign error only the name of its type."""
-    if not isinstance(error, IsthmusError) or type(error).__name__ not in _FAILURES:
+    if not isinstance(error, IsthmusError):
         kind = type(error).__name__
         error = Unavailable(f"The adapter at the site failed ({kind}).", remedy="See the agent's log.")
     failed: dict[str, Any] = {
-        "class": type(error).__name__,
+        "class": next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _FAILURES), "Unavailable"),
         "code": error.code,
         "cause": error.cause,
         "remedy": error.remedy,
