@@ -254,5 +254,3 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 def _owner(site: str) -> str:
     """The name that a site's unfinished uploads are kept under; no project is called so."""
     return f"@{site}"
-
-
