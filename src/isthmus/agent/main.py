@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import logging
 import signal
 import sys
@@ -68,13 +69,13 @@ async def serve(
     config = read_site_config(arguments.site_config)
     state = StateDirectory(arguments.state)
     try:
+        identity = await _enrolled(state, arguments, stop)
+        if identity is None:
+            return
+        log.info("agent of site %s (%s)", identity.site, config.kind)
         client = make_client(arguments.url, token=state.token(), ca_file=arguments.ca_file)
         link = Link(client)
         try:
-            identity = await _enrolled(state, link, arguments.url, arguments.enrol_token_file, stop)
-            if identity is None:
-                return
-            log.info("agent of site %s (%s)", identity.site, config.kind)
             site = (make_site or _build)(config, identity.site, HttpBlobStore(client, spool=state.spool))
             await _work(link, site, config, state, settings, stop)
         finally:
@@ -107,35 +108,44 @@ def _build(config: SiteConfig, name: str, blobs: HttpBlobStore) -> Site:
     return build(config.kind, name, config.settings, blobs)
 
 
-async def _enrolled(
-    state: StateDirectory, link: Link, url: str, token_file: Path | None, stop: asyncio.Event
-) -> Identity | None:
-    """Who the agent is, after enrolling if it has to; None when it was told to stop before."""
+async def _enrolled(state: StateDirectory, arguments: argparse.Namespace, stop: asyncio.Event) -> Identity | None:
+    """Who the agent is, after enrolling with a one-time token that it did not use before; None when it was told to stop."""
     identity = state.identity()
-    if identity is not None:
-        if identity.url != url:
-            raise Conflict(
-                "The state directory belongs to another control plane.", remedy="Give another directory, then enrol."
-            )
+    token = _one_time_token(arguments.enrol_token_file)
+    enrolment = hashlib.sha256(token.encode()).hexdigest()
+    if identity is not None and (not token or identity.enrolment == enrolment):
+        if identity.url != arguments.url:
+            raise Conflict("The state directory belongs to another control plane.", remedy="Give another directory.")
         return identity
-    if token_file is None:
+    if not token:
         raise Invalid("enrol-token-file", "is needed at the first start.", remedy="Ask the site's operator for one.")
+    backoff = Backoff()
+    link = Link(make_client(arguments.url, ca_file=arguments.ca_file))
     try:
-        token = token_file.read_text().strip()
+        while not stop.is_set():
+            try:
+                site = await link.enrol(token, state.proposed_token(enrolment))
+            except Unavailable as error:
+                pause = backoff.next()
+                log.warning("%s Next try to enrol in %.1f s.", error, pause)
+                await _sleep(stop, pause)
+                continue
+            state.keep(Identity(site=site, url=arguments.url, enrolment=enrolment))
+            return state.identity()
+    finally:
+        await link.close()
+    return None
+
+
+def _one_time_token(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""  # removed after the first start, as it may be
     except OSError as error:
         raise Invalid("enrol-token-file", f"cannot be read ({error.strerror}).", remedy="Check the path.") from None
-    backoff = Backoff()
-    while not stop.is_set():
-        try:
-            identity = Identity(site=await link.enrol(token, state.token()), url=url)
-        except Unavailable as error:
-            pause = backoff.next()
-            log.warning("%s Next try to enrol in %.1f s.", error, pause)
-            await _sleep(stop, pause)
-            continue
-        state.keep_identity(identity)
-        return identity
-    return None
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:

@@ -50,6 +50,7 @@ class Runner:
         self._changed = asyncio.Condition()
         self._submitting: Counter[str] = Counter()  # keys of submissions taken and not answered
         self._submitting_calls: set[str] = set()
+        self._looks: list[set[str]] = []  # one for each look under way: keys whose submission came in meanwhile
 
     @property
     def running(self) -> frozenset[str]:
@@ -74,8 +75,11 @@ class Runner:
         # All submissions are known before anything of the delivery runs, so that no look for a job overtakes its submission.
         for call in readable:
             if not wire.method(call.method).repeatable:
-                self._submitting.update(wire.keys_of(call.arguments))
+                keys = wire.keys_of(call.arguments)
+                self._submitting.update(keys)
                 self._submitting_calls.add(call.id)
+                for look in self._looks:
+                    look.update(keys)
         await self._journal_taken(fresh)
         for item in fresh:
             self._start(item)
@@ -160,13 +164,16 @@ class Runner:
             case wire.LogPiece(ref=ref, stream=stream, offset=offset, limit=limit):
                 return await method(ref, stream, offset, min(limit, wire.MAX_LOG_PIECE_BYTES))
             case wire.Refs(refs=refs):
-                return await self._look(call.method, refs) if call.method in _LOOKS else await method(refs)
+                return await self._look(call.method, refs) if call.method in _LOOK_METHODS else await method(refs)
 
     async def _look(self, method: str, refs: Sequence[Any]) -> Any:
         """A look for jobs that never says "not there" of a job whose submission was under way at any moment of it."""
-        before = set(self._submitting)
-        result = await getattr(self._site, method)(refs)
-        busy = before | set(self._submitting)
+        busy = set(self._submitting)
+        self._looks.append(busy)
+        try:
+            result = await getattr(self._site, method)(refs)
+        finally:
+            self._looks = [look for look in self._looks if look is not busy]
         if method == "find":
             if any(ref.key in busy and not result.get(ref.key) for ref in refs):
                 raise Unavailable("A job that is looked for is being submitted.", remedy="Look again.")
@@ -208,7 +215,7 @@ class Runner:
             self._changed.notify_all()
 
 
-_LOOKS = frozenset({"find", "observe"})
+_LOOK_METHODS = frozenset({"find", "observe"})
 
 
 def _doubt(seen: Observation) -> Observation:

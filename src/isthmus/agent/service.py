@@ -108,11 +108,16 @@ class Agent:
         while True:
             call_id = await self._outbox.get()
             try:
-                while not await self._send_once(call_id):
-                    await asyncio.sleep(backoff.next())
-                backoff.succeeded()
+                await self._send_until_settled(call_id, backoff)
             finally:
                 self._outbox.task_done()
+
+    async def _send_until_settled(self, call_id: str, backoff: Backoff) -> None:
+        while True:
+            if await self._send_once(call_id):
+                backoff.succeeded()
+                return
+            await asyncio.sleep(backoff.next())
 
     async def _send_once(self, call_id: str) -> bool:
         """Whether the answer is settled."""

@@ -16,10 +16,11 @@ from isthmus.domain.ids import is_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which site the agent serves, and where it enrolled."""
+    """Which site the agent serves, where it enrolled, and the SHA-256 of the one-time token that it enrolled with."""
 
     site: str
     url: str
+    enrolment: str
 
 
 class StateDirectory:
@@ -55,32 +56,43 @@ class StateDirectory:
         """Who the agent is; None before it enrolled."""
         try:
             document = orjson.loads((self._path / "identity.json").read_bytes())
-            site, url = document["site"], document["url"]
+            identity = Identity(site=document["site"], url=document["url"], enrolment=document["enrolment"])
         except FileNotFoundError:
             return None
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise Corrupt(
                 "The agent's identity cannot be read.", remedy="Enrol anew in an empty state directory."
             ) from None
-        if not isinstance(site, str) or not is_name(site) or not isinstance(url, str):
+        if not isinstance(identity.site, str) or not is_name(identity.site):
             raise Corrupt("The agent's identity names no site.", remedy="Enrol anew in an empty state directory.")
-        return Identity(site=site, url=url)
-
-    def keep_identity(self, identity: Identity) -> None:
-        """Write who the agent is."""
-        self._write("identity.json", orjson.dumps({"site": identity.site, "url": identity.url}))
+        return identity
 
     def token(self) -> str:
-        """The agent's own token; made and kept when there is none."""
-        path = self._path / "token"
+        """The agent's own token, after it enrolled."""
+        try:
+            return (self._path / "token").read_text().strip()
+        except FileNotFoundError:
+            raise Corrupt("The agent's token is lost.", remedy="Enrol anew with a fresh one-time token.") from None
+
+    def proposed_token(self, enrolment: str) -> str:
+        """A token to enrol with, the same for the same enrolment until `keep`, so that a lost answer costs nothing."""
+        path = self._path / f"token.{enrolment[:16]}"
         try:
             token = path.read_text().strip()
         except FileNotFoundError:
             token = ""
         if not token:
             token = "ist_" + secrets.token_urlsafe(32)
-            self._write("token", token.encode() + b"\n")
+            self._write(path.name, token.encode() + b"\n")
         return token
+
+    def keep(self, identity: Identity) -> None:
+        """Be this from now on, with the token that was proposed."""
+        proposed = self._path / f"token.{identity.enrolment[:16]}"
+        self._write("token", proposed.read_bytes())
+        document = {"site": identity.site, "url": identity.url, "enrolment": identity.enrolment}
+        self._write("identity.json", orjson.dumps(document))
+        proposed.unlink()
 
     def close(self) -> None:
         """Let another agent have it."""

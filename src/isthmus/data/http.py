@@ -11,9 +11,10 @@ import hashlib
 import os
 import random
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import httpx
 
@@ -79,7 +80,8 @@ class HttpBlobStore:
                         _check(response)
                     if response.status_code != 206:
                         raise _garbled()
-                    async with aclosing(response.aiter_bytes(CHUNK_BYTES)) as chunks:
+                    body = cast("AsyncGenerator[bytes, None]", response.aiter_bytes(CHUNK_BYTES))
+                    async with aclosing(body) as chunks:
                         async for chunk in chunks:
                             piece = chunk[: size - at]
                             at += len(piece)
