@@ -83,6 +83,7 @@ class Mailbox:
         self._takers: dict[str, set[asyncio.Event]] = {}
         self._poller: asyncio.Task[None] | None = None
         self._withdrawals: set[asyncio.Task[object]] = set()
+        self._ending = False
 
     async def ask(self, site: str, method: str, arguments: bytes, timeout: float) -> str:
         """Post a call and wait for its answer; Unavailable after `timeout` seconds or when the agent is not there, Busy
@@ -148,7 +149,7 @@ class Mailbox:
                 if found:
                     return [delivery for row in found if (delivery := self._deliver(row)) is not None]
                 left = until - self._clock.monotonic()
-                if left <= 0 or limit <= 0:
+                if left <= 0 or limit <= 0 or self._ending:
                     return []
                 self._poll()
                 with contextlib.suppress(TimeoutError):
@@ -189,8 +190,15 @@ class Mailbox:
         """Whether the site has an open call of this method."""
         return bool(await self.open_ids(site, method))
 
+    def end_takes(self) -> None:
+        """Answer every agent that waits for a call, and whoever comes, at once: the service stops."""
+        self._ending = True
+        for site in list(self._takers):
+            self._wake(site)
+
     async def close(self) -> None:
         """Stop looking; who still waits gets Unavailable."""
+        self.end_takes()
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
