@@ -2,7 +2,7 @@
 
 The blob that `TaskSpec.workdir_manifest` and a directory `Input.blob` name holds exactly these bytes:
 `{"files":[{"executable":true,"path":"bin/run","sha256":"...","size_bytes":12}, ...]}`, sorted by path, keys sorted, no spaces,
-UTF-8, `executable` only where true. Equal directories therefore have equal manifests, whoever makes them.
+UTF-8, `executable` only where true; `directories` names those that are empty, only if there are any. Equal directories therefore have equal manifests, whoever makes them.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Manifest:
     """All files of a directory, each path once."""
 
     files: tuple[ManifestFile, ...] = ()
+    directories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.files) > MAX_FILES:
@@ -49,8 +50,15 @@ class Manifest:
                 f"{len(self.files)} files are too many.",
                 remedy=f"At most {MAX_FILES} are carried; pack them, or leave some out with .isthmusignore.",
             )
+        for path in self.directories:
+            ManifestFile(path=path, sha256="0" * 64, size_bytes=0)  # the same rule for both kinds of path
         if len({file.path for file in self.files}) != len(self.files):
             raise Invalid("files", "a path is named twice.", remedy="Name each path once.")
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """The SHA-256 of every file."""
+        return frozenset(file.sha256 for file in self.files)
 
     def dump(self) -> bytes:
         """The canonical bytes; their SHA-256 names the manifest."""
@@ -59,14 +67,19 @@ class Manifest:
             | ({"executable": True} if file.executable else {})
             for file in sorted(self.files, key=lambda file: file.path)
         ]
-        return json.dumps({"files": rows}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        body: dict[str, object] = {"files": rows}
+        if self.directories:
+            body["directories"] = sorted(self.directories)
+        return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
     def load(cls, content: bytes) -> Manifest:
         """Read a manifest; Corrupt when the content is not one."""
         try:
-            rows = json.loads(content)["files"]
+            body = json.loads(content)
+            rows = body["files"]
             return cls(
+                directories=tuple(str(path) for path in body.get("directories", ())),
                 files=tuple(
                     ManifestFile(
                         path=str(row["path"]),
@@ -75,7 +88,9 @@ class Manifest:
                         executable=bool(row.get("executable", False)),
                     )
                     for row in rows
-                )
+                ),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Corrupt(f"This is not a manifest of a directory: {error}.", remedy="Send the directory again.") from error
+            raise Corrupt(
+                f"This is not a manifest of a directory: {error}.", remedy="Send the directory again."
+            ) from error
