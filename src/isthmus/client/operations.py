@@ -7,7 +7,18 @@ from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from isthmus.client.records import Attempt, Event, LogChunk, Output, Page, Submitted, Task, UsageRecord, read, read_receipt
+from isthmus.client.records import (
+    Attempt,
+    Event,
+    LogChunk,
+    Output,
+    Page,
+    Submitted,
+    Task,
+    UsageRecord,
+    read,
+    read_receipt,
+)
 from isthmus.client.wire import Steps, new_key, request, send
 from isthmus.domain.placement import Receipt
 
@@ -37,9 +48,7 @@ def submit(spec: SpecDocument, *, project: str, idempotency_key: str = "") -> St
 
 def plan(spec: SpecDocument, *, project: str) -> Steps[Receipt]:
     """The plan for a task through the same validation as `submit`; nothing is stored."""
-    call = request(
-        "POST", "/v1/tasks", params={"project": project, "dry_run": True}, json=spec, repeatable=True
-    )
+    call = request("POST", "/v1/tasks", params={"project": project, "dry_run": True}, json=spec, repeatable=True)
     return read_receipt((yield from send(call)).document())
 
 

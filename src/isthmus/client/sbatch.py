@@ -30,8 +30,27 @@ _SHORT = {
 }  # fmt: skip
 _ALIAS = {"workdir": "chdir", "tasks-per-node": "ntasks-per-node", "licences": "licenses", "gid-name": "gid"}
 _FLAGS = frozenset(
-    "contiguous exclusive hold get-user-env kill-on-invalid-dep no-kill no-requeue requeue overcommit oversubscribe parsable "
-    "quiet reboot spread-job test-only verbose wait use-min-nodes immediate".split()
+    [
+        "contiguous",
+        "exclusive",
+        "hold",
+        "get-user-env",
+        "kill-on-invalid-dep",
+        "no-kill",
+        "no-requeue",
+        "requeue",
+        "overcommit",
+        "oversubscribe",
+        "parsable",
+        "quiet",
+        "reboot",
+        "spread-job",
+        "test-only",
+        "verbose",
+        "wait",
+        "use-min-nodes",
+        "immediate",
+    ]
 )
 _NOT_CARRIED = {
     "begin": "a start time is not carried; use --hold and `isthmus release`, or let the budget and deadline decide",
@@ -50,12 +69,67 @@ _NOT_CARRIED = {
     "requeue": "",
 }
 _LAYOUT = frozenset(
-    "acctg-freq batch bb bbf bcast cluster-constraint container-id contiguous core-spec cores-per-socket cpu-freq "
-    "delay-boot distribution export-file extra extra-node-info get-user-env gid gpu-bind gpu-freq gres-flags hint ignore-pbs "
-    "immediate kill-on-invalid-dep mcs-label mem-bind mincpus network no-kill ntasks-per-core ntasks-per-gpu ntasks-per-socket "
-    "open-mode parsable power prefer profile propagate quiet reboot resv-ports segment sockets-per-node spread-job "
-    "stepmgr test-only thread-spec threads-per-core time-min tres-bind tres-per-task uid use-min-nodes verbose wait "
-    "wait-all-nodes wckey x11".split()
+    [
+        "acctg-freq",
+        "batch",
+        "bb",
+        "bbf",
+        "bcast",
+        "cluster-constraint",
+        "container-id",
+        "contiguous",
+        "core-spec",
+        "cores-per-socket",
+        "cpu-freq",
+        "delay-boot",
+        "distribution",
+        "export-file",
+        "extra",
+        "extra-node-info",
+        "get-user-env",
+        "gid",
+        "gpu-bind",
+        "gpu-freq",
+        "gres-flags",
+        "hint",
+        "ignore-pbs",
+        "immediate",
+        "kill-on-invalid-dep",
+        "mcs-label",
+        "mem-bind",
+        "mincpus",
+        "network",
+        "no-kill",
+        "ntasks-per-core",
+        "ntasks-per-gpu",
+        "ntasks-per-socket",
+        "open-mode",
+        "parsable",
+        "power",
+        "prefer",
+        "profile",
+        "propagate",
+        "quiet",
+        "reboot",
+        "resv-ports",
+        "segment",
+        "sockets-per-node",
+        "spread-job",
+        "stepmgr",
+        "test-only",
+        "thread-spec",
+        "threads-per-core",
+        "time-min",
+        "tres-bind",
+        "tres-per-task",
+        "uid",
+        "use-min-nodes",
+        "verbose",
+        "wait",
+        "wait-all-nodes",
+        "wckey",
+        "x11",
+    ]
 )
 
 

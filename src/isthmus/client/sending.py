@@ -54,7 +54,9 @@ def _arguments(call: Request) -> dict[str, Any]:
 
 
 def _answer(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content)
+    return Answer(
+        response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content
+    )
 
 
 def _lost(error: httpx.HTTPError) -> Lost:

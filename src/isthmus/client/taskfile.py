@@ -55,9 +55,7 @@ def _deadline(value: object) -> object:
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
-            raise Invalid(
-                "deadline", f"{value!r} is not a time.", remedy="Write 2026-11-26T18:00 or +6h."
-            ) from error
+            raise Invalid("deadline", f"{value!r} is not a time.", remedy="Write 2026-11-26T18:00 or +6h.") from error
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.astimezone()).isoformat()
     if isinstance(value, date):
@@ -265,7 +263,5 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(under)
     for key, value in over.items():
         below = result.get(key)
-        result[key] = (
-            {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-        )
+        result[key] = {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return result

@@ -75,7 +75,9 @@ def _upload_one(content: Content, project: str, moved: Callable[[int], None]) ->
         if answer.status == 201:
             moved(len(piece))
             return
-        if answer.status == 409:  # the service is elsewhere than we think: an answer was lost, or somebody sends the same
+        if (
+            answer.status == 409
+        ):  # the service is elsewhere than we think: an answer was lost, or somebody sends the same
             if not (yield from missing([content.sha256], project=project)):
                 return
             now = yield from _offset(path, params)
@@ -180,9 +182,7 @@ def local_path(output_path: str, directory: Path) -> Path:
     return directory.joinpath(*parts)
 
 
-def fetch(
-    outputs: Sequence[tuple[Output, Path]], *, project: str, progress: Progress = quiet
-) -> Steps[list[Path]]:
+def fetch(outputs: Sequence[tuple[Output, Path]], *, project: str, progress: Progress = quiet) -> Steps[list[Path]]:
     """Fetch outputs to their places; NotFound when there are none."""
     if not outputs:
         raise NotFound("The task left no outputs.", remedy="Declare them with --out PATH.", code="no_outputs")

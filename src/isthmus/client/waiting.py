@@ -42,9 +42,7 @@ def _ignore(_task: Task) -> None:
     """Tell nobody."""
 
 
-def wait(
-    ids: Sequence[str], *, timeout_seconds: float | None = None, changed: Changed = _ignore
-) -> Steps[list[Task]]:
+def wait(ids: Sequence[str], *, timeout_seconds: float | None = None, changed: Changed = _ignore) -> Steps[list[Task]]:
     """Wait until all tasks ended; `changed` is told of each change. StillRunning when the time is over."""
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     seen: dict[str, Task] = {}

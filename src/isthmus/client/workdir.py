@@ -71,15 +71,19 @@ def scan(root: Path) -> Directory:
         raise NotFound(f"There is no directory {str(root)!r}.", remedy="Check the path.", code="file_not_found")
     notes: list[str] = []
     files: list[ManifestFile] = []
+    empty: list[str] = []
     contents: dict[str, Content] = {}
     for relative, path in _walk(root, notes):
+        if relative.endswith("/"):
+            empty.append(relative[:-1])
+            continue
         content = hash_file(path)
         contents[content.sha256] = content
         executable = bool(path.stat().st_mode & stat.S_IXUSR)
         files.append(
             ManifestFile(path=relative, sha256=content.sha256, size_bytes=content.size_bytes, executable=executable)
         )
-    manifest = Manifest(files=tuple(sorted(files, key=lambda file: file.path)))
+    manifest = Manifest(files=tuple(sorted(files, key=lambda file: file.path)), directories=tuple(empty))
     own = hash_bytes(manifest.dump())
     contents[own.sha256] = own
     return Directory(own.sha256, manifest, tuple(contents.values()), tuple(notes))
@@ -101,7 +105,10 @@ def _walk_directory(
 ) -> Iterator[tuple[str, Path]]:
     own = _rules_of(here, prefix)
     rules = (*rules, own) if own else rules
-    for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
+    entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+    if not entries and prefix:
+        yield prefix, here
+    for entry in entries:
         relative = f"{prefix}{entry.name}"
         if entry.name in ALWAYS_LEFT_OUT:
             continue
