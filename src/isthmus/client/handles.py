@@ -13,7 +13,7 @@ from isthmus.client.records import Output, Submitted, Task, _Shown
 from isthmus.client.taskfile import command_words, read_task
 from isthmus.client.transfer import Progress, fetch, local_path, quiet
 from isthmus.client.waiting import Changed, TaskFailed, _ignore, wait
-from isthmus.client.wire import Steps
+from isthmus.client.wire import Steps, Together
 from isthmus.domain.errors import Invalid
 from isthmus.domain.task import TaskSpec
 
@@ -60,13 +60,9 @@ def submit_draft(
     return (yield from operations.submit(spec, project=project, idempotency_key=idempotency_key))
 
 
-def submit_drafts(
-    drafts: Sequence[Draft], *, project: str, idempotency_key: str = "", progress: Progress = quiet
-) -> Steps[list[list[str]]]:
+def submit_drafts(drafts: Sequence[Draft], *, project: str, idempotency_key: str = "") -> Steps[list[list[str]]]:
     """Bring the content of many drafts to the service and hand them in, all or none."""
-    specs = []
-    for draft in drafts:
-        specs.append((yield from prepare(draft, project=project, progress=progress)))
+    specs: list[dict[str, Any]] = yield Together(tuple(prepare(draft, project=project) for draft in drafts))
     return (yield from operations.submit_batch(specs, project=project, idempotency_key=idempotency_key))
 
 

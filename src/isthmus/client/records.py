@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from html import escape
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from isthmus.domain.lifecycle import TASK_ENDED, TaskState
 from isthmus.domain.placement import Receipt
@@ -26,7 +27,7 @@ def read(kind: type[T], document: Any) -> T:
     """A record from an answer; a null stands for the field's default."""
     if isinstance(document, dict):
         document = {name: value for name, value in document.items() if value is not None}
-    value: T = _adapter(kind).validate_python(document)
+    value: T = _adapter(cast("Hashable", kind)).validate_python(document)
     return value
 
 

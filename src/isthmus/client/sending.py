@@ -105,7 +105,7 @@ class Sender:
         with ThreadPoolExecutor(min(MAX_TOGETHER, len(several))) as pool:
             return list(pool.map(self.run, several))
 
-    def events(self, params: list[tuple[str, str]], last_id: str, follow: bool) -> Iterator[Event]:
+    def events(self, params: dict[str, str], last_id: str, follow: bool) -> Iterator[Event]:
         """Server-sent events; a broken stream is taken up again after the last event that came."""
         reader = EventReader(last_id)
         while True:
@@ -179,7 +179,7 @@ class AsyncSender:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def events(self, params: list[tuple[str, str]], last_id: str, follow: bool) -> AsyncIterator[Event]:
+    async def events(self, params: dict[str, str], last_id: str, follow: bool) -> AsyncIterator[Event]:
         """Server-sent events; a broken stream is taken up again after the last event that came."""
         reader = EventReader(last_id)
         while True:

@@ -136,10 +136,10 @@ class Client:
         return self._sender.events(event_params(project, task_id, follow), last_id, follow)
 
 
-def event_params(project: str, task_id: str, follow: bool) -> list[tuple[str, str]]:
+def event_params(project: str, task_id: str, follow: bool) -> dict[str, str]:
     """The parameters of an event stream."""
-    given = [("project", project), ("task_id", task_id), ("follow", "" if follow else "false")]
-    return [(name, value) for name, value in given if value]
+    given = {"project": project, "task_id": task_id, "follow": "" if follow else "false"}
+    return {name: value for name, value in given.items() if value}
 
 
 class Handle:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from isthmus.client.records import Output
@@ -58,7 +59,7 @@ def _upload_one(content: Content, project: str, moved: Callable[[int], None]) ->
     moved(min(offset, content.size_bytes))
     stalls = 0
     while True:
-        piece = yield Work(lambda start=offset: _read(content, start))
+        piece = yield Work(partial(_read, content, offset))
         if not piece and offset < content.size_bytes:
             raise Corrupt(
                 f"{content.source!s} became shorter while it was sent.",
@@ -123,7 +124,7 @@ def download(output: Output, to: Path, *, project: str, progress: Progress = qui
             digest, offset = hashlib.sha256(), 0
         if not answer.body:
             raise Unavailable("The service sent nothing.", remedy="Try again; it goes on where it stopped.")
-        yield Work(lambda at=offset, body=answer.body: _write(part, at, body))
+        yield Work(partial(_write, part, offset, answer.body))
         digest.update(answer.body)
         offset += len(answer.body)
         progress(min(offset, output.size_bytes), output.size_bytes)
@@ -150,7 +151,7 @@ def _start(part: Path, size_bytes: int) -> tuple[hashlib._Hash, int]:
 
 def _hash(path: Path) -> hashlib._Hash:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")  # type: ignore[return-value]
+        return hashlib.file_digest(file, "sha256")
 
 
 def _write(part: Path, offset: int, body: bytes) -> None:

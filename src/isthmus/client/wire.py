@@ -108,8 +108,7 @@ def request(
     for name, value in (params or {}).items():
         if value is None or value in ("", ()):
             continue
-        for item in value if isinstance(value, tuple | list) else (value,):
-            pairs.append((name, _text(item)))
+        pairs += [(name, _text(item)) for item in (value if isinstance(value, tuple | list) else (value,))]
     sent = dict(headers or {})
     if idempotency_key:
         sent["Idempotency-Key"] = idempotency_key
@@ -172,5 +171,5 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _backoff(attempt: int) -> float:
-    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
+    longest: float = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
     return longest * (0.5 + secrets.randbelow(1000) / 2000)
