@@ -12,10 +12,28 @@ import click
 from isthmus.cli.messages import _
 
 
+_TAIL = "isthmus.tail"
+
+
+def tail_of(ctx: click.Context) -> tuple[str, ...]:
+    """The words after `--` of a command with `keep_tail`."""
+    tail: tuple[str, ...] = ctx.meta.get(_TAIL, ())
+    return tail
+
+
 class Command(click.Command):
     """A command that shows its examples before anything else."""
 
     examples: str = ""
+    keep_tail: bool = False  # what stands after `--` is no argument, but in `tail_of`
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        if self.keep_tail and "--" in args:
+            index = args.index("--")
+            ctx.meta[_TAIL] = tuple(args[index + 1 :])
+            args = args[:index]
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Usage, examples, what it does, options."""
@@ -34,12 +52,15 @@ def _write_examples(formatter: click.HelpFormatter, examples: str) -> None:
             formatter.write(f"  {line}\n")
 
 
-def command(name: str, *, examples: str = "", **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(
+    name: str, *, examples: str = "", keep_tail: bool = False, **settings: Any
+) -> Callable[[Callable[..., Any]], Command]:
     """A command with examples."""
 
     def make(function: Callable[..., Any]) -> Command:
         made: Command = click.command(name, cls=Command, **settings)(function)
         made.examples = examples
+        made.keep_tail = keep_tail
         return made
 
     return make
