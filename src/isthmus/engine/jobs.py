@@ -53,11 +53,12 @@ class JobMaker:
         self._presign = presign
         self._manifests: dict[str, Manifest] = {}
 
-    async def make(self, attempts: Sequence[Any], *, secrets: bool) -> dict[str, Job | Refused]:
-        """A job for each attempt row, or the reason why it can never be made; `secrets` opens them (for staging)."""
+    async def make(self, attempts: Sequence[Any], *, staging: bool) -> dict[str, Job | Refused]:
+        """A job for each attempt row, or the reason why it can never be made; only for staging with files and
+        secrets."""
         tasks = await self._database.read(_load_tasks, [row.task_id for row in attempts])
-        sealed: dict[tuple[str, str], bytes] = {}
-        if secrets:
+        sealed: dict[tuple[str, str], bytes] | None = None
+        if staging:
             sealed = await self._database.read(_load_secrets, {task.project for task in tasks.values()})
         jobs: dict[str, Job | Refused] = {}
         for row in attempts:
@@ -68,7 +69,7 @@ class JobMaker:
                 jobs[row.key] = error
         return jobs
 
-    async def _make(self, row: Any, task: Any, sealed: Mapping[tuple[str, str], bytes]) -> Job:
+    async def _make(self, row: Any, task: Any, sealed: Mapping[tuple[str, str], bytes] | None) -> Job:
         spec = load(TaskSpec, task.spec)
         env = dict(spec.env)
         if task.array_index is not None:
@@ -84,8 +85,8 @@ class JobMaker:
             demand=spec.demand,
             steps=spec.steps,
             env=env,
-            secrets=self._open(task.project, spec.secrets, sealed) if sealed or spec.secrets else {},
-            files=tuple(await self._files(row, spec)),
+            secrets={} if sealed is None else self._open(task.project, spec.secrets, sealed),
+            files=() if sealed is None else tuple(await self._files(row, spec)),
             outputs=tuple(
                 JobOutput(path=output.path, directory=output.directory, required=output.required)
                 for output in spec.outputs
@@ -98,10 +99,9 @@ class JobMaker:
         opened: dict[str, str] = {}
         for variable, name in wanted.items():
             content = sealed.get((project, name))
-            if content is not None:
-                opened[variable] = self._unseal(content, f"secret:{project}/{name}").decode()
-            elif sealed:
+            if content is None:
                 raise Refused(f"The secret {name!r} of project {project} is gone.", remedy="Store it again.")
+            opened[variable] = self._unseal(content, f"secret:{project}/{name}").decode()
         return opened
 
     async def _files(self, row: Any, spec: TaskSpec) -> list[JobFile]:

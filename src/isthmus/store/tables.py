@@ -71,6 +71,7 @@ tokens = Table(
     _at("expires_at"),
     _at("revoked_at"),
     Column("site", _Name, nullable=False, default=""),  # an agent's token works for this site only
+    _at("last_used_at"),  # written lazily, for people who clean up
 )
 
 secrets = Table(
