@@ -28,9 +28,7 @@ def events(session: Session, task_id: str, follow: bool, after: str) -> int:
         found = iter(session.run(operations.task_events(task_id)))
     else:
         last = after if follow else after or "0"
-        found = session.client.events(
-            project=session.project_given, task_id=task_id, last_id=last, follow=follow
-        )
+        found = session.client.events(project=session.project_given, task_id=task_id, last_id=last, follow=follow)
     try:
         for event in found:
             if session.as_json:

@@ -11,7 +11,6 @@ import click
 
 from isthmus.cli.messages import _
 
-
 _TAIL = "isthmus.tail"
 
 

@@ -25,7 +25,12 @@ from isthmus.cli.session import Session, answers
 )
 @click.argument("task_id", metavar="TASK")
 @click.option("--follow", "-f", is_flag=True, help=_("Follow until the task ends."))
-@click.option("--stream", type=click.Choice(["stdout", "stderr", "both"]), default=None, help=_("Which stream (stdout; with -f both)."))
+@click.option(
+    "--stream",
+    type=click.Choice(["stdout", "stderr", "both"]),
+    default=None,
+    help=_("Which stream (stdout; with -f both)."),
+)
 @click.option("--since", type=click.IntRange(0), default=0, metavar="BYTE", help=_("Go on from this byte."))
 @click.option("--tail", type=click.IntRange(1), default=None, metavar="N", help=_("Only the last N lines."))
 @answers

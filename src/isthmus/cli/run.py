@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 @click.option("--no-fetch", is_flag=True, help=_("Leave the outputs where they are."))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @answers
-def run(
-    session: Session, words: tuple[str, ...], dry_run: bool, quiet: bool, no_fetch: bool, **flags: Any
-) -> int:
+def run(session: Session, words: tuple[str, ...], dry_run: bool, quiet: bool, no_fetch: bool, **flags: Any) -> int:
     if not words and not flags.get("image"):
         raise click.UsageError(_("What should run? Write it after --, as in: isthmus run -- hostname"))
     draft = read_flags(flags, words)
@@ -64,15 +62,17 @@ def run(
 
 def plan(session: Session, draft: Draft) -> int:
     """Show where a draft would go; 0 when it can go somewhere, 75 when not now."""
+    from isthmus.cli.plans import show_receipt
     from isthmus.client import operations
     from isthmus.client.draft import check_spec, pack
-    from isthmus.cli.plans import show_receipt
 
     packed = pack(draft)
     for note in packed.notes:
         screen.say(_("note: {note}").format(note=note))
     check_spec(packed.spec)
-    receipt = session.run(operations.plan(packed.spec, project=session.project_given or draft.project or session.project))
+    receipt = session.run(
+        operations.plan(packed.spec, project=session.project_given or draft.project or session.project)
+    )
     if session.as_json:
         screen.put_json(receipt)
     else:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def age(moment: datetime | None) -> str:
 
     if moment is None:
         return ""
-    return show_duration(max(0.0, (datetime.now(timezone.utc) - moment.astimezone(timezone.utc)).total_seconds()))
+    return show_duration(max(0.0, (datetime.now(UTC) - moment.astimezone(UTC)).total_seconds()))
 
 
 def span(start: datetime | None, end: datetime | None) -> str:
@@ -165,7 +165,7 @@ def span(start: datetime | None, end: datetime | None) -> str:
 
     if start is None:
         return ""
-    return show_duration(max(0.0, ((end or datetime.now(timezone.utc)) - start).total_seconds()))
+    return show_duration(max(0.0, ((end or datetime.now(UTC)) - start).total_seconds()))
 
 
 def moment(at: datetime | None) -> str:
@@ -189,5 +189,5 @@ def since(text: str) -> str:
             seconds = parse_duration(text, "since")
         except Invalid as error:
             raise Invalid("since", f"{text!r} is not a time.", remedy="Write 2h, 3d or 2026-11-26T18:00.") from error
-        at = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+        at = datetime.now(UTC) - timedelta(seconds=seconds)
     return (at if at.tzinfo else at.astimezone()).isoformat()

@@ -69,7 +69,12 @@ def answers(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--json", "as_json", is_flag=True, help=_("Answer JSON, for programs."))
     @click.option(
-        "-o", "--output", "form", type=click.Choice(["table", "wide", "json"]), default="table", help=_("How to answer.")
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(["table", "wide", "json"]),
+        default="table",
+        help=_("How to answer."),
     )
     @click.option("--project", default="", metavar="NAME", help=_("The project that is meant (else ISTHMUS_PROJECT)."))
     @functools.wraps(function)

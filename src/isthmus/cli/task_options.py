@@ -60,8 +60,38 @@ _OPTIONS: list[Decorator] = [
     click.option("--dry-run", is_flag=True, help=_("Show the plan, by the service's own validation; store nothing.")),
 ]  # fmt: skip
 NAMES = frozenset(
-    "name cpus memory nodes tasks_per_node gpus disk time image inputs outputs env secrets workdir sites not_sites pools "
-    "regions not_regions trust deadline budget goal priority retries retry_on_exit array after tags hold".split()
+    [
+        "name",
+        "cpus",
+        "memory",
+        "nodes",
+        "tasks_per_node",
+        "gpus",
+        "disk",
+        "time",
+        "image",
+        "inputs",
+        "outputs",
+        "env",
+        "secrets",
+        "workdir",
+        "sites",
+        "not_sites",
+        "pools",
+        "regions",
+        "not_regions",
+        "trust",
+        "deadline",
+        "budget",
+        "goal",
+        "priority",
+        "retries",
+        "retry_on_exit",
+        "array",
+        "after",
+        "tags",
+        "hold",
+    ]
 )
 
 
@@ -128,7 +158,9 @@ def _pairs(given: tuple[str, ...], flag: str, environment: Mapping[str, str] | N
         name, separator, value = text.partition("=")
         if not separator:
             if environment is None or name not in environment:
-                cause = _("{flag} {text!r} has no value.") if environment is None else _("{flag} {text!r} is not set here.")
+                cause = (
+                    _("{flag} {text!r} has no value.") if environment is None else _("{flag} {text!r} is not set here.")
+                )
                 raise click.BadParameter(cause.format(flag=flag, text=text), param_hint=flag)
             value = environment[name]
         found[name] = value

@@ -104,7 +104,11 @@ def _table(session: Session, tasks: list[Task]) -> None:
     screen.table(headers, rows)
 
 
-@command("show", examples="isthmus show TASK\nisthmus show TASK --json", help=_("Show one task: state, tries, outputs, cost."))
+@command(
+    "show",
+    examples="isthmus show TASK\nisthmus show TASK --json",
+    help=_("Show one task: state, tries, outputs, cost."),
+)
 @click.argument("task_id", metavar="TASK")
 @answers
 def show(session: Session, task_id: str) -> int:
@@ -117,7 +121,12 @@ def show(session: Session, task_id: str) -> int:
     usage = session.run(operations.task_usage(task_id))
     if session.as_json:
         screen.put_json(
-            {**screen.plain(task), "tries": screen.plain(attempts), "outputs": screen.plain(outputs), "usage": screen.plain(usage)}
+            {
+                **screen.plain(task),
+                "tries": screen.plain(attempts),
+                "outputs": screen.plain(outputs),
+                "usage": screen.plain(usage),
+            }
         )
         return exits.OK
     screen.pairs(

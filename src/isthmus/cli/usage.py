@@ -36,9 +36,7 @@ _KEYS: dict[str, Callable[[UsageRecord], str]] = {
 @click.option("--records", is_flag=True, help=_("Every record."))
 @answers
 def usage(session: Session, site: str, user: str, since: str, by: str, records: bool) -> int:
-    found = list(
-        session.client.usage(project=session.project_given, site=site, user=user, since=screen.since(since))
-    )
+    found = list(session.client.usage(project=session.project_given, site=site, user=user, since=screen.since(since)))
     show(session, found, by=by, records=records)
     return exits.OK
 

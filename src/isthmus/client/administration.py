@@ -68,9 +68,9 @@ def site_usage(name: str) -> Steps[list[UsageRecord]]:
     return (yield from every(f"{_site(name)}/usage", lambda row: read(UsageRecord, row)))
 
 
-def site_tasks(name: str) -> Steps[list[Document]]:
-    """The attempts at a site with the local account of each."""
-    return (yield from every(f"{_site(name)}/tasks", dict))
+def site_tasks(name: str, *, live: bool = True) -> Steps[list[Document]]:
+    """The attempts at a site with the local account of each; `live` are those that have not ended."""
+    return (yield from every(f"{_site(name)}/tasks", dict, {"live": live}))
 
 
 def site_load(name: str) -> Steps[Document]:
@@ -93,6 +93,11 @@ def add_user(name: str, *, is_admin: bool = False) -> Steps[Document]:
     """Make a user."""
     body: Document = {"name": name}
     return (yield from _post("/v1/users", body | ({"is_admin": True} if is_admin else {}), keyed=True))
+
+
+def disable_user(name: str) -> Steps[None]:
+    """Shut a user out and end their tokens."""
+    yield from send(request("DELETE", f"/v1/users/{_part(name)}"))
 
 
 def projects() -> Steps[list[Document]]:
