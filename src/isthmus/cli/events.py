@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,9 @@ from isthmus.cli import exits, screen
 from isthmus.cli.grammar import command
 from isthmus.cli.messages import _
 from isthmus.cli.session import Session, answers
+
+if TYPE_CHECKING:
+    from isthmus.client.records import Event
 
 
 @command(
@@ -25,7 +30,7 @@ def events(session: Session, task_id: str, follow: bool, after: str) -> int:
     from isthmus.client import operations
 
     if task_id and not follow:
-        found = iter(session.run(operations.task_events(task_id)))
+        found: Iterator[Event] = iter(session.run(operations.task_events(task_id)))
     else:
         last = after if follow else after or "0"
         found = session.client.events(project=session.project_given, task_id=task_id, last_id=last, follow=follow)

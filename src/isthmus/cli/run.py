@@ -188,16 +188,15 @@ def _follow(session: Session, task_id: str, draft: Draft, *, talk: bool, fetch: 
 
     with _status(talk, _("waits")) as status:
         phases = Phases(talk, status)
-        write = (lambda stream, data: _write("stderr", data)) if session.as_json else _write
+        write = (lambda _stream, data: _write("stderr", data)) if session.as_json else _write
         task = session.run(waiting.follow(task_id, write=write, changed=phases.changed))
     fetched: list[Path] = []
-    problem = None
     if task.succeeded and fetch and draft.spec.get("outputs"):
         fetched = _fetch(session, task, draft, talk)
     if session.as_json:
         screen.put_json({**screen.plain(task), "fetched": [str(path) for path in fetched]})
     elif talk:
-        _tell_end(task, fetched, problem)
+        _tell_end(task, fetched)
     return exits.of_task(task)
 
 
@@ -223,7 +222,7 @@ def _fetch(session: Session, task: Task, draft: Draft, talk: bool) -> list[Path]
             return []
 
 
-def _tell_end(task: Task, fetched: list[Path], _problem: object) -> None:
+def _tell_end(task: Task, fetched: list[Path]) -> None:
     took = screen.span(task.started_at, task.ended_at)
     where = f" {task.site}/{task.pool}" if task.site else ""
     line = _("{state}{where}").format(state=task.state, where=where) + (f" {took}" if took else "")
