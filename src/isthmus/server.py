@@ -12,10 +12,12 @@ import ipaddress
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -169,6 +171,15 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._options = options
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT on the loop. uvicorn's own way raises them again after the last answer, which would
+        end the process before the engine gave its leases back."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield  # the handlers stay: a second signal must not cut the rest of the stop short
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

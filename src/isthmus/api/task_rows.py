@@ -91,10 +91,11 @@ def _page_ids(connection: sa.Connection, wanted: TaskFilter, cursor: str | None,
     projects: Sequence[str] | None = wanted.projects
     if projects is not None and not projects:
         return []
-    if projects is None and wanted.states and not wanted.array_id:
+    if projects is None and wanted.states and not (wanted.array_id or wanted.user or wanted.site):
         projects = list(connection.scalars(sa.select(tables.projects.c.name)))
     selects: list[sa.Select[Any]]
-    if projects is None or wanted.array_id or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
+    narrow = wanted.array_id or wanted.user or wanted.site  # each has an index of its own, best for all projects at once
+    if projects is None or narrow or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
         extra = list(conditions)
         if projects is not None:
             extra.append(_T.c.project.in_(list(projects)))
@@ -124,6 +125,7 @@ def _conditions(wanted: TaskFilter, cursor: str | None) -> list[sa.ColumnElement
         conditions.append(_T.c.created_at >= wanted.since)
     if wanted.site:
         conditions.append(_T.c.site == wanted.site)
+        conditions.append(sa.text("site <> ''"))  # as the partial index says it
     if wanted.user:
         conditions.append(_T.c.user == wanted.user)
     if wanted.name:
@@ -159,8 +161,7 @@ def _complete(connection: sa.Connection, rows: Sequence[Any]) -> list[dict[str, 
             waiting.setdefault(row.task_id, []).append(row.on_task_id)
     shown = []
     for row in rows:
-        item = dict(row._mapping)
-        item.pop("spec", None)
+        item: dict[str, Any] = {name: getattr(row, name) for name in _SHOWN}
         item["cancel_requested"] = item.pop("cancel_requested_at") is not None
         for name in _TIMES:
             item[name] = when(item[name])
@@ -194,7 +195,7 @@ ATTEMPT_FIELDS = [
     "nodes",
     "cpus",
 ]
-USAGE_FIELDS = [column.name for column in tables.usage_records.columns]
+USAGE_FIELDS = [str(column.name) for column in tables.usage_records.columns]
 
 
 def show(row: sa.Row[Any], fields: Sequence[str]) -> dict[str, Any]:

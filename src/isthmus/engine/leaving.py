@@ -40,7 +40,7 @@ def impact(connection: sa.Connection, site: str) -> Impact:
     _row(connection, site)
     a = tables.attempts.c
     query = sa.select(a.state, sa.func.count()).where(a.site == site).where(a.state.notin_(_ENDED)).group_by(a.state)
-    counts = {state: number for state, number in connection.execute(query)}
+    counts = {row[0]: row[1] for row in connection.execute(query)}
     owed = sa.select(sa.func.count()).select_from(tables.attempts).where(a.site == site).where(a.usage_state == "due")
     return Impact(
         placed=sum(counts.get(s, 0) for s in (_A.PLACED, _A.STAGING, _A.SUBMITTING)),
@@ -53,7 +53,7 @@ def impact(connection: sa.Connection, site: str) -> Impact:
 
 
 def drain(connection: sa.Connection, *, now: float, site: str, by: str) -> None:
-    """Nothing new goes there; what is placed but was not sent yet goes elsewhere; the rest ends in peace."""
+    """Nothing new goes there; what it has ends in peace."""
     row = _row(connection, site)
     if row.state == SiteState.LEFT:
         raise Conflict(f"Site {site} has left.", remedy="Join it again.")
