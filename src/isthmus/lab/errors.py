@@ -1,0 +1,15 @@
+"""What goes wrong in a lab: one error with a code, a cause and a remedy."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """A daemon of the lab is missing, did not start or did not do what it was asked."""
+
+    code = "lab"
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        """Keep the cause, and the remedy that a person can act on."""
+        super().__init__(f"{cause}. {remedy}" if remedy else cause)
+        self.cause = cause
+        self.remedy = remedy
