@@ -53,6 +53,7 @@ class WaitingTask:
     input_sites: frozenset[str] = frozenset()  # sites that hold a path it needs; it can only run there
     needs_container: bool = False
     avoid_sites: tuple[str, ...] = ()  # where it failed before
+    run_seconds: float | None = None  # what similar tasks took; None = nobody knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

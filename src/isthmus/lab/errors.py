@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from isthmus.domain.errors import IsthmusError
 
-class LabError(Exception):
+
+class LabError(IsthmusError):
     """A daemon of the lab is missing, did not start or did not do what it was asked."""
 
     code = "lab"
 
     def __init__(self, cause: str, remedy: str = "") -> None:
         """Keep the cause, and the remedy that a person can act on."""
-        super().__init__(f"{cause}. {remedy}" if remedy else cause)
-        self.cause = cause
-        self.remedy = remedy
+        super().__init__(cause if cause.endswith(".") else f"{cause}.", remedy=remedy)

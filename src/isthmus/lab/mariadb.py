@@ -81,9 +81,7 @@ class MariaDb:
         if self._data is None:
             raise LabError("this MariaDB was not started")
         # The statements go through standard input: they may hold a password.
-        return self._run(
-            "mariadb", "--no-defaults", "-uroot", "-S", str(self._data / "socket"), input_text=statements
-        )
+        return self._run("mariadb", "--no-defaults", "-uroot", "-S", str(self._data / "socket"), input_text=statements)
 
     def stop(self) -> None:
         """Stop the server and remove its data."""

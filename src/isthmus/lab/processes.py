@@ -153,9 +153,7 @@ class Daemons:
         if known is not None:
             send_signal(known, number)
 
-    def stop(
-        self, name: str, *, first: signal.Signals = signal.SIGTERM, seconds: float = STOP_SECONDS
-    ) -> None:
+    def stop(self, name: str, *, first: signal.Signals = signal.SIGTERM, seconds: float = STOP_SECONDS) -> None:
         """Ask a daemon to end and kill it, with what it left, when the seconds are over; no error if it is dead."""
         known = self._state.processes.get(name)
         if known is None:

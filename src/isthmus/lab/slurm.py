@@ -12,7 +12,8 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -207,14 +208,23 @@ class SlurmCluster:
 
     def start_controller(self) -> None:
         """Start slurmctld and wait until it answers."""
-        self.daemons.start(
-            "slurmctld", ["slurmctld", "-D", "-f", self.configuration], environment=self.environment
-        )
+        self.daemons.start("slurmctld", ["slurmctld", "-D", "-f", self.configuration], environment=self.environment)
         self.daemons.wait_ready("slurmctld", self._controller_answers)
 
     def kill_controller(self) -> None:
-        """Kill slurmctld as a crash would; running jobs go on."""
+        """Kill slurmctld as a crash would; running jobs go on.
+
+        Slurm saves its jobs up to five seconds late: it forgets a younger job unless `save_job` was called.
+        """
         self.daemons.kill("slurmctld")
+
+    def save_job(self, job: int) -> None:
+        """Make the controller write its jobs to disk, this one among them, and wait until it has."""
+        saved = self.directory / "state" / "job_state"
+        before = time.time_ns()
+        # Any change of a job makes the controller save them all.
+        self.run("scontrol", "update", f"JobId={job}", f"AdminComment=saved-{before}")
+        wait_for(lambda: saved.exists() and saved.stat().st_mtime_ns > before, 60, "the controller to save its jobs")
 
     def restart_controller(self) -> None:
         """Stop slurmctld in an orderly way and start it again; running jobs go on."""

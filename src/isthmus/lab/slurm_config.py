@@ -66,8 +66,7 @@ def slurm_conf(cluster: SlurmCluster) -> str:
     ]
     if cluster.licences:
         lines.append("Licenses=" + ",".join(f"{name}:{count}" for name, count in cluster.licences.items()))
-    for node in cluster.nodes:
-        lines.append(_node(cluster, node))
+    lines += [_node(cluster, node) for node in cluster.nodes]
     for partition, nodes, default in (
         ("cpu", cluster.cpu_nodes, "YES"),
         ("gpu", cluster.gpu_nodes, "NO"),

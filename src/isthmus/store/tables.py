@@ -173,6 +173,7 @@ tasks = Table(
     Column("reason", String(32), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
     _at("cancel_requested_at"),
+    Column("due_at", Double, nullable=False, default=0.0),  # not looked at by a round before
     _at("created_at", nullable=False),
     _at("updated_at", nullable=False),
     _at("started_at"),
@@ -236,9 +237,6 @@ attempts = Table(
     Column("message", Text, nullable=False, default=""),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     _at("cancel_sent_at"),
-    Column("lease_owner", String(64), nullable=False, default=""),
-    Column("lease_token", BigInteger, nullable=False, default=0),  # only grows; every write is guarded by it
-    _at("lease_until"),
     Column("due_at", Double, nullable=False, default=0.0),  # not handled before
     Column("tries", Integer, nullable=False, default=0),  # handlings that failed in a row
     Column("negatives", Integer, nullable=False, default=0),  # authoritative "not there" answers in a row

@@ -1,0 +1,338 @@
+"""What people ask of the engine, each as one transaction: submit, cancel, hold, release, retry.
+
+Each function takes an open writing connection, changes rows and adds events; it may be run again by the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from isthmus.domain.errors import Busy, Conflict, Invalid, NotFound
+from isthmus.domain.ids import is_id
+from isthmus.domain.lifecycle import ATTEMPT_ENDED, TASK_ENDED, EndReason, TaskState
+from isthmus.domain.task import DependencyCondition, TaskSpec
+from isthmus.engine.clock import new_id
+from isthmus.engine.endings import end_tasks
+from isthmus.engine.settings import AGEING_SECONDS, EngineSettings
+from isthmus.store import events, tables
+from isthmus.store.documents import dump
+
+_DEFAULTS = EngineSettings()
+_CHUNK = 500  # values in one IN list
+
+
+def submit(
+    connection: sa.Connection,
+    *,
+    now: float,
+    user: str,
+    project: str,
+    specs: Sequence[TaskSpec],
+    face: str = "v1",
+    manifests: Mapping[str, frozenset[str]] | None = None,
+    max_waiting: int = _DEFAULTS.max_waiting,
+) -> list[list[str]]:
+    """Store tasks, all or none; answers the ids made for each spec (several for an array).
+
+    `manifests` maps the hash of each directory manifest that the specs name to the hashes in it.
+    """
+    _check_room(connection, project, sum(spec.array.size if spec.array else 1 for spec in specs), max_waiting)
+    _check_blobs(connection, project, specs, manifests or {})
+    _check_secrets(connection, project, specs)
+    ids = [[new_id(now) for _ in range(spec.array.size if spec.array else 1)] for spec in specs]
+    needed = _resolve(connection, project, specs, ids)
+    task_rows: list[dict[str, Any]] = []
+    tag_rows: list[dict[str, Any]] = []
+    dependency_rows: list[dict[str, Any]] = []
+    doomed: list[str] = []
+    for index, spec in enumerate(specs):
+        links = needed[index]
+        unmet = [link for link in links if not link["satisfied"]]
+        state = TaskState.HELD if spec.hold else TaskState.BLOCKED if unmet else TaskState.WAITING
+        array_id = ids[index][0] if spec.array else ""
+        plain = replace(spec, array=None, depends_on=(), hold=False)
+        shared = dump(plain)
+        for position, task_id in enumerate(ids[index]):
+            text = shared
+            if spec.array and spec.array.values:
+                own = {name: values[position] for name, values in spec.array.values.items()}
+                text = dump(replace(plain, env={**plain.env, **own}))
+            task_rows.append(
+                {
+                    "id": task_id,
+                    "project": project,
+                    "user": user,
+                    "name": spec.name,
+                    "face": face,
+                    "spec": text,
+                    "state": state.value,
+                    "priority": spec.priority,
+                    "rank": now - spec.priority * AGEING_SECONDS,
+                    "array_id": array_id,
+                    "array_index": position if spec.array else None,
+                    "blocked_by": len(unmet),
+                    "max_attempts": spec.max_attempts,
+                    "created_at": now,
+                    "updated_at": now,
+                }
+            )
+            tag_rows.extend({"task_id": task_id, "key": k, "value": v} for k, v in spec.tags.items())
+            dependency_rows.extend(
+                {k: link[k] for k in ("on_task_id", "condition", "satisfied")} | {"task_id": task_id} for link in links
+            )
+            if any(link["hopeless"] for link in links):
+                doomed.append(task_id)
+    connection.execute(tables.tasks.insert(), task_rows)
+    if tag_rows:
+        connection.execute(tables.task_tags.insert(), tag_rows)
+    if dependency_rows:
+        connection.execute(tables.dependencies.insert(), dependency_rows)
+    events.add(
+        connection,
+        [events.event(now, f"task.{row['state']}", project=project, task_id=row["id"]) for row in task_rows],
+    )
+    if doomed:
+        end_tasks(connection, now, dict.fromkeys(doomed, (TaskState.CANCELLED, EndReason.DEPENDENCY_FAILED)))
+    return ids
+
+
+def cancel(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
+    """Write the intent to cancel; what never reached a site ends at once. Answers how many were still alive."""
+    rows = _lock(connection, task_ids)
+    alive = [row for row in rows if TaskState(row.state) not in TASK_ENDED]
+    idle = {TaskState.BLOCKED, TaskState.HELD, TaskState.WAITING}
+    mark = [row for row in alive if row.cancel_requested_at is None]
+    if mark:
+        connection.execute(
+            tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")),
+            [{"key": row.id, "cancel_requested_at": now, "updated_at": now} for row in mark],
+        )
+        for part in _chunks([row.attempt for row in mark if row.attempt]):
+            connection.execute(
+                tables.attempts.update()
+                .where(tables.attempts.c.key.in_(part))
+                .where(tables.attempts.c.state.notin_([s.value for s in ATTEMPT_ENDED]))
+                .values(cancel_requested=True, due_at=0.0)
+            )
+        events.add(
+            connection,
+            [
+                events.event(now, "task.cancel_requested", project=row.project, task_id=row.id, body={"by": by})
+                for row in mark
+            ],
+        )
+    end_tasks(
+        connection,
+        now,
+        {r.id: (TaskState.CANCELLED, EndReason.CANCELLED_BY_USER) for r in alive if TaskState(r.state) in idle},
+    )
+    return len(alive)
+
+
+def hold(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
+    """Keep tasks that are not placed yet from being placed."""
+    rows = _lock(connection, task_ids)
+    for row in rows:
+        if row.state not in (TaskState.WAITING, TaskState.BLOCKED, TaskState.HELD):
+            raise Conflict(f"Task {row.id} is {row.state}.", remedy="Only a task that still waits can be held.")
+    return _set_state(connection, now, [row for row in rows if row.state != TaskState.HELD], TaskState.HELD, by)
+
+
+def release(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
+    """Let held tasks go on."""
+    rows = _lock(connection, task_ids)
+    for row in rows:
+        if row.state != TaskState.HELD:
+            raise Conflict(f"Task {row.id} is {row.state}, not held.", remedy="Nothing needs to be released.")
+    changed = _set_state(connection, now, [r for r in rows if r.blocked_by == 0], TaskState.WAITING, by)
+    return changed + _set_state(connection, now, [r for r in rows if r.blocked_by], TaskState.BLOCKED, by)
+
+
+def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
+    """Give failed or cancelled tasks one more attempt, anywhere."""
+    rows = _lock(connection, task_ids)
+    for row in rows:
+        if row.state not in (TaskState.FAILED, TaskState.CANCELLED):
+            raise Conflict(f"Task {row.id} is {row.state}.", remedy="Only a failed or cancelled task can be retried.")
+    if rows:
+        connection.execute(
+            tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")),
+            [
+                {
+                    "key": row.id,
+                    "max_attempts": max(row.max_attempts, row.attempts + 1),
+                    "cancel_requested_at": None,
+                    "ended_at": None,
+                    "exit_code": None,
+                    "reason": "",
+                    "message": "",
+                    "avoid_sites": "[]",
+                    "blocked_by": 0,
+                }
+                for row in rows
+            ],
+        )
+    return _set_state(connection, now, rows, TaskState.WAITING, by)
+
+
+def _set_state(connection: sa.Connection, now: float, rows: Sequence[Any], state: TaskState, by: str) -> int:
+    if rows:
+        connection.execute(
+            tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")),
+            [{"key": row.id, "state": state.value, "updated_at": now} for row in rows],
+        )
+        events.add(
+            connection,
+            [
+                events.event(now, f"task.{state.value}", project=row.project, task_id=row.id, body={"by": by})
+                for row in rows
+            ],
+        )
+    return len(rows)
+
+
+def _lock(connection: sa.Connection, task_ids: Sequence[str]) -> list[Any]:
+    rows: list[Any] = []
+    for part in _chunks(sorted(set(task_ids))):
+        query = tables.tasks.select().where(tables.tasks.c.id.in_(part)).order_by(tables.tasks.c.id)
+        rows.extend(connection.execute(query.with_for_update()))
+    absent = set(task_ids) - {row.id for row in rows}
+    if absent:
+        raise NotFound(f"There is no task {min(absent)}.", remedy="`isthmus ls` shows your tasks.")
+    return rows
+
+
+def _chunks(values: Iterable[str]) -> Iterable[list[str]]:
+    listed = list(values)
+    for start in range(0, len(listed), _CHUNK):
+        yield listed[start : start + _CHUNK]
+
+
+def _check_room(connection: sa.Connection, project: str, more: int, max_waiting: int) -> None:
+    alive = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(tables.tasks)
+        .where(tables.tasks.c.project == project)
+        .where(tables.tasks.c.state.in_([s.value for s in TaskState if s not in TASK_ENDED]))
+    ).scalar_one()
+    if alive + more > max_waiting:
+        raise Busy(
+            f"Project {project} has {alive} unfinished tasks; {more} more would pass the limit of {max_waiting}.",
+            remedy="Wait until some have ended.",
+            retry_after_seconds=30.0,
+        )
+
+
+def _check_blobs(
+    connection: sa.Connection,
+    project: str,
+    specs: Sequence[TaskSpec],
+    manifests: Mapping[str, frozenset[str]],
+) -> None:
+    wanted: dict[str, str] = {}
+    for index, spec in enumerate(specs):
+        if spec.workdir_manifest:
+            wanted.setdefault(spec.workdir_manifest, f"tasks.{index}.workdir_manifest")
+            for inner in manifests.get(spec.workdir_manifest, ()):
+                wanted.setdefault(inner, f"tasks.{index}.workdir_manifest")
+        for place, item in enumerate(spec.inputs):
+            if item.blob:
+                wanted.setdefault(item.blob, f"tasks.{index}.inputs.{place}.blob")
+                if item.directory:
+                    for inner in manifests.get(item.blob, ()):
+                        wanted.setdefault(inner, f"tasks.{index}.inputs.{place}.blob")
+    known: set[str] = set()
+    for part in _chunks(wanted):
+        found = connection.execute(
+            sa.select(tables.blobs.c.sha256)
+            .where(tables.blobs.c.project == project)
+            .where(tables.blobs.c.sha256.in_(part))
+        )
+        known.update(found.scalars())
+    for sha256, field in wanted.items():
+        if sha256 not in known:
+            raise Invalid(
+                field, f"content {sha256} is not there.", remedy=f"Upload it to project {project} before submitting."
+            )
+
+
+def _check_secrets(connection: sa.Connection, project: str, specs: Sequence[TaskSpec]) -> None:
+    wanted = {name: index for index, spec in enumerate(specs) for name in spec.secrets.values()}
+    if wanted:
+        query = sa.select(tables.secrets.c.name).where(tables.secrets.c.project == project)
+        known = set(connection.execute(query).scalars())
+        for name, index in wanted.items():
+            if name not in known:
+                raise Invalid(
+                    f"tasks.{index}.secrets",
+                    f"project {project} has no secret {name!r}.",
+                    remedy=f"Store it with `isthmus secret set {name}`.",
+                )
+
+
+def _resolve(
+    connection: sa.Connection, project: str, specs: Sequence[TaskSpec], ids: Sequence[Sequence[str]]
+) -> list[list[dict[str, Any]]]:
+    """For each spec its dependency rows; names of one submission come before ids of older tasks."""
+    by_name: dict[str, int] = {}
+    for index, spec in enumerate(specs):
+        if spec.name:
+            by_name.setdefault(spec.name, index)
+    _check_cycles(specs, by_name)
+    older_ids = {d.task for spec in specs for d in spec.depends_on if d.task not in by_name}
+    older: dict[str, Any] = {}
+    for part in _chunks(task_id for task_id in older_ids if is_id(task_id)):
+        columns = (tables.tasks.c.id, tables.tasks.c.state)
+        query = sa.select(*columns).where(tables.tasks.c.id.in_(part)).where(tables.tasks.c.project == project)
+        older.update((row.id, TaskState(row.state)) for row in connection.execute(query.with_for_update()))
+    rows: list[list[dict[str, Any]]] = []
+    for index, spec in enumerate(specs):
+        links: dict[str, dict[str, Any]] = {}
+        for place, dependency in enumerate(spec.depends_on):
+            needs_success = dependency.condition is DependencyCondition.SUCCEEDED
+            if dependency.task in by_name:
+                targets = [(task_id, TaskState.WAITING) for task_id in ids[by_name[dependency.task]]]
+            elif dependency.task in older:
+                targets = [(dependency.task, older[dependency.task])]
+            else:
+                raise Invalid(
+                    f"tasks.{index}.depends_on.{place}.task",
+                    f"{dependency.task!r} is neither a task of project {project} nor a name in this submission.",
+                    remedy="Give a task id or a name.",
+                )
+            for task_id, state in targets:
+                met = state is TaskState.SUCCEEDED or (state in TASK_ENDED and not needs_success)
+                links[task_id] = {
+                    "on_task_id": task_id,
+                    "condition": dependency.condition.value,
+                    "satisfied": met,
+                    "hopeless": needs_success and state in (TaskState.FAILED, TaskState.CANCELLED),
+                }
+        rows.append(list(links.values()))
+    return rows
+
+
+def _check_cycles(specs: Sequence[TaskSpec], by_name: Mapping[str, int]) -> None:
+    follows = [[by_name[d.task] for d in spec.depends_on if d.task in by_name] for spec in specs]
+    state = [0] * len(specs)  # 0 new, 1 on the way, 2 done
+    for start in range(len(specs)):
+        stack = [(start, iter(follows[start]))] if state[start] == 0 else []
+        while stack:
+            index, rest = stack[-1]
+            state[index] = 1
+            step = next(rest, None)
+            if step is None:
+                state[index] = 2
+                stack.pop()
+            elif state[step] == 1:
+                raise Invalid(
+                    f"tasks.{index}.depends_on",
+                    f"{specs[index].name!r} waits for itself, through {specs[step].name!r}.",
+                    remedy="Remove one of the dependencies.",
+                )
+            elif state[step] == 0:
+                stack.append((step, iter(follows[step])))

@@ -1,0 +1,29 @@
+"""The engine's figures, in one place, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AGEING_SECONDS = 60.0  # one point of priority is worth a minute of waiting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How often and how much at once. All durations in seconds."""
+
+    round_interval: float = 0.5  # at most this long from "a task waits" to a round, if nobody wakes it
+    round_tasks: int = 2_000  # tasks looked at in one round
+    poll_interval: float = 2.0  # between two looks at one site
+    describe_interval: float = 10.0  # between two looks at a site's pools
+    dispatch_batch: int = 200  # attempts staged and submitted in one go, for each site
+    collect_batch: int = 100
+    lease_seconds: float = 60.0  # a worker that stops is replaced after this
+    call_timeout: float = 300.0  # staging and collecting may move much data
+    negative_gap: float = 15.0  # between two authoritative negatives: beyond any batch server's message time-out
+    unseen_grace: float = 30.0  # a live attempt not seen for this long is shown as UNKNOWN
+    poison_tries: int = 8  # handlings that failed in a row before an attempt is parked
+    retry_delay: float = 2.0  # first delay after a failed handling; doubles up to a minute
+    usage_patience: float = 7 * 86400.0  # accounting that stays silent for a week is recorded as lost
+    max_waiting: int = 1_000_000  # tasks of one project that have not ended; more is refused
+    events_kept_seconds: float = 30 * 86400.0
+    clean_after: float = 0.0  # how long an ended attempt's directory stays at its site

@@ -1,0 +1,67 @@
+"""What is expected of one task at one pool: wait, transfer, run, price. Each figure carries its source."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from isthmus.domain.placement import Estimate, PoolView, Promise, WaitingTask
+
+SCHEDULER_LAG_SECONDS = 2.0  # from submission to start at an idle batch system
+SHALLOW = 3  # a batch pool is promised at most this many times its processors; the rest waits here, by priority
+
+
+def fits_now(task: WaitingTask, view: PoolView, promised: Promise) -> bool:
+    """Whether a pool without a queue of its own has room beside what it was promised."""
+    demand, pool = task.demand, view.pool
+    return (
+        promised.cpus + demand.cpus_per_node * demand.nodes <= pool.cpus
+        and promised.memory_bytes + demand.memory_bytes * demand.nodes <= pool.memory_bytes_per_node * pool.nodes
+        and promised.accelerators + demand.accelerators.count * demand.nodes <= pool.accelerators_per_node * pool.nodes
+    )
+
+
+def takes_more(task: WaitingTask, view: PoolView, promised: Promise) -> bool:
+    """Whether one more job may be sent to the pool now."""
+    if promised.jobs >= view.max_jobs:
+        return False
+    if view.pool.immediate:
+        return fits_now(task, view, promised)
+    wanted = task.demand.cpus_per_node * task.demand.nodes
+    return promised.cpus == 0 or promised.cpus + wanted <= SHALLOW * view.pool.cpus
+
+
+def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise) -> Estimate:
+    """Seconds until the task would start at the pool: none where it fits, else the work ahead over the pool's size."""
+    pool = view.pool
+    wanted = task.demand.cpus_per_node * task.demand.nodes
+    cpus = max(1, pool.cpus)
+    if pool.immediate:
+        ahead = 0.0 if fits_now(task, view, promised) else promised.cpu_seconds / cpus
+        return Estimate(seconds=ahead, source="measured")
+    free = pool.cpus if pool.free_cpus is None else pool.free_cpus
+    if pool.queued_jobs == 0 and free - unseen.cpus >= wanted:
+        return Estimate(seconds=SCHEDULER_LAG_SECONDS, source="measured")
+    ahead = pool.queued_cpu_seconds + pool.running_cpu_seconds_left + unseen.cpu_seconds
+    return Estimate(seconds=SCHEDULER_LAG_SECONDS + ahead / cpus, source="measured")
+
+
+def transfer(task: WaitingTask, view: PoolView) -> Estimate:
+    """Seconds to bring the inputs to the site."""
+    if not task.input_bytes:
+        return Estimate(seconds=0.0, source=view.bandwidth_source)
+    return Estimate(seconds=task.input_bytes / view.bandwidth_bytes_per_second, source=view.bandwidth_source)
+
+
+def run(task: WaitingTask) -> Estimate:
+    """Seconds of running: what similar tasks took, or what the user declared at most."""
+    if task.run_seconds is not None:
+        return Estimate(seconds=task.run_seconds, source="learned")
+    return Estimate(seconds=float(task.demand.walltime_seconds), source="declared")
+
+
+def price(task: WaitingTask, view: PoolView, run_seconds: float) -> Decimal:
+    """What the run would cost at the pool's tariff."""
+    if not view.pool.price_per_cpu_hour:
+        return Decimal(0)
+    cpu_seconds = Decimal(task.demand.cpus_per_node * task.demand.nodes) * Decimal(round(run_seconds))
+    return (view.pool.price_per_cpu_hour * cpu_seconds / 3600).quantize(Decimal("0.000001"))
