@@ -9,7 +9,7 @@ from typing import Final
 
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.task import Demand
-from isthmus.sites.port import Job, Rejected, Submitted, SubmitOutcome, Uncertain
+from isthmus.sites.port import Job, Rejected, SubmitOutcome, Submitted, Uncertain
 
 # What an operator may pass through `native`, each as the option of the same name.
 NATIVE: Final = frozenset({"account", "constraint", "exclusive", "nice", "qos", "reservation", "wckey"})
@@ -45,7 +45,7 @@ def sbatch_argv(job: Job, script: str, directory: str, defaults: Mapping[str, st
         "--no-requeue",
         f"--partition={job.pool}",
         f"--chdir={directory}",
-        f"--output={directory}/batch.log",
+        f"--output={directory.replace('%', '%%')}/scheduler.out",
         "--open-mode=append",
         "--export=ALL",
         *_demand(demand, gpu_gres),
