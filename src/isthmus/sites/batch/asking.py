@@ -32,8 +32,7 @@ class Talk:
 def script_of(commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> str:
     """A script that runs the commands one after another and marks the end of each with exit code and time."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
-    for argv in commands:
-        lines.append(f'{shlex.join(argv)} </dev/null; printf "\\n{_MARK} %s %s\\n" "$?" "$(date +%s)"')
+    lines += [f'{shlex.join(argv)} </dev/null; printf "\\n{_MARK} %s %s\\n" "$?" "$(date +%s)"' for argv in commands]
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,7 @@ class Scheduler(Protocol):
 
     @property
     def has_accounting(self) -> bool:
-        """Whether there is an accounting to ask; known after the first `queue`."""
+        """Whether there is an accounting to ask, as far as is known yet."""
         ...
 
     async def queue(self, asking: Asking) -> tuple[Answer, float]:

@@ -135,6 +135,9 @@ class BatchSite:
         if not accounting or all(_is_settled(key_seen, traces.get(key)) for key, key_seen in seen.items()):
             return seen
         records = await self._records(asking)
+        accounting = self._scheduler.has_accounting  # a cluster without one is found out by asking
+        if not accounting:
+            return look(None, {})
         return look(records, by_key(records.rows if records else (), asking.keys))
 
     async def cancel(self, refs: Sequence[JobRef]) -> None:
@@ -195,7 +198,8 @@ class BatchSite:
         if not self._scheduler.has_accounting:
             return None
         try:
-            return await self._scheduler.records(asking)
+            answer = await self._scheduler.records(asking)
+            return answer if self._scheduler.has_accounting else None
         except Unavailable as error:
             return Answer(complete=False, problem=str(error))
 

@@ -45,24 +45,25 @@ class SlurmCommands:
         self._timeout = timeout_seconds
         self._submit_timeout = submit_timeout_seconds
         self._configuration: tuple[float, load.Configuration] | None = None
+        self._disabled = False
 
     @property
     def has_accounting(self) -> bool:
         """Whether sacct can be asked."""
         if self._accounting == "auto":
-            return self._configuration is None or self._configuration[1].accounting
+            return not self._disabled and (self._configuration is None or self._configuration[1].accounting)
         return self._accounting == "sacct"
 
     async def queue(self, asking: Asking) -> tuple[Answer, float]:
         """squeue, once. Unavailable when the controller does not answer."""
-        configuration = await self._configured()
         command = ShowQueue(users=asking.accounts, names=asking.keys)
         asked, complaint = await self._one(command.argv())
         if asked.code != 0:
             raise Unavailable(f"squeue failed on {self._transport.place}: {complaint or asked.code}.")
         answer = command.parse(asked.text)
         own = self._transport.own_account
-        if configuration.private_jobs and own != "root" and any(account != own for account in asking.accounts):
+        others = own != "root" and any(account != own for account in asking.accounts)
+        if others and (await self._configured()).private_jobs:
             answer = Answer(
                 rows=answer.rows,
                 complete=False,
@@ -76,6 +77,7 @@ class SlurmCommands:
         asked, complaint = await self._one(command.argv())
         answer = command.parse(asked.text)
         if asked.code != 0:
+            self._disabled = self._disabled or "storage is disabled" in complaint
             return Answer(rows=answer.rows, complete=False, problem=f"sacct failed: {complaint or asked.code}.")
         return answer
 
@@ -154,7 +156,7 @@ class SlurmCommands:
         """The transport is the site's to close."""
 
     async def _configured(self) -> load.Configuration:
-        """The cluster's configuration, asked rarely; an old answer is good enough while the controller is silent."""
+        """The cluster's configuration, asked rarely."""
         kept = self._configuration
         if kept is not None and time.monotonic() - kept[0] < CONFIGURATION_SECONDS:
             return kept[1]

@@ -19,7 +19,7 @@ _PARSABLE = re.compile(r"(\d{1,18})(?:;[^\s;]+)?")
 # After these nobody knows whether the controller took the job.
 _UNCERTAIN = re.compile(
     r"timed? ?out|unable to contact|connection|zero bytes|unexpected message|communication|"
-    r"temporarily|try again|busy|authentication|credential|munge|protocol|munge|send|receiv|"
+    r"temporarily|try again|busy|authentication|credential|munge|protocol|send|receiv|"
     r"slurmctld|controller|backup|unspecified|i/o error|socket|shutdown",
     re.IGNORECASE,
 )
