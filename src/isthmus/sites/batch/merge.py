@@ -47,7 +47,8 @@ def combine(queue: Sequence[NativeJob], records: Sequence[NativeJob]) -> list[Na
         if row.sighting is Sighting.UNSEEN and record is not None:
             rows.append(record)
         elif row.sighting is Sighting.ENDED and record is not None:
-            rows.append(replace(record, message=record.message or row.message))
+            code = record.exit_code or row.exit_code  # slurmrestd 22.05 shows 0 in the accounting of any FAILED job
+            rows.append(replace(record, exit_code=code, message=record.message or row.message))
             shown.add(row.native_id)
         else:
             rows.append(row)

@@ -97,9 +97,14 @@ def parse_sbatch(code: int, text: str) -> SubmitOutcome:
     for line in text.splitlines():
         match = _CLEAR.search(line)
         why = match and (match["why"] or match["option"] or match["other"])
-        if why and not _UNCERTAIN.search(why) and not _UNCERTAIN.search(_before(text, line)):
+        if why and not is_uncertain(why) and not is_uncertain(_before(text, line)):
             return Rejected(reason=EndReason.REJECTED_BY_SITE, message=_explain(text))
     return Uncertain(message=f"sbatch failed ({code}): {_short(text)}")
+
+
+def is_uncertain(text: str) -> bool:
+    """Whether an error's text leaves open if the controller took the job."""
+    return _UNCERTAIN.search(text) is not None
 
 
 def _before(text: str, line: str) -> str:
