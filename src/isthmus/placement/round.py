@@ -71,10 +71,15 @@ def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
     """Place what can be placed now. Deterministic for a given snapshot and order of tasks."""
     ledgers = [_Ledger(view) for view in snapshot.pools]
     checked: dict[object, list[Failure | None]] = {}
+    turned_away: dict[object, Receipt] = {}  # promises only grow in a round: what did not fit once does not fit later
     placements: list[Placement] = []
     receipts: list[Receipt] = []
     for task in tasks:
         shape = _shape(task)
+        wish = (shape, task.objective, task.avoid_sites, task.run_seconds, task.input_bytes)
+        if wish in turned_away:
+            receipts.append(replace(turned_away[wish], task_id=task.id))
+            continue
         if shape not in checked:
             checked[shape] = [next(failures(task, ledger.view), None) for ledger in ledgers]
         candidates = [
@@ -84,7 +89,8 @@ def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
         candidates = _avoid(task, candidates)
         best = _best(task, candidates)
         if best is None:
-            receipts.append(_waiting(snapshot, task, candidates))
+            turned_away[wish] = _waiting(snapshot, task, candidates)
+            receipts.append(turned_away[wish])
             continue
         chosen = candidates[best]
         assert chosen.run is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.usage import Usage
 from isthmus.sites.port import Observation, Sighting
@@ -21,6 +22,7 @@ class Claim:
     boot_id: str = ""
     claimed_at: float | None = None
     accelerators: str = ""
+    cpus: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,11 @@ class Trace:
             nodes=(self.claim.host,) if self.claim is not None and self.claim.host else (),
         )
 
+    @property
+    def cpus(self) -> int:
+        """Processors that the claim says the job holds."""
+        return self.claim.cpus if self.claim is not None else 1
+
     def usage(self, *, cpus: int, native_id: str = "") -> Usage | None:
         """What the wrapper counted for `cpus` processors held; None before there is a result."""
         result = self.result
@@ -80,6 +87,7 @@ class Trace:
             cpu_seconds=result.cpu_seconds,
             allocated_cpu_seconds=round(elapsed * cpus),
             max_rss_bytes=result.max_rss_bytes,
+            accelerators=len(self.claim.accelerators.split(",")) if self.claim and self.claim.accelerators else 0,
             native_id=native_id,
             native_state=str(result.reason),
         )
@@ -96,6 +104,7 @@ def parse_claim(line: str) -> Claim:
         boot_id=words.get("boot", ""),
         claimed_at=_number(words.get("at")),
         accelerators=words.get("gpus", ""),
+        cpus=_integer(words.get("cpus")) or 1,
     )
 
 
@@ -119,6 +128,34 @@ def parse_result(line: str) -> Result | None:
         max_rss_bytes=_integer(words.get("rss")) or 0,
         step=_integer(words.get("step")) or 0,
     )
+
+
+def parse_traces(text: str, place: str) -> dict[str, Trace]:
+    """What the TRACES script printed, by key; Unavailable when it is cut short or the root is not there."""
+    lines = text.splitlines()
+    if not lines or lines[-1] != "!end" or not lines[0].startswith("!boot "):
+        said = {"!no root": "its root is not there", "!other root": "its root is not the one that it was"}
+        why = said.get(lines[0] if lines else "", "its answer is cut short")
+        raise Unavailable(f"{place} does not say what its attempts left: {why}.", remedy="Check its file systems.")
+    here = lines[0].split()[-1]
+    found: dict[str, Trace] = {}
+    for line in lines[1:-1]:
+        fields = line.split("|")
+        if len(fields) != 5:
+            continue  # left out: nothing is known of that key
+        key, flags, launched, claim_line, result_line = fields
+        claim = parse_claim(claim_line) if "c" in flags else None
+        host = claim.host if claim is not None else _words(launched).get("host", here)
+        found[key] = Trace(
+            directory="d" in flags,
+            staged="s" in flags,
+            cancelled="x" in flags,
+            launched=launched,
+            claim=claim,
+            result=parse_result(result_line) if result_line else None,
+            alive=None if host != here else True if "a" in flags else False if "n" in flags else None,
+        )
+    return found
 
 
 def _words(line: str) -> dict[str, str]:

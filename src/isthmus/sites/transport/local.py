@@ -7,7 +7,7 @@ import contextlib
 import os
 import pwd
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from isthmus.domain.errors import Refused, Unavailable
@@ -90,7 +90,7 @@ class LocalTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Standard output as it comes; see Transport."""
         async with self._slots:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -94,7 +94,7 @@ class Transport(Protocol):
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Standard output as it comes; CommandFailed at the end when the exit code is not 0. `timeout_seconds` is the
         longest silence, not the whole time. Closing the iterator ends the command."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from isthmus.sites.transport.port import DEFAULT_TIMEOUT_SECONDS, Command, CommandFailed, CommandResult, Stdin
@@ -57,7 +57,7 @@ class ScriptedTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Give the prepared answer in one chunk."""
         result = await self.run(command, stdin=stdin, timeout_seconds=timeout_seconds, account=account)
         if result.stdout:

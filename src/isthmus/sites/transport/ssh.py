@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class SshTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Standard output as it comes; see Transport."""
         line = self._line(command, account)
         async with self._slots:

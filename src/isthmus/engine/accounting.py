@@ -1,0 +1,182 @@
+"""After the end: the usage record of each attempt, exactly one, with its charge; then the site's directory is removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.domain.errors import Unavailable
+from isthmus.domain.usage import Usage
+from isthmus.engine.failpoints import failpoint
+from isthmus.engine.jobs import reference
+from isthmus.engine.leases import Lease, guard
+from isthmus.engine.work import SiteWork, update_attempts
+from isthmus.store import events, tables
+
+log = logging.getLogger(__name__)
+_BATCH = 1000
+
+
+async def account(work: SiteWork) -> int:
+    """One pass over ended attempts: record usage that is ready, clean what is recorded. Answers how many were moved."""
+    now = work.clock.now()
+    rows = await work.database.read(_load, work.name, now)
+    if not rows:
+        return 0
+    work.check_ours()
+    recorded = await _record(work, [row for row in rows if row.usage_state == "due"], now)
+    clean = [
+        row
+        for row in rows
+        if row.clean_state == "due"
+        and (row.usage_state != "due" or row.key in recorded)
+        and (row.ended_at or 0.0) + work.settings.clean_after <= now
+    ]
+    if clean:
+        async with asyncio.timeout(work.settings.call_timeout):
+            await work.adapter.clean([reference(row) for row in clean])
+        failpoint("clean.done")
+        changes = [{"which": row.key, "clean_state": "done"} for row in clean]
+        await work.database.write(update_attempts, work.lease, changes, ("clean_state",))
+    return len(recorded) + len(clean)
+
+
+async def _record(work: SiteWork, rows: Sequence[Any], now: float) -> set[str]:
+    if not rows:
+        return set()
+    try:
+        async with asyncio.timeout(work.settings.call_timeout):
+            usages = await work.adapter.usage([reference(row) for row in rows])
+    except (Unavailable, TimeoutError, OSError):
+        await work.database.write(_put_off, work.lease, [(row.key, now + work.delay(row.tries + 1)) for row in rows])
+        raise
+    failpoint("account.asked")
+    ready = [(row, usages[row.key]) for row in rows if row.key in usages]
+    late = [row for row in rows if row.key not in usages]
+    lost = [row for row in late if now - (row.ended_at or now) > work.settings.usage_patience]
+    await work.database.write(record, work.lease, now, ready, lost)
+    failpoint("account.written")
+    still = [(row.key, now + work.delay(row.tries + 1)) for row in late if row not in lost]
+    await work.database.write(_put_off, work.lease, still)
+    return {row.key for row, _ in ready} | {row.key for row in lost}
+
+
+def record(
+    connection: sa.Connection,
+    lease: Lease,
+    now: float,
+    ready: Sequence[tuple[Any, Usage]],
+    lost: Sequence[Any] = (),
+) -> None:
+    """Write usage records, each only if its attempt has none yet, and mark the attempts as accounted."""
+    guard(connection, lease)
+    keys = [row.key for row, _ in ready]
+    there: set[str] = set()
+    for start in range(0, len(keys), 500):
+        query = sa.select(tables.usage_records.c.attempt).where(
+            tables.usage_records.c.attempt.in_(keys[start : start + 500])
+        )
+        there.update(connection.execute(query).scalars())
+    tariffs = _tariffs(connection)
+    rows = [_usage_row(now, row, usage, tariffs.get(row.site, {})) for row, usage in ready if row.key not in there]
+    if rows:
+        connection.execute(tables.usage_records.insert(), rows)
+        events.add(
+            connection,
+            [
+                events.event(
+                    now,
+                    "usage.recorded",
+                    project=row["project"],
+                    task_id=row["task_id"],
+                    attempt=row["attempt"],
+                    site=row["site"],
+                    body={"charge": row["charge"], "source": row["source"]},
+                )
+                for row in rows
+            ],
+        )
+    _mark(connection, keys, "done")
+    _mark(connection, [row.key for row in lost], "lost")
+
+
+def _mark(connection: sa.Connection, keys: Sequence[str], state: str) -> None:
+    for start in range(0, len(keys), 500):
+        connection.execute(
+            tables.attempts.update()
+            .where(tables.attempts.c.key.in_(keys[start : start + 500]))
+            .values(usage_state=state, tries=0, due_at=0.0)
+        )
+
+
+def charge(usage: Usage, tariff: Mapping[str, Any]) -> Decimal:
+    """What a usage costs at a tariff of `cpu_hour` and `accelerator_hour`, to the sixth decimal."""
+    cpu_hours = Decimal(usage.allocated_cpu_seconds) / 3600
+    accelerator_hours = Decimal(usage.accelerators * usage.elapsed_seconds) / 3600
+    total = cpu_hours * Decimal(str(tariff.get("cpu_hour", 0))) + accelerator_hours * Decimal(
+        str(tariff.get("accelerator_hour", 0))
+    )
+    return total.quantize(Decimal("0.000001"))
+
+
+def _usage_row(now: float, row: Any, usage: Usage, prices: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "attempt": row.key,
+        "task_id": row.task_id,
+        "project": row.project,
+        "user": row.user,
+        "site": row.site,
+        "pool": row.pool,
+        "account": row.account,
+        "source": usage.source,
+        "native_id": usage.native_id or row.native_id,
+        "native_state": usage.native_state[:64],
+        "started_at": usage.started_at,
+        "ended_at": usage.ended_at,
+        "elapsed_seconds": usage.elapsed_seconds,
+        "nodes": usage.nodes,
+        "cpus": usage.cpus,
+        "accelerators": usage.accelerators,
+        "cpu_seconds": usage.cpu_seconds,
+        "allocated_cpu_seconds": usage.allocated_cpu_seconds,
+        "max_rss_bytes": usage.max_rss_bytes,
+        "read_bytes": usage.read_bytes,
+        "written_bytes": usage.written_bytes,
+        "charge": str(charge(usage, prices.get(row.pool, prices.get("*", {})))),
+        "created_at": now,
+    }
+
+
+def _tariffs(connection: sa.Connection) -> dict[str, Any]:
+    query = sa.select(tables.sites.c.name, tables.sites.c.prices)
+    return {row.name: orjson.loads(row.prices) for row in connection.execute(query)}
+
+
+def _put_off(connection: sa.Connection, lease: Lease, later: Sequence[tuple[str, float]]) -> None:
+    guard(connection, lease)
+    if later:
+        statement = (
+            tables.attempts.update()
+            .where(tables.attempts.c.key == sa.bindparam("which"))
+            .values(due_at=sa.bindparam("later"), tries=tables.attempts.c.tries + 1)
+        )
+        connection.execute(statement, [{"which": key, "later": when} for key, when in later])
+
+
+def _load(connection: sa.Connection, site: str, now: float) -> list[Any]:
+    a = tables.attempts.c
+    query = (
+        tables.attempts.select()
+        .where(sa.or_(a.usage_state == "due", a.clean_state == "due"))
+        .where(a.site == site)
+        .where(a.due_at <= now)
+        .order_by(a.due_at)
+        .limit(_BATCH)
+    )
+    return list(connection.execute(query))

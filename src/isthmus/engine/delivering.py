@@ -1,0 +1,51 @@
+"""Where outputs go besides the blob store: which file to which address, and putting it there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import sqlalchemy as sa
+
+from isthmus.data.port import BlobStore
+from isthmus.domain.task import Output, TaskSpec
+from isthmus.sites.port import CollectedFile
+from isthmus.store import tables
+from isthmus.store.database import Database
+from isthmus.store.documents import load
+
+Deliver = Callable[[BlobStore, str, str], Awaitable[None]]  # (blobs, sha256, url)
+
+
+async def destinations(
+    database: Database, task_id: str, files: Sequence[CollectedFile]
+) -> list[tuple[CollectedFile, str]]:
+    """Each file with the address it is to be put at; files without an address are left out."""
+    if not files:
+        return []
+    spec = load(TaskSpec, await database.read(_spec, task_id))
+    wanted = [output for output in spec.outputs if output.url]
+    return [(file, url) for file in files for output in wanted if (url := address(output, file.path)) is not None]
+
+
+def address(output: Output, path: str) -> str | None:
+    """Where the file at `path` goes by this output; None when the output does not speak of it.
+
+    A single file goes to the address itself; of a directory, or of several files by wildcard, each goes below it,
+    at its path without the directory or without `path_prefix` (GA4GH TES 1.1).
+    """
+    if output.directory:
+        base = output.path.rstrip("/") + "/"
+        return f"{output.url.rstrip('/')}/{path[len(base) :]}" if path.startswith(base) else None
+    if path == output.path:
+        return output.url
+    if any(mark in output.path for mark in "*?[") and fnmatchcase(path, output.path):
+        prefix = output.path_prefix.rstrip("/") + "/" if output.path_prefix else ""
+        rest = path[len(prefix) :] if prefix and path.startswith(prefix) else path.rsplit("/", 1)[-1]
+        return f"{output.url.rstrip('/')}/{rest}"
+    return None
+
+
+def _spec(connection: sa.Connection, task_id: str) -> Any:
+    return connection.execute(sa.select(tables.tasks.c.spec).where(tables.tasks.c.id == task_id)).scalar_one()

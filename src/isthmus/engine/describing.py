@@ -1,0 +1,90 @@
+"""Keeps what is known of a site up to date: its pools, its load, whether it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from isthmus.domain.errors import IsthmusError
+from isthmus.domain.lifecycle import TaskState
+from isthmus.domain.site import SiteDescription
+from isthmus.engine.leases import Lease, guard
+from isthmus.engine.work import SiteWork
+from isthmus.store import events, tables
+from isthmus.store.documents import dump, load
+
+log = logging.getLogger(__name__)
+
+
+async def describe(work: SiteWork) -> None:
+    """Ask the site for its pools and store the answer, or the reason why there is none."""
+    try:
+        async with asyncio.timeout(60):
+            description = await work.adapter.describe()
+    except (IsthmusError, TimeoutError, OSError) as error:
+        await work.database.write(store_error, work.lease, work.name, work.clock.now(), _said(error))
+        return
+    changed = await work.database.write(_store, work.lease, work.name, work.clock.now(), description)
+    if changed:
+        work.wake_placement()
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _store(connection: sa.Connection, lease: Lease, site: str, now: float, description: SiteDescription) -> bool:
+    """Answers whether placement should look again: the site is back, or has other pools than before."""
+    guard(connection, lease)
+    row = connection.execute(tables.sites.select().where(tables.sites.c.name == site).with_for_update()).one()
+    text = dump(description)
+    connection.execute(
+        tables.sites.update()
+        .where(tables.sites.c.name == site)
+        .values(description=text, described_at=now, last_seen_at=now, error="")
+    )
+    was_back = bool(row.error) or not row.description
+    if was_back:
+        events.add(connection, [events.event(now, "site.reachable", site=site)])
+    changed = was_back or _shape(load(SiteDescription, row.description)) != _shape(description)
+    if changed:
+        connection.execute(
+            tables.tasks.update()
+            .where(tables.tasks.c.state == TaskState.WAITING.value)
+            .where(tables.tasks.c.due_at > now)
+            .values(due_at=0.0)
+        )
+    return changed or row.description != text
+
+
+def _shape(description: SiteDescription) -> Any:
+    """What decides whether a task could run there at all."""
+    return (
+        description.features,
+        tuple(
+            (
+                p.name,
+                p.nodes,
+                p.cpus_per_node,
+                p.memory_bytes_per_node,
+                p.accelerators_per_node,
+                p.accelerator_kind,
+                p.up,
+            )
+            for p in description.pools
+        ),
+    )
+
+
+def store_error(connection: sa.Connection, lease: Lease, site: str, now: float, error: str) -> None:
+    """Note that a site does not answer; the first time with an event."""
+    guard(connection, lease)
+    row = connection.execute(tables.sites.select().where(tables.sites.c.name == site).with_for_update()).one()
+    if row.error == error[:2000]:
+        return
+    connection.execute(tables.sites.update().where(tables.sites.c.name == site).values(error=error[:2000]))
+    if not row.error:
+        events.add(connection, [events.event(now, "site.unreachable", site=site, body={"error": error[:400]})])

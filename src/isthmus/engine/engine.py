@@ -1,0 +1,245 @@
+"""Wires the engine: takes leases, runs the worker of each site and the placement round, keeps house."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from isthmus.data.port import BlobStore
+from isthmus.domain.errors import IsthmusError
+from isthmus.domain.placement import Receipt
+from isthmus.domain.task import TaskSpec
+from isthmus.engine import leases
+from isthmus.engine.clock import Clock, SystemClock
+from isthmus.engine.delivering import Deliver
+from isthmus.engine.failpoints import failpoint
+from isthmus.engine.fleet import AgentSiteMaker, Fleet
+from isthmus.engine.jobs import JobMaker, Presigner, Unseal
+from isthmus.engine.leases import Lease, LostLease
+from isthmus.engine.placing import Round, read_snapshot, waiting_task
+from isthmus.engine.settings import EngineSettings
+from isthmus.engine.sitework import SiteWorker
+from isthmus.engine.work import SiteWork
+from isthmus.placement import decide
+from isthmus.sites.port import Site
+from isthmus.store import tables
+from isthmus.store.database import Database
+
+log = logging.getLogger(__name__)
+_PLACEMENT = "placement"
+
+
+async def deliver_nowhere(_blobs: BlobStore, _sha256: str, url: str) -> None:
+    """The default when no delivery was wired."""
+    raise IsthmusError(f"This control plane cannot put files at {url}.")
+
+
+class Engine:
+    """The engine of one control-plane process. `owner` names the instance: it lives once, and after a crash takes its
+    own leases back at once; several owners share one store and one owns each site at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        settings: EngineSettings | None = None,
+        *,
+        owner: str,
+        unseal: Unseal,
+        presign: Presigner | None = None,
+        deliver: Deliver = deliver_nowhere,
+        agent_site: AgentSiteMaker | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.database = database
+        self.settings = settings or EngineSettings()
+        self.clock = clock or SystemClock()
+        self.fleet = Fleet(database, blobs, agent_site)
+        self._blobs = blobs
+        self._owner = owner
+        self._maker = JobMaker(database, blobs, unseal, presign)
+        self._deliver = deliver
+        self._round = Round(self.settings)
+        self._held: dict[str, Lease] = {}
+        self._renewed_at: dict[str, float] = {}
+        self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
+        self._placement_due = asyncio.Event()
+        self._leases_due = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Take over what is free and begin to work."""
+        await self.fleet.refresh()
+        await self._take_leases()
+        for name, loop in (
+            ("leases", self._keep_leases()),
+            ("placement", self._place()),
+            ("house", self._keep_house()),
+        ):
+            self._loops.append(asyncio.create_task(loop, name=name))
+
+    async def stop(self) -> None:
+        """Stop working and let others take over at once; jobs at the sites are not touched."""
+        tasks = [*self._loops, *(task for _, task in self._workers.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loops.clear()
+        self._workers.clear()
+        held = list(self._held.values())
+        self._held.clear()
+        try:
+            await self.database.write(leases.give_back, held)
+        except IsthmusError as error:
+            log.warning("leases were not given back: %s", error)
+        await self.fleet.close()
+
+    def wake(self) -> None:
+        """Something was submitted, released, cancelled or joined: look soon."""
+        self._placement_due.set()
+        for worker, _ in self._workers.values():
+            worker.work.dispatch_due.set()
+            worker.work.observe_due.set()
+
+    def wake_sites(self) -> None:
+        """A site joined, left or was changed: follow soon."""
+        self._leases_due.set()
+
+    def site(self, name: str) -> Site:
+        """The adapter of a site, for reading logs."""
+        return self.fleet.site(name)
+
+    async def plan(self, spec: TaskSpec, user: str) -> Receipt:
+        """What the brain would decide for a task now; nothing is stored."""
+        snapshot = await self.database.read(read_snapshot, self.clock.now())
+        return decide(snapshot, [waiting_task("0" * 26, user, spec)]).receipts[0]
+
+    # --- leases -----------------------------------------------------------------------------------------------------
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await self._pause(self._leases_due, min(2.0, self.settings.lease_seconds / 6))
+            try:
+                await self.fleet.refresh()
+                await self._take_leases()
+            except IsthmusError as error:
+                log.warning("leases: %s", error)
+
+    async def _take_leases(self) -> None:
+        """Renew what is held, take what is free, start and stop workers to match."""
+        begun = self.clock.monotonic()
+        seconds = self.settings.lease_seconds
+        for name in [name for name, lease in self._held.items() if not self._fresh(lease)]:
+            await self._let_go(name)
+        if self._held:
+            kept = await self.database.write(
+                leases.renew, list(self._held.values()), self._owner, self.clock.now(), seconds
+            )
+            self._renewed_at.update(dict.fromkeys(kept, begun))
+            for name in set(self._held) - kept:
+                await self._let_go(name)
+        wanted = {_PLACEMENT, *(f"site:{name}" for name in self.fleet.members)}
+        for name in sorted(set(self._held) - wanted):
+            await self._let_go(name)
+        for name in sorted(wanted - set(self._held)):
+            begun = self.clock.monotonic()
+            lease = await self.database.write(leases.take, name, self._owner, self.clock.now(), seconds)
+            if lease is not None:
+                self._held[name] = lease
+                self._renewed_at[name] = begun
+                if name != _PLACEMENT:
+                    self._start_worker(name.removeprefix("site:"), lease)
+        for name, (_, task) in list(self._workers.items()):
+            if task.done():
+                if not task.cancelled() and task.exception() is not None:
+                    log.error("site %s: its worker broke and is started again", name, exc_info=task.exception())
+                await self._let_go(f"site:{name}")
+
+    def _fresh(self, lease: Lease) -> bool:
+        """Whether the lease was renewed lately enough that nobody else can hold it. Uses the clock that never jumps."""
+        renewed = self._renewed_at.get(lease.name)
+        return (
+            self._held.get(lease.name) == lease
+            and renewed is not None
+            and self.clock.monotonic() - renewed < 0.8 * self.settings.lease_seconds
+        )
+
+    async def _let_go(self, name: str) -> None:
+        self._held.pop(name, None)
+        self._renewed_at.pop(name, None)
+        worker = self._workers.pop(name.removeprefix("site:"), None)
+        if worker is not None:
+            worker[1].cancel()
+            await asyncio.gather(worker[1], return_exceptions=True)
+
+    def _start_worker(self, name: str, lease: Lease) -> None:
+        work = SiteWork(
+            name=name,
+            lease=lease,
+            database=self.database,
+            blobs=self._blobs,
+            fleet=self.fleet,
+            clock=self.clock,
+            settings=self.settings,
+            maker=self._maker,
+            wake_placement=self._placement_due.set,
+            still_ours=lambda: self._fresh(lease),
+        )
+        worker = SiteWorker(work, self._deliver)
+        self._workers[name] = (worker, asyncio.create_task(worker.run(), name=f"site:{name}"))
+
+    # --- placement --------------------------------------------------------------------------------------------------
+
+    async def _place(self) -> None:
+        idle = 0
+        while True:
+            pause = self.settings.round_interval * (1 if idle < 4 else 4)
+            await self._pause(self._placement_due, pause)
+            lease = self._held.get(_PLACEMENT)
+            if lease is None or not self._fresh(lease):
+                continue
+            try:
+                placed = await self._round.run(self.database, self.clock.now(), lease)
+                failpoint("place.written")
+            except LostLease:
+                self._held.pop(_PLACEMENT, None)
+                continue
+            except Exception:
+                log.exception("a placement round failed")
+                await self.clock.sleep(1.0)
+                continue
+            idle = 0 if placed else idle + 1
+            if placed:
+                for worker, _ in self._workers.values():
+                    worker.work.dispatch_due.set()
+
+    # --- house ------------------------------------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        """Drop what is old: events, remembered answers, calls of agents."""
+        while True:
+            await self.clock.sleep(300.0)
+            try:
+                await self.database.write(_drop_old, self.clock.now(), self.settings)
+            except IsthmusError as error:
+                log.warning("house keeping: %s", error)
+
+    async def _pause(self, due: asyncio.Event, seconds: float) -> None:
+        """Until woken, or that long."""
+        waiter: asyncio.Future[Any] = asyncio.ensure_future(due.wait())
+        sleeper = asyncio.ensure_future(self.clock.sleep(seconds))
+        try:
+            await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+            sleeper.cancel()
+        due.clear()
+
+
+def _drop_old(connection: sa.Connection, now: float, settings: EngineSettings) -> None:
+    connection.execute(tables.events.delete().where(tables.events.c.at < now - settings.events_kept_seconds))
+    connection.execute(tables.idempotency.delete().where(tables.idempotency.c.created_at < now - 86400.0))
+    connection.execute(tables.agent_calls.delete().where(tables.agent_calls.c.expires_at < now - 3600.0))

@@ -1,0 +1,180 @@
+"""Makes what a site needs to run an attempt out of what the user asked for: files, environment, opened secrets.
+
+Nothing made here is stored: secrets are opened for the moment of staging only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from isthmus.data.port import BlobStore
+from isthmus.domain.errors import Corrupt, Refused
+from isthmus.domain.manifest import MAX_FILES, Manifest
+from isthmus.domain.task import TaskSpec
+from isthmus.sites.port import Job, JobFile, JobOutput, JobRef
+from isthmus.store import tables
+from isthmus.store.database import Database
+from isthmus.store.documents import load
+
+Unseal = Callable[[bytes, str], bytes]
+_MAX_MANIFEST_BYTES = MAX_FILES * 512
+_CHUNK = 500
+
+
+class Presigner(Protocol):
+    """Turns an s3:// address into an https:// one that works for a while without credentials."""
+
+    def __call__(self, url: str, method: str) -> str: ...
+
+
+def reference(row: Any) -> JobRef:
+    """Enough of an attempt's row to ask its site about it."""
+    return JobRef(
+        key=row.key,
+        account=row.account,
+        pool=row.pool,
+        native_id=row.native_id,
+        submitted_at=row.submitted_at or 0.0,
+        fence=row.fence,
+    )
+
+
+class JobMaker:
+    """Builds jobs in bulk; remembers the directory manifests it read last."""
+
+    def __init__(self, database: Database, blobs: BlobStore, unseal: Unseal, presign: Presigner | None = None) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._unseal = unseal
+        self._presign = presign
+        self._manifests: dict[str, Manifest] = {}
+
+    async def make(self, attempts: Sequence[Any], *, staging: bool) -> dict[str, Job | Refused]:
+        """A job for each attempt row, or the reason why it can never be made; only for staging with files and
+        secrets."""
+        tasks = await self._database.read(_load_tasks, [row.task_id for row in attempts])
+        sealed: dict[tuple[str, str], bytes] | None = None
+        if staging:
+            sealed = await self._database.read(_load_secrets, {task.project for task in tasks.values()})
+        jobs: dict[str, Job | Refused] = {}
+        for row in attempts:
+            task = tasks[row.task_id]
+            try:
+                jobs[row.key] = await self._make(row, task, sealed)
+            except Refused as error:
+                jobs[row.key] = error
+        return jobs
+
+    async def _make(self, row: Any, task: Any, sealed: Mapping[tuple[str, str], bytes] | None) -> Job:
+        spec = load(TaskSpec, task.spec)
+        env = dict(spec.env)
+        if task.array_index is not None:
+            env["ISTHMUS_ARRAY_INDEX"] = str(task.array_index)
+            env["ISTHMUS_ARRAY_ID"] = task.array_id
+        return Job(
+            key=row.key,
+            fence=row.fence,
+            task_id=row.task_id,
+            name=task.name,
+            pool=row.pool,
+            account=row.account,
+            demand=spec.demand,
+            steps=spec.steps,
+            env=env,
+            secrets={} if sealed is None else self._open(task.project, spec.secrets, sealed),
+            files=() if sealed is None else tuple(await self._files(row, spec)),
+            outputs=tuple(
+                JobOutput(path=output.path, directory=output.directory, required=output.required)
+                for output in spec.outputs
+            ),
+            volumes=spec.volumes,
+            native=dict(spec.backend_parameters),
+        )
+
+    def _open(self, project: str, wanted: Mapping[str, str], sealed: Mapping[tuple[str, str], bytes]) -> dict[str, str]:
+        opened: dict[str, str] = {}
+        for variable, name in wanted.items():
+            content = sealed.get((project, name))
+            if content is None:
+                raise Refused(f"The secret {name!r} of project {project} is gone.", remedy="Store it again.")
+            opened[variable] = self._unseal(content, f"secret:{project}/{name}").decode()
+        return opened
+
+    async def _files(self, row: Any, spec: TaskSpec) -> list[JobFile]:
+        files: list[JobFile] = []
+        if spec.workdir_manifest:
+            files.extend(await self._directory(spec.workdir_manifest, ""))
+        for item in spec.inputs:
+            if item.content is not None:
+                sha256 = await self._blobs.put_bytes(item.content.encode())
+                files.append(JobFile(path=item.path, blob=sha256, executable=item.executable))
+            elif item.blob and item.directory:
+                files.extend(await self._directory(item.blob, item.path))
+            elif item.blob:
+                files.append(JobFile(path=item.path, blob=item.blob, executable=item.executable))
+            elif item.site_path:
+                site, _, path = item.site_path.partition(":")
+                if site != row.site:
+                    raise Refused(f"{item.site_path} is not at site {row.site}.")
+                files.append(JobFile(path=item.path, path_at_site=path, executable=item.executable))
+            else:
+                files.append(JobFile(path=item.path, url=self._reachable(item.url), executable=item.executable))
+        return files
+
+    def _reachable(self, url: str) -> str:
+        if not url.startswith("s3://"):
+            return url
+        if self._presign is None:
+            raise Refused(
+                "This control plane has no S3 account, so an s3:// address cannot be fetched.",
+                remedy="Ask its operator to set one, or use an https:// address.",
+            )
+        return self._presign(url, "GET")
+
+    async def _directory(self, sha256: str, below: str) -> list[JobFile]:
+        manifest = self._manifests.get(sha256)
+        if manifest is None:
+            manifest = await read_manifest(self._blobs, sha256)
+            if len(self._manifests) >= 64:
+                self._manifests.pop(next(iter(self._manifests)))
+            self._manifests[sha256] = manifest
+        return [
+            JobFile(
+                path=str(PurePosixPath(below) / file.path) if below else file.path,
+                blob=file.sha256,
+                size_bytes=file.size_bytes,
+                executable=file.executable,
+            )
+            for file in manifest.files
+        ]
+
+
+async def read_manifest(blobs: BlobStore, sha256: str) -> Manifest:
+    """The directory manifest of that hash; Refused when the content is not one."""
+    content = bytearray()
+    async for chunk in blobs.read(sha256):
+        content.extend(chunk)
+        if len(content) > _MAX_MANIFEST_BYTES:
+            raise Refused(f"{sha256} is too long for a manifest of a directory.")
+    try:
+        return Manifest.load(bytes(content))
+    except Corrupt as error:
+        raise Refused(error.cause, remedy=error.remedy) from error
+
+
+def _load_tasks(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    listed = sorted(set(ids))
+    for start in range(0, len(listed), _CHUNK):
+        query = tables.tasks.select().where(tables.tasks.c.id.in_(listed[start : start + _CHUNK]))
+        rows.update((row.id, row) for row in connection.execute(query))
+    return rows
+
+
+def _load_secrets(connection: sa.Connection, projects: set[str]) -> dict[tuple[str, str], bytes]:
+    query = tables.secrets.select().where(tables.secrets.c.project.in_(sorted(projects)))
+    return {(row.project, row.name): row.sealed for row in connection.execute(query)}

@@ -1,0 +1,97 @@
+"""QUEUED, RUNNING, UNKNOWN → what the site says: one look for all attempts of a site, and the cancels they need."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isthmus.domain.errors import IsthmusError, Unavailable
+from isthmus.domain.lifecycle import AttemptState
+from isthmus.engine.failpoints import failpoint
+from isthmus.engine.jobs import reference
+from isthmus.engine.judgement import judge, unseen
+from isthmus.engine.work import SiteWork, update_attempts
+from isthmus.sites.port import Observation, Sighting
+from isthmus.store import tables
+
+log = logging.getLogger(__name__)
+_A = AttemptState
+_AT_ONCE = 20_000  # attempts of one site looked at together
+_CANCEL_AGAIN_SECONDS = 20.0
+
+
+async def observe(work: SiteWork) -> int:
+    """Look once at everything this site may have; answers how many attempts were looked at."""
+    now = work.clock.now()
+    first_time = tables.attempts.c.negatives < 2
+    rows = await work.load((_A.SUBMITTING,), _AT_ONCE, now=now, where=first_time)
+    rows += await work.load((_A.QUEUED, _A.RUNNING, _A.UNKNOWN), _AT_ONCE, now=now)
+    if not rows:
+        return 0
+    work.check_ours()
+    await _cancel(work, rows, now)
+    try:
+        async with asyncio.timeout(work.settings.call_timeout):
+            seen = await work.adapter.observe([reference(row) for row in rows])
+    except (Unavailable, TimeoutError, OSError) as error:
+        moves = [unseen(row, work.clock.now(), work.settings, str(error)) for row in rows]
+        await work.apply([move for move in moves if move is not None])
+        raise
+    failpoint("observe.seen")
+    await _write(work, rows, seen)
+    failpoint("observe.written")
+    await _drop_surplus(work, seen)
+    return len(rows)
+
+
+async def _write(work: SiteWork, rows: Sequence[Any], seen: Mapping[str, Observation]) -> None:
+    now = work.clock.now()
+    missing = Observation(sighting=Sighting.UNSEEN, message="The site did not answer for it.")
+    moves = [judge(row, seen.get(row.key, missing), now, work.settings) for row in rows if row.key not in work.in_hand]
+    changed = [move for move in moves if move is not None]
+    await work.apply(changed)
+    if any(move.to is _A.COLLECTING for move in changed):
+        work.collect_due.set()
+        work.wake_placement()
+    if any(move.to is _A.SUBMITTING for move in changed):
+        work.dispatch_due.set()
+    if any(move.to in (_A.LOST, _A.CANCELLED) for move in changed):
+        work.wake_placement()
+
+
+async def _cancel(work: SiteWork, rows: Sequence[Any], now: float) -> None:
+    """Pass on users' cancels; again after a while, should the site have missed one."""
+    due = [
+        row
+        for row in rows
+        if row.cancel_requested and (row.cancel_sent_at is None or now - row.cancel_sent_at >= _CANCEL_AGAIN_SECONDS)
+    ]
+    if not due:
+        return
+    try:
+        async with asyncio.timeout(work.settings.call_timeout):
+            await work.adapter.cancel([reference(row) for row in due])
+    except (Unavailable, TimeoutError, OSError) as error:
+        log.warning("site %s: a cancel has no answer: %s", work.name, error)
+        return
+    failpoint("cancel.sent")
+    changes = [{"which": row.key, "cancel_sent_at": now} for row in due]
+    await work.database.write(update_attempts, work.lease, changes, ("cancel_sent_at",))
+
+
+async def _drop_surplus(work: SiteWork, seen: Mapping[str, Observation]) -> None:
+    """Several jobs with one key, none started: keep the lowest. Once one has the claim, the others end by themselves."""
+    surplus = [
+        native_id
+        for observation in seen.values()
+        if observation.sighting is Sighting.QUEUED and observation.claim_fence is None
+        for native_id in observation.native_ids[1:]
+    ]
+    if surplus:
+        log.warning("site %s: %d surplus jobs are cancelled", work.name, len(surplus))
+        try:
+            await work.adapter.cancel_native(surplus)
+        except IsthmusError as error:
+            log.warning("site %s: surplus jobs could not be cancelled: %s", work.name, error)

@@ -1,0 +1,303 @@
+"""The placement round: reads a snapshot, lets the brain decide, and writes attempts, promises and receipts at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, TaskState
+from isthmus.domain.placement import PASSING, PoolView, Promise, Receipt, Snapshot, WaitingTask, Why
+from isthmus.domain.site import SiteDescription, SiteState
+from isthmus.domain.task import TaskSpec
+from isthmus.engine.clock import new_id
+from isthmus.engine.leases import Lease, guard
+from isthmus.engine.settings import EngineSettings
+from isthmus.placement import Decision, decide
+from isthmus.store import events, tables
+from isthmus.store.database import Database
+from isthmus.store.documents import dump, load
+
+_ENDED = [state.value for state in ATTEMPT_ENDED]
+_PAGES = 5
+_STALE_SECONDS = 120.0  # a site whose pools were not seen for this long is not given new work
+
+
+def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
+    """Every pool of every site that has not left, with what was promised there."""
+    promised, unseen = _promises(connection)
+    views: list[PoolView] = []
+    query = tables.sites.select().where(tables.sites.c.state != SiteState.LEFT.value).order_by(tables.sites.c.name)
+    for row in connection.execute(query):
+        if not row.description:
+            continue
+        description = load(SiteDescription, row.description)
+        prices = orjson.loads(row.prices)
+        fresh = row.described_at is not None and now - row.described_at < _STALE_SECONDS
+        for pool in description.pools:
+            tariff = prices.get(pool.name, prices.get("*", {}))
+            views.append(
+                PoolView(
+                    site=row.name,
+                    pool=replace(pool, price_per_cpu_hour=Decimal(str(tariff.get("cpu_hour", 0)))),
+                    state=SiteState(row.state),
+                    reachable=not row.error and fresh,
+                    region=row.region,
+                    trust=row.trust,
+                    features=description.features,
+                    promised=promised.get((row.name, pool.name), Promise()),
+                    promised_unseen=unseen.get((row.name, pool.name), Promise()),
+                    accounts=frozenset(orjson.loads(row.accounts)),
+                )
+            )
+    return Snapshot(now=now, pools=tuple(views))
+
+
+def _promises(
+    connection: sa.Connection,
+) -> tuple[dict[tuple[str, str], Promise], dict[tuple[str, str], Promise]]:
+    a, s = tables.attempts.c, tables.sites.c
+    is_unseen = sa.case((sa.or_(a.submitted_at.is_(None), a.submitted_at > s.described_at), 1), else_=0)
+    query = (
+        sa.select(
+            a.site,
+            a.pool,
+            is_unseen.label("unseen"),
+            sa.func.count().label("jobs"),
+            sa.func.sum(a.cpus).label("cpus"),
+            sa.func.sum(a.memory_bytes).label("memory_bytes"),
+            sa.func.sum(a.accelerators).label("accelerators"),
+            sa.func.sum(sa.cast(a.cpus, sa.Double) * a.walltime_seconds).label("cpu_seconds"),
+        )
+        .select_from(tables.attempts.join(tables.sites, a.site == s.name))
+        .where(a.state.notin_(_ENDED))
+        .where(a.state != AttemptState.COLLECTING.value)  # its processors are free again
+        .group_by(a.site, a.pool, is_unseen)
+    )
+    promised: dict[tuple[str, str], Promise] = {}
+    unseen: dict[tuple[str, str], Promise] = {}
+    for row in connection.execute(query):
+        part = Promise(
+            jobs=row.jobs,
+            cpus=int(row.cpus),
+            memory_bytes=int(row.memory_bytes),
+            accelerators=int(row.accelerators),
+            cpu_seconds=float(row.cpu_seconds),
+        )
+        key = (row.site, row.pool)
+        if row.unseen:
+            unseen[key] = part
+        before = promised.get(key, Promise())
+        promised[key] = Promise(
+            jobs=before.jobs + part.jobs,
+            cpus=before.cpus + part.cpus,
+            memory_bytes=before.memory_bytes + part.memory_bytes,
+            accelerators=before.accelerators + part.accelerators,
+            cpu_seconds=before.cpu_seconds + part.cpu_seconds,
+        )
+    return promised, unseen
+
+
+def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple[float, str] | None) -> list[Any]:
+    """The next tasks that want a place, in the order of service: rank (age and priority), then id."""
+    t = tables.tasks.c
+    query = (
+        sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites)
+        .where(t.state == TaskState.WAITING.value)
+        .where(t.due_at <= now)
+        .order_by(t.rank, t.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(sa.or_(t.rank > after[0], sa.and_(t.rank == after[0], t.id > after[1])))
+    return list(connection.execute(query))
+
+
+def waiting_task(task_id: str, user: str, spec: TaskSpec, avoid_sites: Sequence[str] = ()) -> WaitingTask:
+    """A task as the brain sees it."""
+    return WaitingTask(
+        id=task_id,
+        user=user,
+        demand=spec.demand,
+        objective=spec.objective,
+        constraints=spec.constraints,
+        input_sites=frozenset(item.site_path.partition(":")[0] for item in spec.inputs if item.site_path),
+        needs_container=any(step.image for step in spec.steps),
+        avoid_sites=tuple(avoid_sites),
+    )
+
+
+class Round:
+    """Places waiting tasks; remembers the last reasons it wrote, so that it writes a receipt only when they change."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._told: dict[str, tuple[Why, ...]] = {}
+        self._specs: dict[str, TaskSpec] = {}
+
+    async def run(self, database: Database, now: float, lease: Lease) -> int:
+        """One round; answers how many tasks were placed. LostLease when another process places now."""
+        placed = 0
+        after: tuple[float, str] | None = None
+        for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
+            snapshot = await database.read(read_snapshot, now)
+            rows = await database.read(read_waiting, now, self._settings.round_tasks, after)
+            if not rows:
+                break
+            after = (rows[-1].rank, rows[-1].id)
+            specs = {row.id: self._spec(row.spec) for row in rows}
+            tasks = [waiting_task(row.id, row.user, specs[row.id], orjson.loads(row.avoid_sites)) for row in rows]
+            decision = await asyncio.to_thread(decide, snapshot, tasks)
+            placed += await database.write(self._write, now, lease, specs, decision)
+            if len(rows) < self._settings.round_tasks:
+                break
+        return placed
+
+    def _spec(self, text: str) -> TaskSpec:
+        """Elements of an array share their text: read it once."""
+        found = self._specs.get(text)
+        if found is None:
+            if len(self._specs) > 10_000:
+                self._specs.clear()
+            found = self._specs[text] = load(TaskSpec, text)
+        return found
+
+    def _write(
+        self,
+        connection: sa.Connection,
+        now: float,
+        lease: Lease,
+        specs: Mapping[str, TaskSpec],
+        decision: Decision,
+    ) -> int:
+        guard(connection, lease)
+        wanted = {placement.task_id: placement for placement in decision.placements}
+        locked = self._lock_waiting(connection, sorted(wanted))
+        accounts = _accounts(connection)
+        attempt_rows: list[dict[str, Any]] = []
+        task_rows: list[dict[str, Any]] = []
+        receipt_rows: list[dict[str, Any]] = []
+        receipts = {receipt.task_id: receipt for receipt in decision.receipts}
+        for task in locked:
+            placement, spec = wanted[task.id], specs[task.id]
+            demand = spec.demand
+            key = new_id(now)
+            attempt_rows.append(
+                {
+                    "key": key,
+                    "task_id": task.id,
+                    "project": task.project,
+                    "user": task.user,
+                    "number": task.attempts + 1,
+                    "fence": task.fence + 1,
+                    "site": placement.site,
+                    "pool": placement.pool,
+                    "account": _account(accounts[placement.site], task.user),
+                    "state": AttemptState.PLACED.value,
+                    "nodes": demand.nodes,
+                    "cpus": demand.cpus_per_node * demand.nodes,
+                    "memory_bytes": demand.memory_bytes * demand.nodes,
+                    "accelerators": demand.accelerators.count * demand.nodes,
+                    "walltime_seconds": demand.walltime_seconds,
+                    "predicted_seconds": placement.predicted_seconds,
+                    "created_at": now,
+                    "updated_at": now,
+                }
+            )
+            task_rows.append(
+                {
+                    "which": task.id,
+                    "state": TaskState.PLACED.value,
+                    "attempt": key,
+                    "attempts": task.attempts + 1,
+                    "fence": task.fence + 1,
+                    "site": placement.site,
+                    "pool": placement.pool,
+                    "updated_at": now,
+                }
+            )
+            receipt_rows.append(
+                {"task_id": task.id, "attempt": key, "decided_at": now, "body": dump(receipts[task.id])}
+            )
+        if attempt_rows:
+            connection.execute(tables.attempts.insert(), attempt_rows)
+            connection.execute(tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("which")), task_rows)
+            connection.execute(tables.receipts.insert(), receipt_rows)
+            events.add(
+                connection,
+                [
+                    events.event(
+                        now,
+                        "attempt.placed",
+                        project=row["project"],
+                        task_id=row["task_id"],
+                        attempt=row["key"],
+                        site=row["site"],
+                        body={"pool": row["pool"], "number": row["number"]},
+                    )
+                    for row in attempt_rows
+                ],
+            )
+        self._tell_waiting(connection, now, [r for r in decision.receipts if r.task_id not in wanted])
+        return len(attempt_rows)
+
+    @staticmethod
+    def _lock_waiting(connection: sa.Connection, ids: Sequence[str]) -> list[Any]:
+        """Those tasks that still wait, locked; one that a user cancelled or holds meanwhile is left out."""
+        rows: list[Any] = []
+        for start in range(0, len(ids), 500):
+            query = (
+                tables.tasks.select()
+                .where(tables.tasks.c.id.in_(ids[start : start + 500]))
+                .where(tables.tasks.c.state == TaskState.WAITING.value)
+                .order_by(tables.tasks.c.id)
+            )
+            rows.extend(connection.execute(query.with_for_update(skip_locked=True)))
+        return rows
+
+    def _tell_waiting(self, connection: sa.Connection, now: float, receipts: Sequence[Receipt]) -> None:
+        """Keep the latest reason why a task waits, when it changed; look later again at what can go nowhere."""
+        if len(self._told) > 200_000:
+            self._told.clear()
+        fresh: list[Receipt] = []
+        hopeless: list[str] = []
+        for receipt in receipts:
+            reasons = tuple(candidate.why for candidate in receipt.candidates)
+            if self._told.get(receipt.task_id) != reasons:
+                self._told[receipt.task_id] = reasons
+                fresh.append(receipt)
+            if not any(reason in PASSING for reason in reasons):
+                hopeless.append(receipt.task_id)
+        ids = [receipt.task_id for receipt in fresh]
+        for start in range(0, len(ids), 500):
+            connection.execute(
+                tables.receipts.delete()
+                .where(tables.receipts.c.task_id.in_(ids[start : start + 500]))
+                .where(tables.receipts.c.attempt == "")
+            )
+        if fresh:
+            connection.execute(
+                tables.receipts.insert(),
+                [{"task_id": r.task_id, "attempt": "", "decided_at": now, "body": dump(r)} for r in fresh],
+            )
+        for start in range(0, len(hopeless), 500):
+            connection.execute(
+                tables.tasks.update()
+                .where(tables.tasks.c.id.in_(hopeless[start : start + 500]))
+                .where(tables.tasks.c.state == TaskState.WAITING.value)
+                .values(due_at=now + self._settings.hopeless_interval)
+            )
+
+
+def _accounts(connection: sa.Connection) -> dict[str, dict[str, str]]:
+    query = sa.select(tables.sites.c.name, tables.sites.c.accounts)
+    return {row.name: orjson.loads(row.accounts) for row in connection.execute(query)}
+
+
+def _account(accounts: Mapping[str, str], user: str) -> str:
+    return accounts.get(user, accounts.get("*", "")).replace("{user}", user)
