@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from isthmus.domain.errors import Unavailable
+from isthmus.domain.errors import IsthmusError, Unavailable
 from isthmus.domain.ids import is_id
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
@@ -84,7 +84,7 @@ class BatchSite:
         for account, members in groups.items():
             try:
                 directories = {job.key: await self._workspace.attempt_directory(account, job.key) for job in members}
-            except Unavailable as error:
+            except IsthmusError as error:
                 outcomes.update({job.key: Uncertain(message=str(error)) for job in members})
                 continue
             outcomes.update(await self._scheduler.submit(account, members, directories))
@@ -163,8 +163,8 @@ class BatchSite:
         return await self._workspace.collect(jobs)
 
     async def usage(self, refs: Sequence[JobRef]) -> Mapping[str, Usage]:
-        """The accounting's figures once they are final. Without accounting: the wrapper's count with the processors that
-        the queue showed, as long as either this adapter or the scheduler still knows the job."""
+        """The accounting's figures once they are final. Without accounting: the wrapper's count, with the processors that
+        the queue showed as long as it, or this adapter, remembers the job, else those of its first node."""
         if not refs:
             return {}
         asking = self._asking(refs)
@@ -234,9 +234,10 @@ class BatchSite:
         found: dict[str, Usage] = {}
         for key in asking.keys:
             row, trace = self._last_seen.get(key), traces.get(key)
-            if row is None or trace is None:
+            if trace is None:
                 continue
-            usage = trace.usage(cpus=row.cpus or 1, native_id=row.native_id)
+            cpus, native_id = (row.cpus, row.native_id) if row is not None and row.cpus else (trace.cpus, "")
+            usage = trace.usage(cpus=cpus, native_id=native_id)
             if usage is not None:
                 found[key] = usage
         return found
