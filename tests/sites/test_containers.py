@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,9 +138,8 @@ async def test_an_image_archive_by_podman(
     local_site: Callable[..., LocalSite], centre: Centre, blobs: DirectoryBlobStore, scratch: Path
 ) -> None:
     """An image may be an archive at the site that podman loads; limits, volumes and environment are those of the task."""
-    stores = (
-        f"--root {scratch}/pr --runroot {scratch}/pu --tmpdir {scratch}/pt --cgroup-manager cgroupfs --runtime runc"
-    )
+    short = Path(tempfile.mkdtemp(prefix="ip", dir="/tmp"))  # podman wants its places in 50 characters
+    stores = f"--root {short}/r --runroot {short}/u --tmpdir {short}/t --cgroup-manager cgroupfs --runtime runc"
     image = make_root_file_system(scratch / "image")
     podman = ["podman", *stores.split()]
     packed = subprocess.run(["tar", "-C", str(image), "-c", "."], check=True, capture_output=True).stdout
@@ -162,6 +162,7 @@ async def test_an_image_archive_by_podman(
         assert await output_of(site, job, blobs) == {"/data/o": b"a 'b\n"}
     finally:
         subprocess.run([*podman, "system", "reset", "-f"], check=False, capture_output=True)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 async def test_an_image_without_a_rule_is_rejected(local_site: Callable[..., LocalSite], centre: Centre) -> None:
@@ -178,7 +179,7 @@ def test_without_a_runtime_an_image_is_refused(rule: str, centre: Centre) -> Non
     """Each way needs a program at the site, and the refusal says which."""
     containers = Containers(images={"*": rule}, runtimes={})
     job = job_at(centre, steps=[in_image("true")])
-    with pytest.raises(Refused, match="Install (bwrap|podman)") as caught:
+    with pytest.raises(Refused, match=r"Install (bwrap|podman)") as caught:
         containers.step(job, 1, job.steps[0], "/r/attempts/k", "/w")
     assert caught.value.code == "no_container_runtime"
 

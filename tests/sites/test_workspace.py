@@ -15,7 +15,7 @@ from isthmus.domain.lifecycle import EndReason
 from isthmus.sites.matching import fits, literal_start, matches
 from isthmus.sites.plain import LocalSite
 from isthmus.sites.plain.devices import Devices
-from isthmus.sites.port import Job, JobFile, JobOutput, JobRef, Rejected, Sighting, Staged, Uncertain
+from isthmus.sites.port import Collected, Job, JobFile, JobOutput, JobRef, Rejected, Sighting, Staged, Uncertain
 from isthmus.sites.settings import Settings
 from isthmus.sites.staging import place_below
 from isthmus.sites.traces import parse_claim, parse_result, parse_traces
@@ -126,6 +126,30 @@ async def test_a_blob_that_arrived_damaged_is_not_used(
     job = job_at(centre, files=[JobFile(path="in", blob=sha256)])
     assert isinstance((await site.stage([job]))[job.key], Uncertain)
     assert isinstance((await site.stage([job]))[job.key], Staged)
+
+
+async def test_one_jobs_unreadable_outputs_do_not_hold_up_the_others(
+    local_site: Callable[..., LocalSite], centre: Centre, request: pytest.FixtureRequest
+) -> None:
+    """What cannot be listed is that job's own trouble."""
+    account = request.getfixturevalue("lab_account").name
+    site = local_site(switch_account="runuser")
+    bad, good = (
+        Job(
+            **{
+                name: getattr(job_at(centre, script, outputs=[JobOutput(path="d", directory=True)]), name)
+                for name in Job.__slots__
+            }
+            | {"account": account}
+        )
+        for script in ("mkdir d d/e; chmod 0 d/e", "mkdir d; echo x >d/x")
+    )
+    await wait_for(site, centre, await start(site, bad, good))
+    outcomes = await site.collect([bad, good])
+    assert isinstance(outcomes[bad.key], Uncertain)
+    assert isinstance(outcomes[good.key], Collected)
+    await site.clean([JobRef(key=job.key, account=account) for job in (bad, good)])
+    assert not list((centre.scratch / "root" / account / "attempts").iterdir())
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "", "a\nb", ".", "/", "/../x"])
