@@ -60,9 +60,7 @@ def web() -> Iterator[Web]:
 
 
 @pytest.fixture(params=["curl", "wget"])
-def fetching_site(
-    request: pytest.FixtureRequest, local_site: Callable[..., LocalSite], scratch: Path
-) -> Iterator[LocalSite]:
+def fetching_site(request: pytest.FixtureRequest, local_site: Callable[..., LocalSite], scratch: Path) -> LocalSite:
     """A site that has only curl, or only wget."""
     if shutil.which(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
@@ -74,7 +72,7 @@ def fetching_site(
             link = tools / program.name
             if program.name != hidden and not link.exists() and not link.is_symlink():
                 link.symlink_to(program)
-    yield local_site(env={"PATH": str(tools)})
+    return local_site(env={"PATH": str(tools)})
 
 
 async def test_a_file_is_fetched_with_headers_that_no_process_list_shows(
