@@ -151,4 +151,4 @@ def _intend(connection: sa.Connection, now: float, lease: Lease, keys: Sequence[
 
 def _may_go_again(row: Any) -> bool:
     """Only two authoritative negatives since the last intent allow a second submission."""
-    return row.state == _A.SUBMITTING and row.negatives >= 2
+    return bool(row.state == _A.SUBMITTING and row.negatives >= 2)

@@ -21,9 +21,11 @@ class Root:
 
 
 class Roots:
-    """The roots of a site's accounts, looked up once each; `setting` may hold `~` and `{account}`."""
+    """The roots of a site's accounts, looked up once each; `setting` may hold `~` and `{account}`. With `shared` an
+    absolute setting without either gets a directory for each account, since each must own its root."""
 
-    def __init__(self, transport: Transport, setting: str) -> None:
+    def __init__(self, transport: Transport, setting: str, *, shared: bool) -> None:
+        self._shared = shared
         self._transport = transport
         self._setting = setting
         self._known: dict[str, Root] = {}
@@ -39,9 +41,8 @@ class Roots:
             known = self._known.get(account)
             if known is not None and known.tools:
                 return known
-            own = account == self._transport.own_account
             place = self._place(account)
-            if not own and self._transport.own_account == "root" and place.startswith("/"):
+            if self._shared and self._transport.own_account == "root" and place.startswith("/"):
                 await self._transport.run(["/bin/sh", "-c", scripts.GIVE, "sh", place, account])
             result = await self._transport.run(["/bin/sh", "-c", scripts.OPEN, "sh", place], account=account)
             found = _parse(result.text)
@@ -86,7 +87,7 @@ class Roots:
     def _place(self, account: str) -> str:
         if "{account}" in self._setting:
             return self._setting.replace("{account}", account)
-        if self._setting.startswith("~") or account == self._transport.own_account:
+        if self._setting.startswith("~") or not self._shared:
             return self._setting
         return f"{self._setting.rstrip('/')}/{account}"
 

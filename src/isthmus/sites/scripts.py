@@ -8,7 +8,7 @@ from typing import Final
 # $1 root as set, $2 account or empty. Prints the root, the mark, and the programs found.
 OPEN: Final = """umask 077
 case $1 in '~') r=$HOME ;; '~/'*) r=$HOME/${1#'~/'} ;; *) r=$1 ;; esac
-mkdir -p "$r/attempts" "$r/blobs" "$r/incoming" || exit 1
+mkdir -p "$r/attempts" && mkdir -p "$r/blobs" "$r/incoming" || exit 1
 cd "$r" && r=$(pwd -P) || exit 1
 if [ ! -s mark ]; then
   { read -r u </proc/sys/kernel/random/uuid; (set -C; echo "$u" >mark); } 2>/dev/null
@@ -48,14 +48,21 @@ done
 exit 0
 """
 
-# $1 root, $2 hash, $3 offset. Stdin: the content from the offset on.
+# $1 root, $2 hash, $3 offset, $4 whole size. Stdin: the content from the offset on. Only a part of the whole size is
+# judged by its hash: a stream that breaks off looks like its end from here. Exit 9 prints where the part stands.
 APPEND: Final = """umask 077
 cd "$1" || exit 1
 b=blobs/${2%"${2#??}"}/$2
-[ -e "$b" ] && { cat >/dev/null; exit 0; }
-mkdir -p "${b%/*}"; n=0; [ -e "$b.part" ] && n=$(wc -c <"$b.part")
-[ "$((n))" = "$3" ] || exit 9
-cat >>"$b.part" || exit 1
+[ -e "$b" ] && exit 0
+mkdir -p "${b%/*}" && exec 9>>"$b.part" || exit 1
+if command -v flock >/dev/null; then flock -w 30 9 || exit 7; fi
+[ -e "$b" ] && exit 0
+[ -e "$b.part" ] || exit 7
+n=$(wc -c <"$b.part"); n=$((n))
+[ "$n" = "$3" ] || { echo "$n"; exit 9; }
+cat >&9 || exit 1
+n=$(wc -c <"$b.part")
+[ "$((n))" -ge "$4" ] || exit 7
 [ "$(sha256sum <"$b.part")" = "$2  -" ] || { rm -f "$b.part"; exit 8; }
 chmod 400 "$b.part" && mv -f "$b.part" "$b"
 """
@@ -194,6 +201,14 @@ LIST: Final = """xargs -0 -r sh -c 'for p; do [ -e "$p" ] || [ -L "$p" ] || cont
 find "$p" \\( -type f -o -type l -o -type d \\) -printf "%y\\t%s\\t%m\\t%p\\0"; done' sh
 """
 
-RESOLVE: Final = "xargs -0 -r readlink -f -z --"
+# Stdin: NUL-separated links. Prints where each leads, NUL-ended, empty when nowhere.
+RESOLVE: Final = """xargs -0 -r sh -c 'for p; do readlink -f -z -- "$p" || printf "\\0"; done' sh
+"""
+
+# $1 longest log. Stdin: NUL-separated logs that are longer. Keeps the end of each beside it.
+SHORTEN: Final = """umask 077
+xargs -0 -r sh -c 'n=$1; shift; for p; do tail -c "$n" "$p" >"$p.end" || exit 1; done' sh "$1"
+"""
+
 HASH: Final = "xargs -0 -r sha256sum -z --"
 READ_ALL: Final = "xargs -0 -r cat --"

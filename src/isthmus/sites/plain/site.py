@@ -14,7 +14,7 @@ from isthmus.domain.usage import Usage
 from isthmus.sites.plain import scripts
 from isthmus.sites.plain.devices import Devices
 from isthmus.sites.port import (
-    Collected,
+    CollectOutcome,
     Job,
     JobRef,
     LogStream,
@@ -205,7 +205,9 @@ class _PlainSite:
         """TERM to the wrapper, which passes it on; KILL after the grace."""
         await self._workspace.mark_cancelled(refs)
         for account, group in by_account(refs).items():
-            root = await self._workspace.root(account)
+            root = await self._workspace.known_root(account)
+            if root is None:
+                continue
             result = await self._transport.run(
                 ["/bin/sh", "-c", scripts.CANCEL, "sh", root, str(self._workspace.grace_seconds + 5)],
                 stdin=keys_of(group),
@@ -225,9 +227,9 @@ class _PlainSite:
         """Part of a stream; see Site."""
         return await self._workspace.log(ref, stream, offset, limit)
 
-    async def collect(self, job: Job) -> Collected:
-        """Outputs into the blob store; see Site."""
-        return await self._workspace.collect(job)
+    async def collect(self, jobs: Sequence[Job]) -> Mapping[str, CollectOutcome]:
+        """Outputs and streams into the blob store; see Site."""
+        return await self._workspace.collect(jobs)
 
     async def usage(self, refs: Sequence[JobRef]) -> Mapping[str, Usage]:
         """What the wrappers counted."""
