@@ -56,7 +56,11 @@ class Blobs:
         if self.lose:
             self.lose -= 1
             raise httpx.ReadError("cut")
-        return httpx.Response(201) if done else httpx.Response(204, headers={"Upload-Offset": str(len(self.parts[sha256]))})
+        return (
+            httpx.Response(201)
+            if done
+            else httpx.Response(204, headers={"Upload-Offset": str(len(self.parts[sha256]))})
+        )
 
 
 @pytest.fixture
