@@ -319,5 +319,3 @@ class Health(_Answer):
     """That the service answers and its store does."""
 
     status: Literal["ok"]
-
-

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isthmus import __version__
 from isthmus.api import blobs, events, health, logs, people, sites, tasks, tokens, usage
-from isthmus.api.body import forget_answers
 from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
 from isthmus.api.routing import Router
@@ -40,7 +39,7 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
     """The application over a service; its lifespan runs the event feed and the housekeeping, not the engine."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.feed.start()
         keeper = asyncio.create_task(_keep_house(service), name="housekeeping")
         try:
@@ -83,7 +82,6 @@ async def _keep_house(service: Service) -> None:
         await asyncio.sleep(service.settings.housekeeping_seconds)
         try:
             await service.gate.flush()
-            await service.database.write(forget_answers, service.clock())
             await asyncio.to_thread(service.uploads.purge, service.settings.upload_keep_seconds)
         except Exception:
             log.exception("housekeeping failed and will be tried again")
@@ -128,7 +126,9 @@ class Door:
         try:
             if whole and _announced(scope) > limit:
                 error = _too_large(limit)
-                refusal = problem(error.status, error.code, error.cause, remedy=error.remedy, headers={"Connection": "close"})
+                refusal = problem(
+                    error.status, error.code, error.cause, remedy=error.remedy, headers={"Connection": "close"}
+                )
                 await refusal(scope, receive, counted)
             else:
                 await self._app(scope, bounded, counted)
@@ -141,7 +141,9 @@ class Door:
         finally:
             seconds = time.monotonic() - began
             route = scope.get("route")
-            self._service.metrics.seen(scope["method"] if route else "", getattr(route, "path_format", "none"), status, seconds)
+            self._service.metrics.seen(
+                scope["method"] if route else "", getattr(route, "path_format", "none"), status, seconds
+            )
             access.info(
                 "%s %s %s %.1fms %s",
                 scope["method"],

@@ -78,9 +78,7 @@ def _own(connection: sa.Connection, project: str, sha256: str, size: int, now: f
     connection.execute(insert(tables.blobs).values(row).on_conflict_do_nothing())
 
 
-@router.route(
-    "HEAD", "/v1/uploads/{sha256}", rule=_WRITE, media=BINARY, headers=["Upload-Offset"]
-)
+@router.route("HEAD", "/v1/uploads/{sha256}", rule=_WRITE, media=BINARY, headers=["Upload-Offset"])
 async def head_upload(service: Serving, sha256: HashPath, project: InProjectQuery = DEFAULT_PROJECT) -> Response:
     """How far an upload is."""
     offset, complete = await _state(service, project, sha256)
@@ -140,7 +138,6 @@ async def append_upload(
     errors=[416],
 )
 async def get_blob(
-    request: Request,
     service: Serving,
     sha256: HashPath,
     project: InProjectQuery = DEFAULT_PROJECT,

@@ -33,10 +33,14 @@ UserPath = Annotated[str, Path(pattern=NAME)]
 HashPath = Annotated[str, Path(pattern=SHA256)]
 InProjectQuery = Annotated[str, Query(alias="project", pattern=NAME, description="The project; it must be yours.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many items.")]
-Cursor = Annotated[str | None, Query(max_length=128, pattern=r"^[A-Za-z0-9._:~-]+$", description="The last answer's `next_cursor`.")]
+Cursor = Annotated[
+    str | None, Query(max_length=128, pattern=r"^[A-Za-z0-9._:~-]+$", description="The last answer's `next_cursor`.")
+]
 IdempotencyKey = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[!-~]+$", description="Makes a repeat safe."),
+    Header(
+        alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[!-~]+$", description="Makes a repeat safe."
+    ),
 ]
 
 
@@ -103,16 +107,16 @@ def once(
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # Whoever inserts first makes it; on PostgreSQL a second one waits here for the first to commit.
     made = connection.execute(
-        insert(t).values(user=user, key=key, request_hash=request_hash, answer="", created_at=now).on_conflict_do_nothing()
+        insert(t)
+        .values(user=user, key=key, request_hash=request_hash, answer="", created_at=now)
+        .on_conflict_do_nothing()
     )
     context = f"answer:{user}/{key}"
     if made.rowcount == 0:
         row = connection.execute(sa.select(t).where(t.c.user == user, t.c.key == key)).one()
         if now - row.created_at > IDEMPOTENCY_SECONDS:
             connection.execute(t.delete().where(t.c.user == user, t.c.key == key))
-            return once(
-                connection, now=now, user=user, key=key, request_hash=request_hash, make=make, sealer=sealer
-            )
+            return once(connection, now=now, user=user, key=key, request_hash=request_hash, make=make, sealer=sealer)
         if row.request_hash != request_hash:
             raise Conflict(
                 "The Idempotency-Key was used for another request.",
@@ -127,12 +131,6 @@ def once(
     kept = body.decode() if sealer is None else sealer.seal(body, context).hex()
     connection.execute(t.update().where(t.c.user == user, t.c.key == key).values(answer=kept))
     return body
-
-
-def forget_answers(connection: sa.Connection, now: float) -> None:
-    """Remove the answers that are older than a repeat may be."""
-    t = tables.idempotency
-    connection.execute(t.delete().where(t.c.created_at < now - IDEMPOTENCY_SECONDS))
 
 
 def made(body: bytes) -> Response:

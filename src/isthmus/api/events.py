@@ -89,7 +89,9 @@ async def _stream(
         yield b"retry: 1000\n: welcome\n\n"
         if not follow:
             present = _ALL
-        async for row in history(service.database, after=after, until=present, wants=subscription.wants, task_id=task_id):
+        async for row in history(
+            service.database, after=after, until=present, wants=subscription.wants, task_id=task_id
+        ):
             yield _frame(row)
         loop = asyncio.get_running_loop()
         quiet_until = loop.time() + service.settings.keepalive_seconds

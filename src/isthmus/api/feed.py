@@ -41,7 +41,12 @@ class Feed:
     """Reads new events and hands them to subscribers."""
 
     def __init__(
-        self, database: Database, *, poll_seconds: float = 0.25, max_subscribers: int = 1000, queue_limit: int = QUEUE_LIMIT
+        self,
+        database: Database,
+        *,
+        poll_seconds: float = 0.25,
+        max_subscribers: int = 1000,
+        queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         self._database = database
         self._poll_seconds = poll_seconds
@@ -64,15 +69,19 @@ class Feed:
         self._task = asyncio.create_task(self._run(), name="event feed")
 
     async def stop(self) -> None:
-        """End every stream with the word that the service stops, then stop reading."""
-        self._stopped = True
-        for subscription in list(self._subscriptions):
-            self._cut(subscription, "stopping")
+        """End every stream, then stop reading."""
+        self.cut_all()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+    def cut_all(self) -> None:
+        """End every stream with the word that the service stops, and take no more."""
+        self._stopped = True
+        for subscription in list(self._subscriptions):
+            self._cut(subscription, "stopping")
 
     def prod(self) -> None:
         """Look now: something was written by this process."""
@@ -81,7 +90,9 @@ class Feed:
     def subscribe(self, wants: Filter) -> tuple[Subscription, int]:
         """A new subscription, and the number of the last event that it will not be handed; Busy when there are too many."""
         if self._stopped or len(self._subscriptions) >= self._max_subscribers:
-            raise Busy("Too many event streams are open.", remedy="Close some, or ask again later.", retry_after_seconds=5)
+            raise Busy(
+                "Too many event streams are open.", remedy="Close some, or ask again later.", retry_after_seconds=5
+            )
         subscription = Subscription(wants)
         self._subscriptions.add(subscription)
         return subscription, self._last

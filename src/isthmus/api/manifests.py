@@ -18,9 +18,7 @@ _REMEMBERED: OrderedDict[str, frozenset[str]] = OrderedDict()  # content never c
 _MEMORY = 256
 
 
-async def manifests_of(
-    service: Service, project: str, specs: Sequence[TaskSpec]
-) -> dict[str, frozenset[str]]:
+async def manifests_of(service: Service, project: str, specs: Sequence[TaskSpec]) -> dict[str, frozenset[str]]:
     """For each manifest that the specs name, the hashes in it. What the project does not own is left out: the
     submission refuses it by name."""
     wanted: dict[str, str] = {}

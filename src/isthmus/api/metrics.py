@@ -18,11 +18,19 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.latency = Histogram(
-            "isthmus_http_seconds", "Time to the end of an answer.", ["method", "route"], registry=self.registry, buckets=_LATENCIES
+            "isthmus_http_seconds",
+            "Time to the end of an answer.",
+            ["method", "route"],
+            registry=self.registry,
+            buckets=_LATENCIES,
         )
-        self.answers = Counter("isthmus_http_answers", "Answers by status.", ["method", "route", "status"], registry=self.registry)
+        self.answers = Counter(
+            "isthmus_http_answers", "Answers by status.", ["method", "route", "status"], registry=self.registry
+        )
         self.tasks = Gauge("isthmus_tasks", "Tasks by state.", ["state"], registry=self.registry)
-        self.attempts = Gauge("isthmus_attempts", "Live attempts by site and state.", ["site", "state"], registry=self.registry)
+        self.attempts = Gauge(
+            "isthmus_attempts", "Live attempts by site and state.", ["site", "state"], registry=self.registry
+        )
         self.queue = Gauge("isthmus_queue_length", "Tasks that wait for a place.", registry=self.registry)
         self.events = Gauge("isthmus_events_last", "Number of the last event.", registry=self.registry)
         self.reachable = Gauge("isthmus_site_reachable", "1 when the site answers.", ["site"], registry=self.registry)

@@ -159,9 +159,7 @@ async def disable_user(service: Serving, caller: Calling, user: UserPath) -> Res
 
 
 @router.route("GET", "/v1/projects", rule=Signed(None), answer=answers.Page[answers.Project])
-async def list_projects(
-    service: Serving, caller: Calling, limit: Limit = 100, cursor: NameCursor = None
-) -> Response:
+async def list_projects(service: Serving, caller: Calling, limit: Limit = 100, cursor: NameCursor = None) -> Response:
     """One's projects, by name; all of them for administrators."""
     p = tables.projects
     query = sa.select(p).where(p.c.name > (cursor or "")).order_by(p.c.name).limit(limit + 1)

@@ -20,7 +20,13 @@ from isthmus.domain.errors import Busy, Invalid, IsthmusError, Unauthenticated
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:isthmus:problem:"
-_CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+_CODES = {
+    400: "malformed",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
 _REMEDIES = {
     404: "Check the address; docs/rest-api.md lists every call.",
     405: "Use one of the methods that the Allow header names.",
@@ -56,7 +62,9 @@ class InvalidBody(IsthmusError):
 
     def __init__(self, errors: Sequence[Mapping[str, str]]) -> None:
         first = errors[0] if errors else {"field": "", "cause": "The input is wrong.", "remedy": ""}
-        super().__init__(f"{first['field']}: {first['cause']}" if first["field"] else first["cause"], remedy=first["remedy"])
+        super().__init__(
+            f"{first['field']}: {first['cause']}" if first["field"] else first["cause"], remedy=first["remedy"]
+        )
         self.errors = errors
 
 
@@ -114,7 +122,13 @@ def fields_of(error: ValidationError | RequestValidationError, *, skip: int = 0)
             found.append({"field": ".".join(path), "cause": cause.cause, "remedy": cause.remedy})
         else:
             message = str(item["msg"])
-            found.append({"field": ".".join(path), "cause": message if message.endswith(".") else message + ".", "remedy": _remedy(item)})
+            found.append(
+                {
+                    "field": ".".join(path),
+                    "cause": message if message.endswith(".") else message + ".",
+                    "remedy": _remedy(item),
+                }
+            )
         if len(found) == 100:
             break
     return found
@@ -142,7 +156,7 @@ def install(app: FastAPI) -> None:
         return of_error(error)
 
     @app.exception_handler(RequestValidationError)
-    async def _validation(request: Request, error: RequestValidationError) -> Response:
+    async def _validation(_request: Request, error: RequestValidationError) -> Response:
         return of_error(InvalidBody(fields_of(error, skip=1)))
 
     @app.exception_handler(HTTPException)
@@ -156,7 +170,7 @@ def install(app: FastAPI) -> None:
         )
 
     @app.exception_handler(ClientDisconnect)
-    async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    async def _gone(_request: Request, _error: ClientDisconnect) -> Response:
         return problem(400, "malformed", "The connection ended before the body did.", remedy="Send it again.")
 
 
@@ -169,5 +183,3 @@ def _allowed(request: Request) -> list[str]:
         if pattern is not None and pattern.match(path):
             methods |= set(getattr(route, "methods", None) or ())
     return sorted(methods)
-
-

@@ -12,7 +12,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from isthmus.api.service import service_of
 from isthmus.domain.errors import IsthmusError
-from isthmus.trust.access import Anonymous, Figures, Rule
+from isthmus.trust.access import Anonymous, Asked, Figures, Rule
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -133,7 +133,7 @@ class Guard:
         request.state.caller = caller
         request.scope["isthmus.user"] = caller.user
         parameters = {**request.query_params, **request.path_params}
-        await self.rule.admit(caller, parameters, service.database)
+        await self.rule.admit(Asked(caller=caller, parameters=parameters, database=service.database))
 
 
 def guard(rule: Rule) -> Callable[[Request], Awaitable[None]]:

@@ -34,7 +34,10 @@ class EngineFace(Protocol):
         """The adapter of a site; NotFound when there is none."""
         ...
 
-    async def plan(self, spec: TaskSpec, user: str, project: str) -> Receipt:
+    def wake_sites(self) -> None:
+        """A site joined, left or was changed."""
+
+    async def plan(self, spec: TaskSpec, user: str) -> Receipt:
         """What would be decided now; stores nothing."""
         ...
 

@@ -17,10 +17,29 @@ from isthmus.domain.lifecycle import TaskState
 from isthmus.store import tables
 
 _T = tables.tasks
-_SHOWN = (
-    "id project user name state priority array_id array_index attempts max_attempts attempt site pool exit_code reason message "
-    "created_at updated_at started_at ended_at cancel_requested_at"
-).split()
+_SHOWN = [
+    "id",
+    "project",
+    "user",
+    "name",
+    "state",
+    "priority",
+    "array_id",
+    "array_index",
+    "attempts",
+    "max_attempts",
+    "attempt",
+    "site",
+    "pool",
+    "exit_code",
+    "reason",
+    "message",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "ended_at",
+    "cancel_requested_at",
+]
 _TIMES = ("created_at", "updated_at", "started_at", "ended_at")
 _BRANCHES = 64
 
@@ -72,10 +91,11 @@ def _page_ids(connection: sa.Connection, wanted: TaskFilter, cursor: str | None,
     projects: Sequence[str] | None = wanted.projects
     if projects is not None and not projects:
         return []
-    if projects is None and wanted.states and not wanted.array_id:
+    if projects is None and wanted.states and not (wanted.array_id or wanted.user or wanted.site):
         projects = list(connection.scalars(sa.select(tables.projects.c.name)))
     selects: list[sa.Select[Any]]
-    if projects is None or wanted.array_id or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
+    narrow = wanted.array_id or wanted.user or wanted.site  # each has an index of its own, best for all projects at once
+    if projects is None or narrow or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
         extra = list(conditions)
         if projects is not None:
             extra.append(_T.c.project.in_(list(projects)))
@@ -105,6 +125,7 @@ def _conditions(wanted: TaskFilter, cursor: str | None) -> list[sa.ColumnElement
         conditions.append(_T.c.created_at >= wanted.since)
     if wanted.site:
         conditions.append(_T.c.site == wanted.site)
+        conditions.append(sa.text("site <> ''"))  # as the partial index says it
     if wanted.user:
         conditions.append(_T.c.user == wanted.user)
     if wanted.name:
@@ -131,15 +152,16 @@ def _complete(connection: sa.Connection, rows: Sequence[Any]) -> list[dict[str, 
         for row in connection.execute(sa.select(g.c.task_id, g.c.key, g.c.value).where(g.c.task_id.in_(part))):
             tags.setdefault(row.task_id, {})[row.key] = row.value
     for part in _parts([row.attempt for row in rows if row.attempt]):
-        native.update(tuple(row) for row in connection.execute(sa.select(a.c.key, a.c.native_id).where(a.c.key.in_(part))))
+        native.update(
+            tuple(row) for row in connection.execute(sa.select(a.c.key, a.c.native_id).where(a.c.key.in_(part)))
+        )
     for part in _parts([row.id for row in rows if row.state == TaskState.BLOCKED]):
         query = sa.select(d.c.task_id, d.c.on_task_id).where(d.c.task_id.in_(part), d.c.satisfied.is_(False))
         for row in connection.execute(query.order_by(d.c.on_task_id)):
             waiting.setdefault(row.task_id, []).append(row.on_task_id)
     shown = []
     for row in rows:
-        item = dict(row._mapping)
-        item.pop("spec", None)
+        item: dict[str, Any] = {name: getattr(row, name) for name in _SHOWN}
         item["cancel_requested"] = item.pop("cancel_requested_at") is not None
         for name in _TIMES:
             item[name] = when(item[name])
@@ -154,11 +176,26 @@ def _parts(values: Sequence[str]) -> list[Sequence[str]]:
     return [values[start : start + 500] for start in range(0, len(values), 500)]
 
 
-ATTEMPT_FIELDS = (
-    "key number site pool account state native_id exit_code reason message created_at submitted_at started_at ended_at "
-    "predicted_seconds nodes cpus"
-).split()
-USAGE_FIELDS = [column.name for column in tables.usage_records.columns]
+ATTEMPT_FIELDS = [
+    "key",
+    "number",
+    "site",
+    "pool",
+    "account",
+    "state",
+    "native_id",
+    "exit_code",
+    "reason",
+    "message",
+    "created_at",
+    "submitted_at",
+    "started_at",
+    "ended_at",
+    "predicted_seconds",
+    "nodes",
+    "cpus",
+]
+USAGE_FIELDS = [str(column.name) for column in tables.usage_records.columns]
 
 
 def show(row: sa.Row[Any], fields: Sequence[str]) -> dict[str, Any]:

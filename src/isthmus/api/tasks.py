@@ -122,7 +122,7 @@ async def submit_task(
     except Invalid as error:
         raise _of_one(error) from None
     except _Rehearsed:
-        receipt: Receipt = await service.engine.plan(spec, caller.user, project)
+        receipt: Receipt = await service.engine.plan(spec, caller.user)
         return answer(orjson.Fragment(dump(receipt)))
     service.engine.wake()
     service.feed.prod()
@@ -196,7 +196,8 @@ async def list_tasks(
     name: Annotated[str, Query(max_length=255)] = "",
     array_id: Annotated[str | None, Query(pattern=ID)] = None,
     tag: Annotated[
-        list[Annotated[str, Query(pattern="^[^:]+:", max_length=4400)]] | None, Query(max_length=16, description="KEY:VALUE")
+        list[Annotated[str, Query(pattern="^[^:]+:", max_length=4400)]] | None,
+        Query(max_length=16, description="KEY:VALUE"),
     ] = None,
     since: datetime | None = None,
     limit: Limit = 100,
@@ -347,8 +348,9 @@ def _selected(connection: sa.Connection, selection: Selection, caller: Caller) -
     for start in range(0, len(selection.ids), 500):
         rows.extend(connection.execute(columns.where(t.c.id.in_(selection.ids[start : start + 500]))))
     if not rows or len({row.id for row in rows}) < len(set(selection.ids)):
-        raise NotFound("There is no such task for you.", remedy="Name only tasks of your projects; nothing was changed.")
+        raise NotFound(
+            "There is no such task for you.", remedy="Name only tasks of your projects; nothing was changed."
+        )
     for row in rows:
         caller.need_task(row.project, row.user, change=True)
     return [row.id for row in rows]
-

@@ -194,6 +194,14 @@ LIST: Final = """xargs -0 -r sh -c 'for p; do [ -e "$p" ] || [ -L "$p" ] || cont
 find "$p" \\( -type f -o -type l -o -type d \\) -printf "%y\\t%s\\t%m\\t%p\\0"; done' sh
 """
 
-RESOLVE: Final = "xargs -0 -r readlink -f -z --"
+# Stdin: NUL-separated links. Prints where each leads, NUL-ended, empty when nowhere.
+RESOLVE: Final = """xargs -0 -r sh -c 'for p; do readlink -f -z -- "$p" || printf "\\0"; done' sh
+"""
+
+# $1 longest log. Stdin: NUL-separated logs that are longer. Keeps the end of each beside it.
+SHORTEN: Final = """umask 077
+xargs -0 -r sh -c 'n=$1; shift; for p; do tail -c "$n" "$p" >"$p.end" || exit 1; done' sh "$1"
+"""
+
 HASH: Final = "xargs -0 -r sha256sum -z --"
 READ_ALL: Final = "xargs -0 -r cat --"

@@ -12,7 +12,7 @@ from isthmus.domain.ids import is_id
 from isthmus.sites import scripts
 from isthmus.sites.collecting import Collector
 from isthmus.sites.containers import NETWORKS, RUNTIMES, Containers, check_images
-from isthmus.sites.port import Collected, Job, JobRef, LogStream, StageOutcome
+from isthmus.sites.port import CollectOutcome, Job, JobRef, LogStream, StageOutcome, Uncertain
 from isthmus.sites.roots import Root, Roots
 from isthmus.sites.settings import Settings
 from isthmus.sites.staging import Stager, rejection
@@ -119,12 +119,19 @@ class Workspace:
             raise Unavailable(f"{self._transport.place} does not give the job's {stream.value}: {result.complaint}")
         return result.stdout
 
-    async def collect(self, job: Job) -> Collected:
+    async def collect(self, jobs: Sequence[Job]) -> dict[str, CollectOutcome]:
         """What Site.collect promises."""
-        root = await self._roots.look(job.account)
-        if root is None:
-            raise Unavailable(f"There is no root of {job.account or 'the own account'} at {self._transport.place}.")
-        return await self._collector.collect(job, f"{root.path}/attempts/{check_key(job.key)}")
+        outcomes: dict[str, CollectOutcome] = {}
+        for account, group in by_account(jobs).items():
+            for job in group:
+                check_key(job.key)
+            root = await self._roots.look(account)
+            if root is None:
+                why = Uncertain(message=f"There is no root of {account or 'the own account'} at the site.")
+                outcomes |= {job.key: why for job in group}
+            else:
+                outcomes |= await self._collector.collect(group, root.path, account)
+        return outcomes
 
     async def clean(self, refs: Sequence[JobRef]) -> None:
         """What Site.clean promises."""

@@ -189,6 +189,14 @@ Index(
 )
 Index("ix_tasks_project", tasks.c.project, tasks.c.id)
 Index("ix_tasks_project_state", tasks.c.project, tasks.c.state, tasks.c.id)
+Index("ix_tasks_user", tasks.c.user, tasks.c.id)
+Index(
+    "ix_tasks_site",
+    tasks.c.site,
+    tasks.c.id,
+    sqlite_where=text("site <> ''"),
+    postgresql_where=text("site <> ''"),
+)
 Index(
     "ix_tasks_array",
     tasks.c.array_id,

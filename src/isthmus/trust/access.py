@@ -101,25 +101,35 @@ class Caller:
             raise Forbidden("The task is another user's.", remedy="Ask its user or a manager of the project.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One call that a rule judges: who calls (None: without a token), the call's parameters, the store."""
+
+    caller: Caller | None
+    parameters: Mapping[str, str]
+    database: Database
+
+    @property
+    def known(self) -> Caller:
+        """The caller, on a route that needs one."""
+        assert self.caller is not None
+        return self.caller
+
+
 class Rule(Protocol):
     """One access rule."""
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, asked: Asked, /) -> None:
         """Return when the call may go on; otherwise raise Forbidden or NotFound. `caller` is None without a token, and
         only an `Anonymous` route is called then."""
         ...
-
-
-def _known(caller: Caller | None) -> Caller:
-    assert caller is not None
-    return caller
 
 
 @dataclass(frozen=True, slots=True)
 class Anonymous:
     """Anybody, without a token."""
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, _asked: Asked, /) -> None:
         """Admit."""
 
 
@@ -129,9 +139,9 @@ class Signed:
 
     scope: Scope | None
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, asked: Asked, /) -> None:
         """Check the scope."""
-        known = _known(caller)
+        known = asked.known
         if self.scope is not None:
             known.need(self.scope)
         elif known.agent_site:
@@ -152,15 +162,15 @@ class InProject:
     scope: Scope
     manage: bool = False
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, asked: Asked, /) -> None:
         """Check scope and membership, and that the project exists."""
-        known = _known(caller)
+        known = asked.known
         known.need(self.scope)
-        project = parameters.get("project", DEFAULT_PROJECT)
+        project = asked.parameters.get("project", DEFAULT_PROJECT)
         known.need_project(project)
         if self.manage and not known.manages(project):
             raise Forbidden(f"You do not manage the project {project}.", remedy="Ask one of its managers.")
-        if project not in known.projects and not await database.read(_exists, tables.projects, project):
+        if project not in known.projects and not await asked.database.read(_exists, tables.projects, project):
             raise NotFound(f"There is no project {project!r}.")
 
 
@@ -171,11 +181,11 @@ class OfTask:
     scope: Scope
     change: bool = False
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, asked: Asked, /) -> None:
         """Check the scope, then the task's project and user."""
-        known = _known(caller)
+        known = asked.known
         known.need(self.scope)
-        owner = await database.read(_task_owner, parameters["task_id"])
+        owner = await asked.database.read(_task_owner, asked.parameters["task_id"])
         if owner is None:
             raise NotFound("There is no such task for you.")
         known.need_task(owner[0], owner[1], change=self.change)
@@ -185,12 +195,12 @@ class OfTask:
 class OfSite:
     """Operators of the site that the parameter `site` names."""
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, asked: Asked, /) -> None:
         """Check scope and operatorship, and that the site exists."""
-        known = _known(caller)
+        known = asked.known
         known.need(Scope.SITES_OPERATE)
-        site = parameters["site"]
-        if not await database.read(_exists, tables.sites, site):
+        site = asked.parameters["site"]
+        if not await asked.database.read(_exists, tables.sites, site):
             raise NotFound(f"There is no site {site!r}.")
         if not known.operates(site):
             raise Forbidden(f"You do not operate the site {site}.", remedy="Ask an administrator to make you operator.")
@@ -200,9 +210,9 @@ class OfSite:
 class Administrators:
     """Administrators, with a token that has the scope admin."""
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, asked: Asked, /) -> None:
         """Check both."""
-        known = _known(caller)
+        known = asked.known
         known.need(Scope.ADMIN)
         if not known.is_admin:
             raise Forbidden("Only administrators may do this.")
@@ -212,9 +222,9 @@ class Administrators:
 class Agents:
     """The agent of a site; `caller.agent_site` says which."""
 
-    async def admit(self, caller: Caller | None, parameters: Mapping[str, str], database: Database) -> None:
+    async def admit(self, asked: Asked, /) -> None:
         """Check that the token is an agent's."""
-        known = _known(caller)
+        known = asked.known
         known.need(Scope.AGENT)
         if not known.agent_site:
             raise Forbidden("The token is not an agent's.", remedy="Enrol the agent again.")
@@ -225,5 +235,7 @@ def _exists(connection: sa.Connection, table: sa.Table, name: str) -> bool:
 
 
 def _task_owner(connection: sa.Connection, task_id: str) -> tuple[str, str] | None:
-    row = connection.execute(sa.select(tables.tasks.c.project, tables.tasks.c.user).where(tables.tasks.c.id == task_id)).first()
+    row = connection.execute(
+        sa.select(tables.tasks.c.project, tables.tasks.c.user).where(tables.tasks.c.id == task_id)
+    ).first()
     return None if row is None else (row.project, row.user)

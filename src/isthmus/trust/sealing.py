@@ -43,9 +43,7 @@ class Sealer:
         try:
             key = bytes.fromhex(path.read_text().strip())
         except ValueError:
-            raise Corrupt(
-                "The key file does not hold a key.", remedy="Restore it from your backup."
-            ) from None
+            raise Corrupt("The key file does not hold a key.", remedy="Restore it from your backup.") from None
         return cls(key)
 
     def seal(self, content: bytes, context: str) -> bytes:
@@ -61,9 +59,7 @@ class Sealer:
                 return self._cipher.decrypt(nonce, body, context.encode())
             except (InvalidTag, ValueError):
                 pass
-        raise Corrupt(
-            "A sealed value does not open.", remedy="Is the key file the one that this store was made with?"
-        )
+        raise Corrupt("A sealed value does not open.", remedy="Is the key file the one that this store was made with?")
 
 
 def secret_context(project: str, name: str) -> str:

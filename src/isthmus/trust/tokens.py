@@ -106,7 +106,9 @@ def look_up(connection: sa.Connection, secret_hash: str, now: float) -> Caller |
     projects: dict[str, str] = {}
     sites: frozenset[str] = frozenset()
     if not agent:
-        projects = {r.project: r.role for r in connection.execute(sa.select(m.c.project, m.c.role).where(m.c.user == row.user))}
+        projects = {
+            r.project: r.role for r in connection.execute(sa.select(m.c.project, m.c.role).where(m.c.user == row.user))
+        }
         sites = frozenset(connection.scalars(sa.select(o.c.site).where(o.c.user == row.user)))
     return Caller(
         user=row.user,

@@ -14,7 +14,7 @@ from isthmus.domain.usage import Usage
 from isthmus.sites.plain import scripts
 from isthmus.sites.plain.devices import Devices
 from isthmus.sites.port import (
-    Collected,
+    CollectOutcome,
     Job,
     JobRef,
     LogStream,
@@ -227,9 +227,9 @@ class _PlainSite:
         """Part of a stream; see Site."""
         return await self._workspace.log(ref, stream, offset, limit)
 
-    async def collect(self, job: Job) -> Collected:
-        """Outputs into the blob store; see Site."""
-        return await self._workspace.collect(job)
+    async def collect(self, jobs: Sequence[Job]) -> Mapping[str, CollectOutcome]:
+        """Outputs and streams into the blob store; see Site."""
+        return await self._workspace.collect(jobs)
 
     async def usage(self, refs: Sequence[JobRef]) -> Mapping[str, Usage]:
         """What the wrappers counted."""
