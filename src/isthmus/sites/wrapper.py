@@ -58,7 +58,7 @@ done 2>/dev/null
 exec </dev/null >>"$D/stdout" 2>>"$D/stderr"
 
 SETSID=$(command -v setsid)
-STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STARTED=$(now)
+STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STEPS=; STARTED=$(now)
 
 stop_child() {
   [ -n "$CHILD" ] || return 0
@@ -88,8 +88,8 @@ finish() { # reason exit_code step
     times >"$D/times"
     cpu=$(awk '{ gsub(/[ms]/, " "); for (i = 1; i < NF; i += 2) n += 60 * $i + $(i + 1) } END { printf "%.3f", n }' "$D/times")
   fi
-  printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s\\n' \\
-    "$FENCE" "$1" "$2" "$STARTED" "$(now)" "$cpu" "$rss" "$3" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"
+  printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s steps=%s\\n' \\
+    "$FENCE" "$1" "$2" "$STARTED" "$(now)" "$cpu" "$rss" "$3" "$STEPS" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"
   rm -f "$D/child" "$D/rss" "$D/times"
   exit "${4:-0}"
 }
@@ -107,6 +107,9 @@ ${SECRETS%x}"; }
 """
 
 _TAIL: Final = """
+# Where the streams end now: steps share them, and each is told apart by where it began and ended.
+ends() { echo "$(($(wc -c <"$D/stdout"))):$(($(wc -c <"$D/stderr")))"; }
+
 oom_kills() {
   [ -n "$MEMORY_GROUP" ] || return 1
   for f in memory.oom_control memory.events; do
@@ -121,6 +124,7 @@ if [ -n "@ENFORCE@" ]; then
 fi
 step=1; code=0
 while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
+  began=$(now):$(ends)
   "step_$step" & CHILD=$!
   [ -n "@ENFORCE@" ] && echo "$CHILD" >"$D/child"
   [ -n "$STOP" ] && stop_child
@@ -134,6 +138,7 @@ while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
   done
   kill -KILL "-$CHILD" 2>/dev/null
   CHILD=
+  STEPS="$STEPS${STEPS:+,}$code:$began:$(now):$(ends)"
   after "$step"
   [ -n "$STOP" ] && break
   if [ "$code" -ne 0 ]; then
