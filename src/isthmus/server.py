@@ -26,12 +26,17 @@ import orjson
 import sqlalchemy as sa
 import uvicorn
 
+from isthmus.api.agent import serve_agents
 from isthmus.api.app import create_app
 from isthmus.api.service import ApiSettings, Service
 from isthmus.api.sites import Join, insert_site
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Refused
+from isthmus.engine.agentblobs import AgentBlobs
+from isthmus.engine.agentsite import AgentSite
+from isthmus.engine.clock import SystemClock
 from isthmus.engine.engine import Engine
+from isthmus.engine.mailbox import Mailbox
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
@@ -167,9 +172,10 @@ def join_local(connection: sa.Connection, state: Path, now: float) -> bool:
 class _Server(uvicorn.Server):
     """Says where it is once it listens, and ends open event streams before it waits for connections."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, options: Options) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, mailbox: Mailbox, options: Options) -> None:
         super().__init__(config)
         self._service = service
+        self._mailbox = mailbox
         self._options = options
 
     @contextmanager
@@ -192,6 +198,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.feed.cut_all()
+        self._mailbox.end_takes()
         await super().shutdown(sockets)
 
 
@@ -210,7 +217,15 @@ async def serve(options: Options) -> None:
             log.info("joined this machine as the site local")
         sealer = Sealer.open(state / "key")
         blobs = DirectoryBlobStore(state / "blobs")
-        engine = Engine(database, blobs, owner=instance_of(state), unseal=sealer.unseal)
+        mailbox = Mailbox(database, sealer, SystemClock())
+        agent_blobs = AgentBlobs(mailbox, database, SystemClock())
+        engine = Engine(
+            database,
+            blobs,
+            owner=instance_of(state),
+            unseal=sealer.unseal,
+            agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
+        )
         service = Service(
             database=database,
             blobs=blobs,
@@ -219,8 +234,10 @@ async def serve(options: Options) -> None:
             state=state,
             settings=ApiSettings(open_metrics=options.open_metrics),
         )
+        app = create_app(service)
+        serve_agents(app, mailbox, agent_blobs)
         config = uvicorn.Config(
-            create_app(service),
+            app,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -232,13 +249,14 @@ async def serve(options: Options) -> None:
         try:
             await engine.start()
             try:
-                await _Server(config, service, options).serve(sockets=[listener])
+                await _Server(config, service, mailbox, options).serve(sockets=[listener])
             finally:
                 try:
                     await asyncio.wait_for(engine.stop(), GRACE_SECONDS)
                 except TimeoutError:
                     log.warning("the engine did not stop in time; its leases are taken over at the next start")
         finally:
+            await mailbox.close()
             listener.close()
     finally:
         (state / SERVICE_FILE).unlink(missing_ok=True)

@@ -48,14 +48,21 @@ done
 exit 0
 """
 
-# $1 root, $2 hash, $3 offset. Stdin: the content from the offset on.
+# $1 root, $2 hash, $3 offset, $4 whole size. Stdin: the content from the offset on. Only a part of the whole size is
+# judged by its hash: a stream that breaks off looks like its end from here. Exit 9 prints where the part stands.
 APPEND: Final = """umask 077
 cd "$1" || exit 1
 b=blobs/${2%"${2#??}"}/$2
-[ -e "$b" ] && { cat >/dev/null; exit 0; }
-mkdir -p "${b%/*}"; n=0; [ -e "$b.part" ] && n=$(wc -c <"$b.part")
-[ "$((n))" = "$3" ] || exit 9
-cat >>"$b.part" || exit 1
+[ -e "$b" ] && exit 0
+mkdir -p "${b%/*}" && exec 9>>"$b.part" || exit 1
+if command -v flock >/dev/null; then flock -w 30 9 || exit 7; fi
+[ -e "$b" ] && exit 0
+[ -e "$b.part" ] || exit 7
+n=$(wc -c <"$b.part"); n=$((n))
+[ "$n" = "$3" ] || { echo "$n"; exit 9; }
+cat >&9 || exit 1
+n=$(wc -c <"$b.part")
+[ "$((n))" -ge "$4" ] || exit 7
 [ "$(sha256sum <"$b.part")" = "$2  -" ] || { rm -f "$b.part"; exit 8; }
 chmod 400 "$b.part" && mv -f "$b.part" "$b"
 """

@@ -195,18 +195,24 @@ class Stager:
         """Stream one blob from the byte on that the site has; None when it is there whole."""
         async with self._uploading.setdefault((account, sha), asyncio.Lock()):
             try:
-                left = max(0, await self._blobs.size(sha) - have)
-                result = await self._transport.run(
-                    ["/bin/sh", "-c", scripts.APPEND, "sh", root.path, sha, str(have)],
-                    stdin=_content(self._blobs, sha, have),
-                    timeout_seconds=60 + left / _SLOWEST_BYTES_PER_SECOND,
-                    account=account,
-                )
+                size = await self._blobs.size(sha)
+                for _ in range(3):  # what an earlier, broken transfer had on its way may still have arrived meanwhile
+                    result = await self._transport.run(
+                        ["/bin/sh", "-c", scripts.APPEND, "sh", root.path, sha, str(have), str(size)],
+                        stdin=_content(self._blobs, sha, have),
+                        timeout_seconds=120 + max(0, size - have) / _SLOWEST_BYTES_PER_SECOND,
+                        account=account,
+                    )
+                    stands = result.text.strip()
+                    if result.exit_code != 9 or not stands.isdigit():
+                        break
+                    have = int(stands)
             except IsthmusError as error:
                 return Uncertain(message=str(error))
         if result.exit_code == 0:
             return None
-        why = {8: "it arrived damaged", 9: "another transfer is under way"}.get(result.exit_code, result.complaint)
+        whys = {7: "the stream broke off", 8: "it arrived damaged", 9: "another transfer is under way"}
+        why = whys.get(result.exit_code, result.complaint)
         return Uncertain(message=f"Content {sha} is not at the site: {why}.")
 
     async def _place(self, ready: list[_Prepared], root: Root, account: str) -> dict[str, StageOutcome]:

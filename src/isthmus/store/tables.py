@@ -146,6 +146,14 @@ agent_calls = Table(  # the mailbox between the engine and the agent of a site
 )
 Index("ix_agent_calls_site_state", agent_calls.c.site, agent_calls.c.state, agent_calls.c.id)
 
+site_blobs = Table(  # content that a site's agent showed to have, by sending it
+    "site_blobs",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    _at("created_at", nullable=False),
+)
+
 # --- work -----------------------------------------------------------------------------------------------------------
 
 tasks = Table(
