@@ -149,6 +149,20 @@ alive() { # pid start
   set -f; set -- "$2" $s; set +f
   [ "$1" = "${21}" ]
 }
+who() { # a claim's line: sets p, s, b
+  set -f
+  for v in $1; do
+    case $v in pid=*) p=${v#*=} ;; start=*) s=${v#*=} ;; boot=*) b=${v#*=} ;; esac
+  done
+  set +f
+}
+orphaned() { # an attempt whose wrapper is gone: does anything that it started live?
+  [ -e "$1/child" ] || return 1
+  { read -r cp cs; read -r gs; } <"$1/child"
+  alive "$cp" "$cs" && return 0
+  for g in $gs; do read -r one <"$g/cgroup.procs" && return 0; break; done 2>/dev/null
+  [ ! -e "/proc/$cp" ] && [ -n "$(ps -o pid= -s "$cp" 2>/dev/null)" ]
+}
 while read -r k; do
   f=; l=; c=; x=
   if [ -d "$k" ]; then
@@ -158,13 +172,14 @@ while read -r k; do
     [ -e "$k/launched" ] && { read -r l <"$k/launched"; }
     # The process is looked at before the claim and the result: a process seen dead has written all that it ever will.
     a=
-    if [ -e "$k/claim" ]; then
-      read -r c <"$k/claim"; p=${c#*pid=}; p=${p%% *}; s=${c#*start=}; s=${s%% *}; b=${c#*boot=}; b=${b%% *}
-    elif [ -n "$l" ]; then
-      p=${l#*pid=}; p=${p%% *}; s=${l#*start=}; s=${s%% *}; b=${l#*boot=}; b=${b%% *}
-    else p=; s=; b=; fi
+    p=; s=; b=
+    [ -e "$k/claim" ] && read -r c <"$k/claim"
+    who "$c"
+    [ -n "$p" ] && [ -n "$b" ] || who "$l"
     if [ -n "$p" ]; then
-      if [ "$b" = "$boot" ] && alive "$p" "$s"; then a=a; else a=n; fi
+      if [ "$b" = "$boot" ] && alive "$p" "$s"; then a=a
+      elif [ "$b" = "$boot" ] && [ ! -e "$k/result" ] && orphaned "$k"; then a=no
+      else a=n; fi
     fi
     w=$c; c=; x=
     [ -e "$k/claim" ] && { f=${f}c; read -r c <"$k/claim"; }

@@ -43,7 +43,8 @@ class Result:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """One attempt's directory. `alive`: whether the claim's process (or, before a claim, the launched wrapper) runs;
-    None when it cannot be told from here (another host). `launched` is only written by the fork scheduler."""
+    None when it cannot be told from here (another host). `orphaned`: it does not, but processes that it started do.
+    `launched` is only written by the fork scheduler."""
 
     directory: bool = False
     staged: bool = False
@@ -52,6 +53,7 @@ class Trace:
     claim: Claim | None = None
     result: Result | None = None
     alive: bool | None = None
+    orphaned: bool = False
 
     @property
     def ended(self) -> Observation | None:
@@ -177,6 +179,7 @@ def parse_traces(text: str, place: str) -> dict[str, Trace]:
             staged="s" in flags,
             cancelled="x" in flags,
             launched=launched,
+            orphaned="o" in flags and host == here,
             claim=claim,
             result=parse_result(result_line) if result_line else None,
             alive=None if host != here else True if "a" in flags else False if "n" in flags else None,

@@ -34,31 +34,17 @@ if [ "${1:-}" = watch ]; then
     left=$((WALLTIME - waited)); [ "$pause" -gt "$left" ] && pause=$left
     sleep "$pause"; waited=$((waited + pause))
     [ -n "$3" ] && continue
-    pause=3; read -r child <"$D/child" 2>/dev/null || continue
-    held=$(ps -o rss= -s "$child" 2>/dev/null | awk '{ n += $1 } END { print n * 1024 }')
+    pause=3; read -r child start <"$D/child" 2>/dev/null || continue
+    held=$(ps -o rss= -s "$child" 2>/dev/null | LC_ALL=C awk '{ n += $1 } END { print n * 1024 }')
     [ "${held:-0}" -gt "$most" ] && { most=$held; echo "$most" >"$D/rss"; }
     [ "${held:-0}" -gt "$MEMORY" ] && { : >"$D/overmemory"; kill -KILL "-$child"; exit 0; }
   done
   : >"$D/overtime"; kill -TERM "$2"; exit 0
 fi
 
-read -r B </proc/sys/kernel/random/boot_id
-if ! (set -C; printf 'fence=%s host=%s pid=%s start=%s boot=%s at=%s cpus=%s gpus=%s\\n' "$FENCE" "$(uname -n)" "$$" \\
-    "$(ticks $$)" "$B" "$(now)" "$CPUS" "${CUDA_VISIBLE_DEVICES:-}" >"$D/claim") 2>/dev/null; then
-  exit 0
-fi
 GROUPS_DIRS=${ISTHMUS_CGROUPS:-}; unset ISTHMUS_CGROUPS
-MEMORY_GROUP=; CPU_GROUP=
-for g in $GROUPS_DIRS; do
-  echo $$ >"$g/cgroup.procs" || continue
-  [ -f "$g/memory.max_usage_in_bytes" ] && MEMORY_GROUP=$g
-  [ -f "$g/memory.events" ] && MEMORY_GROUP=$g
-  [ -f "$g/cpuacct.usage" ] && CPU_GROUP=$g
-done 2>/dev/null
-exec </dev/null >>"$D/stdout" 2>>"$D/stderr"
-
+MEMORY_GROUP=; CPU_GROUP=; STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STEPS=; STARTED=$(now)
 SETSID=$(command -v setsid)
-STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STEPS=; STARTED=$(now)
 
 stop_child() {
   [ -n "$CHILD" ] || return 0
@@ -83,10 +69,10 @@ finish() { # reason exit_code step
     done
   elif [ -f "$D/rss" ]; then read -r rss <"$D/rss"; fi
   if [ -n "$CPU_GROUP" ]; then
-    read -r cpu <"$CPU_GROUP/cpuacct.usage"; cpu=$(awk -v n="$cpu" 'BEGIN { printf "%.3f", n / 1e9 }')
+    read -r cpu <"$CPU_GROUP/cpuacct.usage"; cpu=$(LC_ALL=C awk -v n="$cpu" 'BEGIN { printf "%.3f", n / 1e9 }')
   else
     times >"$D/times"
-    cpu=$(awk '{ gsub(/[ms]/, " "); for (i = 1; i < NF; i += 2) n += 60 * $i + $(i + 1) } END { printf "%.3f", n }' "$D/times")
+    cpu=$(LC_ALL=C awk '{ gsub(/[ms]/, " "); for (i = 1; i < NF; i += 2) n += 60 * $i + $(i + 1) } END { printf "%.3f", n }' "$D/times")
   fi
   printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s steps=%s\\n' \\
     "$FENCE" "$1" "$2" "$STARTED" "$(now)" "$cpu" "$rss" "$3" "$STEPS" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"
@@ -94,6 +80,19 @@ finish() { # reason exit_code step
   exit "${4:-0}"
 }
 trap interrupt TERM INT HUP
+
+read -r B </proc/sys/kernel/random/boot_id
+if ! (set -C; printf 'fence=%s host=%s pid=%s start=%s boot=%s at=%s cpus=%s gpus=%s\\n' "$FENCE" "$(uname -n)" "$$" \\
+    "$(ticks $$)" "$B" "$(now)" "$CPUS" "${CUDA_VISIBLE_DEVICES:-}" >"$D/claim") 2>/dev/null; then
+  exit 0
+fi
+for g in $GROUPS_DIRS; do
+  echo $$ >"$g/cgroup.procs" || continue
+  [ -f "$g/memory.max_usage_in_bytes" ] && MEMORY_GROUP=$g
+  [ -f "$g/memory.events" ] && MEMORY_GROUP=$g
+  [ -f "$g/cpuacct.usage" ] && CPU_GROUP=$g
+done 2>/dev/null
+exec </dev/null >>"$D/stdout" 2>>"$D/stderr"
 
 ENVIRONMENT=$(cat "$D/env"; printf x)
 SECRETS=x
@@ -126,7 +125,7 @@ step=1; code=0
 while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
   began=$(now):$(ends)
   "step_$step" & CHILD=$!
-  [ -n "@ENFORCE@" ] && echo "$CHILD" >"$D/child"
+  printf '%s %s\\n%s\\n' "$CHILD" "$(ticks "$CHILD")" "$GROUPS_DIRS" >"$D/child"
   [ -n "$STOP" ] && stop_child
   before=
   while :; do
