@@ -58,7 +58,9 @@ def allowed_path(url: str, directories: Sequence[Path]) -> Path:
 class Delivery:
     """Delivers by the kind of the address. `s3` None: no account; `directories`: where file:// may lead."""
 
-    def __init__(self, *, s3: S3 | None = None, directories: Sequence[Path] = (), timeout_seconds: float = 120.0) -> None:
+    def __init__(
+        self, *, s3: S3 | None = None, directories: Sequence[Path] = (), timeout_seconds: float = 120.0
+    ) -> None:
         self._s3 = s3
         self._directories = tuple(directories)
         self._timeout = timeout_seconds

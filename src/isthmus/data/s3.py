@@ -58,7 +58,9 @@ def read_account(path: Path) -> S3Account | None:
     known = {name: body[name] for name in ("endpoint_url", "access_key", "secret_key", "region") if name in body}
     extra = body.keys() - known.keys()
     if extra or not all(isinstance(value, str) for value in known.values()):
-        raise Refused(f"{path} does not hold what it should.", remedy="Give endpoint_url, access_key, secret_key, region.")
+        raise Refused(
+            f"{path} does not hold what it should.", remedy="Give endpoint_url, access_key, secret_key, region."
+        )
     if not known.get("access_key") or not known.get("secret_key"):
         raise Refused(f"{path} names no account.", remedy="Give access_key and secret_key.")
     return S3Account(**known)

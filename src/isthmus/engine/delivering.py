@@ -52,10 +52,8 @@ def address(output: Output, path: str) -> str | None:
     if not all(fnmatchcase(part, like) for part, like in zip(held, pattern, strict=True)):
         return None
     prefix = output.path_prefix.rstrip("/") + "/" if output.path_prefix else ""
-    if prefix and path.startswith(prefix):
-        rest = path[len(prefix) :]
-    else:
-        rest = "/".join(parts[len(pattern) - 1 :])
+    below = path.removeprefix(prefix)
+    rest = below if prefix and below != path else "/".join(parts[len(pattern) - 1 :])
     return f"{output.url.rstrip('/')}/{rest}"
 
 
