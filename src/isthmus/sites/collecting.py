@@ -221,7 +221,7 @@ def _want(job: Job, directory: str, entries: dict[str, _Entry]) -> _Wanted | Col
                 executable=bool(entry.mode & 0o100),
             )
         empty = output.directory and any(entry.kind == "d" and fits(pattern, place) for place, entry in entries.items())
-        if not found and not empty:
+        if not found and not empty and output.required:
             want.missing.append(output.path)
     return want
 

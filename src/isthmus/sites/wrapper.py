@@ -43,7 +43,7 @@ if [ "${1:-}" = watch ]; then
 fi
 
 GROUPS_DIRS=${ISTHMUS_CGROUPS:-}; unset ISTHMUS_CGROUPS
-MEMORY_GROUP=; CPU_GROUP=; STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STARTED=$(now)
+MEMORY_GROUP=; CPU_GROUP=; STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STEPS=; STARTED=$(now)
 SETSID=$(command -v setsid)
 
 stop_child() {
@@ -76,8 +76,8 @@ finish() { # reason exit_code step
   fi
   ended=$(now); tries=0
   # A file system that is away for a moment must not cost the result of a job that ran to its end.
-  until printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s\\n' "$FENCE" "$1" "$2" "$STARTED" \\
-    "$ended" "$cpu" "$rss" "$3" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"; do
+  until printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s steps=%s\\n' "$FENCE" "$1" "$2" \\
+    "$STARTED" "$ended" "$cpu" "$rss" "$3" "$STEPS" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"; do
     tries=$((tries + 1)); [ "$tries" -gt 60 ] && break
     sleep 2
   done
@@ -115,6 +115,9 @@ ${SECRETS%x}"; }
 """
 
 _TAIL: Final = """
+# Where the streams end now: steps share them, and each is told apart by where it began and ended.
+ends() { echo "$(($(wc -c <"$D/stdout"))):$(($(wc -c <"$D/stderr")))"; }
+
 oom_kills() {
   [ -n "$MEMORY_GROUP" ] || return 1
   for f in memory.oom_control memory.events; do
@@ -129,6 +132,7 @@ if [ -n "@ENFORCE@" ]; then
 fi
 step=1; code=0
 while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
+  began=$(now):$(ends)
   "step_$step" & CHILD=$!
   printf '%s %s\\n%s\\n' "$CHILD" "$(ticks "$CHILD")" "$GROUPS_DIRS" >"$D/child"
   [ -n "$STOP" ] && stop_child
@@ -142,6 +146,7 @@ while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
   done
   kill -KILL "-$CHILD" 2>/dev/null
   CHILD=
+  STEPS="$STEPS${STEPS:+,}$code:$began:$(now):$(ends)"
   after "$step"
   [ -n "$STOP" ] && break
   if [ "$code" -ne 0 ]; then

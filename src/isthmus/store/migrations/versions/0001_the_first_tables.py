@@ -303,6 +303,13 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "tes_documents",
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("warnings", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tes_documents")),
+    )
+    op.create_table(
         "tokens",
         sa.Column("id", sa.String(length=26), nullable=False),
         sa.Column("secret_hash", sa.String(length=64), nullable=False),
