@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import psycopg
 import pytest
@@ -13,7 +15,9 @@ from isthmus.lab.postgres import PostgresServer
 from isthmus.lab.processes import wait_for
 from isthmus.lab.s3 import S3Server
 from isthmus.lab.slurm import REST_VERSION, SlurmCluster
+from isthmus.lab.slurm_config import CGROUPS
 from isthmus.lab.sshd import SshServer
+from tests.conftest import require
 
 pytestmark = pytest.mark.real
 
@@ -63,12 +67,25 @@ def test_a_job_outlives_a_crash_of_the_controller(slurm_cluster: SlurmCluster, l
     wait_for(lambda: slurm_cluster.job_state(job) == "RUNNING", 60, "the job to run")
     slurm_cluster.save_job(job)
     slurm_cluster.kill_controller()
-    with pytest.raises(LabError):
-        slurm_cluster.job_state(job)
+    assert not slurm_cluster.daemons.running("slurmctld")
     slurm_cluster.start_controller()
     slurm_cluster.wait_ready()
     (lab_account.home / "go").touch()
     assert ended(slurm_cluster, job) == "COMPLETED"
+
+
+@pytest.mark.skipif(not CGROUPS.joinpath("memory").is_dir(), reason="no cgroup v1 memory controller")
+def test_a_job_that_takes_more_memory_than_it_asked_for_is_killed(lab_directory: Path, lab_account: Account) -> None:
+    """Where memory is enforced, such a job ends as OUT_OF_MEMORY and a modest one does not."""
+    require("slurm")
+    hog = "#!/bin/sh\nhead -c 200000000 /dev/zero | tail -c 200000000 > /dev/null\n"
+    strict = SlurmCluster(
+        lab_directory / "strict", "strict", nodes=1, gpu_nodes=0, accounting=False, enforce_memory=True
+    )
+    with strict:
+        assert ended(strict, strict.submit(hog, "--mem=50", user=lab_account.name)) == "OUT_OF_MEMORY"
+        assert ended(strict, strict.submit(hog, "--mem=600", user=lab_account.name)) == "COMPLETED"
+    assert not CGROUPS.joinpath("memory", "slurm_strict-c1").exists()
 
 
 def test_slurmrestd_answers_the_bearer_of_a_token(slurm_cluster: SlurmCluster, lab_account: Account) -> None:

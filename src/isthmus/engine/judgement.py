@@ -101,7 +101,7 @@ def _absent(row: Any, now: float, settings: EngineSettings) -> Move | None:
             message="Cancelled; the site never had the job.",
             fields=fields,
         )
-    if not row.native_id:
+    if not row.native_id and row.state in (_A.UNKNOWN, _A.SUBMITTING):
         return Move(key=row.key, to=_A.SUBMITTING, fields=fields, message="The site never had the job; sent again.")
     return Move(
         key=row.key,

@@ -118,6 +118,15 @@ def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple
     return list(connection.execute(query))
 
 
+def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
+    """Let the next round look at every waiting task, also at those that could go nowhere before."""
+    guard(connection, lease)
+    t = tables.tasks.c
+    connection.execute(
+        tables.tasks.update().where(t.state == TaskState.WAITING.value).where(t.due_at > now).values(due_at=0.0)
+    )
+
+
 def waiting_task(task_id: str, user: str, spec: TaskSpec, avoid_sites: Sequence[str] = ()) -> WaitingTask:
     """A task as the brain sees it."""
     return WaitingTask(
@@ -271,7 +280,7 @@ class Round:
             if self._told.get(receipt.task_id) != reasons:
                 self._told[receipt.task_id] = reasons
                 fresh.append(receipt)
-            if not any(reason in PASSING for reason in reasons):
+            if reasons and not any(reason in PASSING for reason in reasons):
                 hopeless.append(receipt.task_id)
         ids = [receipt.task_id for receipt in fresh]
         for start in range(0, len(ids), 500):

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from isthmus.lab import gridengine_config, registry
-from isthmus.lab.accounts import look_up
+from isthmus.lab.commands import run_command
 from isthmus.lab.errors import LabError
-from isthmus.lab.packages import find_program
-from isthmus.lab.ports import free_port
+from isthmus.lab.ports import free_port, short_host_name
 from isthmus.lab.processes import Daemons, wait_for
 
 INSTALLED = Path("/var/lib/gridengine")
 PROGRAMS = Path("/usr/lib/gridengine")
 SHARED = Path("/usr/share/gridengine")
-COMMAND_SECONDS = 60
 
 
 class GridEngineCell:
     """One Grid Engine cell in one directory, with the queue `all.q` and the parallel environment `smp`.
 
-    Any account of the machine may submit, with `environment` set or behind `command_prefix`.
+    Any account of the machine may submit, with `environment` set or behind `command_prefix`. Grid Engine cannot be
+    bound to loopback: its two ports are open on every interface, and it refuses all hosts but this one by name.
     """
 
     def __init__(self, directory: Path, name: str = "cell", *, slots: int = 16, gpus: int = 4) -> None:
@@ -35,7 +31,7 @@ class GridEngineCell:
         self.name = name
         self.slots = slots
         self.gpus = gpus
-        self.host = socket.gethostname().split(".")[0]
+        self.host = short_host_name()
         self.master_port = free_port()
         self.execution_port = free_port()
         self._daemons: Daemons | None = None
@@ -120,40 +116,13 @@ class GridEngineCell:
         return bool(lines) and all(len(words) == 5 and "-NA-" not in words for words in lines)
 
     def run(
-        self,
-        *argv: str,
-        user: str | None = None,
-        input_text: str | None = None,
-        directory: Path | None = None,
+        self, *argv: str, user: str | None = None, input_text: str | None = None, directory: Path | None = None
     ) -> str:
         """Run a command of Grid Engine, as an account if one is given, and return what it prints, stripped.
 
         Raises LabError with the command's own message when it fails.
         """
-        program = find_program(argv[0])
-        if program is None:
-            raise LabError(f"{argv[0]} is not installed", "Run: python -m isthmus.lab.packages")
-        account = look_up(user) if user else None
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **self.environment}
-        if account:
-            environment |= {"HOME": str(account.home), "USER": account.name, "LOGNAME": account.name}
-        done = subprocess.run(
-            [program, *argv[1:]],
-            env=environment,
-            input=input_text,
-            stdin=subprocess.DEVNULL if input_text is None else None,
-            cwd=directory or (account.home if account else "/"),
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=() if account else None,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            raise LabError(f"{argv[0]} failed ({done.returncode}): {(done.stderr or done.stdout).strip()}")
-        return done.stdout.strip()
+        return run_command(*argv, environment=self.environment, user=user, input_text=input_text, directory=directory)
 
     def submit(self, script: str, *options: str, user: str) -> int:
         """Submit a script with qsub as an account and return the job's number."""

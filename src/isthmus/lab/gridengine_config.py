@@ -34,7 +34,7 @@ def bootstrap(cell: GridEngineCell) -> str:
 
 def cell(cell: GridEngineCell, installed: str) -> str:
     """Return the cell's configuration: the installed default with short intervals and this cell's spool."""
-    changed = installed.replace("flush_time=00:00:15", "flush_time=00:00:00")
+    changed = installed.replace("flush_time=00:00:15", "accounting_flush_time=00:00:00 flush_time=00:00:01")
     for name, value in (
         ("execd_spool_dir", f"{cell.directory}/spool/execd"),
         ("min_uid", "0"),

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from isthmus.lab import registry
+from isthmus.lab.commands import run_command
 from isthmus.lab.errors import LabError
-from isthmus.lab.packages import find_program
 from isthmus.lab.ports import HOST, free_port
 from isthmus.lab.processes import Daemons
 
@@ -41,7 +40,7 @@ class MariaDb:
         data = self._data = Path(tempfile.mkdtemp(prefix="isthmus-mariadb-", dir=base))
         daemons.own_path(data)
         shutil.chown(data, ACCOUNT, ACCOUNT)
-        self._run(
+        run_command(
             "mariadb-install-db",
             "--no-defaults",
             f"--user={ACCOUNT}",
@@ -81,7 +80,9 @@ class MariaDb:
         if self._data is None:
             raise LabError("this MariaDB was not started")
         # The statements go through standard input: they may hold a password.
-        return self._run("mariadb", "--no-defaults", "-uroot", "-S", str(self._data / "socket"), input_text=statements)
+        return run_command(
+            "mariadb", "--no-defaults", "-uroot", "-S", str(self._data / "socket"), input_text=statements
+        )
 
     def stop(self) -> None:
         """Stop the server and remove its data."""
@@ -95,17 +96,6 @@ class MariaDb:
         except LabError:
             return False
         return True
-
-    def _run(self, program: str, *arguments: str, input_text: str | None = None) -> str:
-        path = find_program(program)
-        if path is None:
-            raise LabError(f"{program} is not installed", "Run: python -m isthmus.lab.packages")
-        done = subprocess.run(
-            [path, *arguments], input=input_text, capture_output=True, text=True, timeout=120, check=False
-        )
-        if done.returncode:
-            raise LabError(f"{program} failed: {(done.stderr or done.stdout).strip()[-500:]}")
-        return done.stdout
 
     def __enter__(self) -> Self:
         """Start the server."""

@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,8 +15,8 @@ from psycopg import sql
 
 from isthmus.lab import registry
 from isthmus.lab.accounts import look_up
+from isthmus.lab.commands import run_command
 from isthmus.lab.errors import LabError
-from isthmus.lab.packages import find_program
 from isthmus.lab.ports import HOST, free_port
 from isthmus.lab.processes import Daemons
 
@@ -52,10 +51,13 @@ class PostgresServer:
             "listen_addresses": HOST,
             "port": str(self.port),
             "unix_socket_directories": "",
+            # In the data directory, so that a killed server leaves nothing behind in /dev/shm.
+            "dynamic_shared_memory_type": "mmap",
             "max_connections": str(self.max_connections),
         }
         if not self.durable:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            # Commits still reach the kernel, so they outlive a crash of the server, if not of the machine.
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._daemons.start(
             "postgres",
@@ -132,9 +134,6 @@ class PostgresServer:
         if (data / "PG_VERSION").exists():
             return
         data.mkdir(mode=0o700, exist_ok=True)
-        program = find_program("initdb")
-        if program is None:
-            raise LabError("initdb is not installed", "Run: python -m isthmus.lab.packages")
         account = None if os.geteuid() else look_up(ACCOUNT)
         secret = self.directory / "password"
         secret.touch(mode=0o600)
@@ -144,20 +143,17 @@ class PostgresServer:
             shutil.chown(secret, account.uid, account.gid)
         # "-N": not synced to disk, which takes longer than all the rest.
         words = ["-D", str(data), "-U", SUPERUSER, "-A", "scram-sha-256", f"--pwfile={secret}", "-N"]
-        done = subprocess.run(
-            [program, *words, "--locale=C.UTF-8", "--encoding=UTF8"],
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=() if account else None,
-            cwd=data,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        secret.unlink()
-        if done.returncode:
-            raise LabError(f"initdb failed: {done.stderr.strip()[-500:]}")
+        try:
+            run_command(
+                "initdb",
+                *words,
+                "--locale=C.UTF-8",
+                "--encoding=UTF8",
+                user=account.name if account else None,
+                directory=data,
+            )
+        finally:
+            secret.unlink()
 
     def __enter__(self) -> Self:
         """Start the server."""

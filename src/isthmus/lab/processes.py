@@ -7,6 +7,7 @@ the directory in its environment (`ISTHMUS_LAB`), by which what it left behind i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -253,6 +254,10 @@ def remove_stale() -> list[Path]:
     removed = []
     for directory in registry.stale():
         clean(directory, remove=True)
+        if directory.parent.parent == registry.BASE:
+            # The directory that several parts shared goes with the last of them.
+            with contextlib.suppress(OSError):
+                directory.parent.rmdir()
         removed.append(directory)
     return removed
 
@@ -260,10 +265,11 @@ def remove_stale() -> list[Path]:
 def _remove_tree(path: Path) -> None:
     if str(path).startswith("/sys/fs/cgroup/"):
         # A control group is removed by rmdir from the leaves; its files cannot be unlinked.
-        for inner in sorted((found for found in path.rglob("*") if found.is_dir()), reverse=True):
-            inner.rmdir()
-        if path.is_dir():
-            path.rmdir()
+        inner = sorted((found for found in path.rglob("*") if found.is_dir()), reverse=True)
+        for group in [*inner, path]:
+            # A group whose last process is still a zombie cannot go yet; an empty one does no harm.
+            with contextlib.suppress(OSError):
+                group.rmdir()
         return
     shutil.rmtree(path, ignore_errors=True)
 

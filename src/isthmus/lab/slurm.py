@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import stat
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +17,10 @@ from types import TracebackType
 from typing import Self
 
 from isthmus.lab import registry, slurm_config
-from isthmus.lab.accounts import look_up
+from isthmus.lab.commands import run_command
 from isthmus.lab.errors import LabError
 from isthmus.lab.mariadb import MariaDb
-from isthmus.lab.packages import find_program
-from isthmus.lab.ports import HOST, free_port, listening
+from isthmus.lab.ports import HOST, free_port, listening, own_address, short_host_name
 from isthmus.lab.proc import ProcessId, descendants, process_id, with_environment
 from isthmus.lab.processes import Daemons, wait_for
 
@@ -31,7 +28,6 @@ CPU_PARTITION = "cpu"
 GPU_PARTITION = "gpu"
 REST_ACCOUNT = "slurm"
 REST_VERSION = "v0.0.38"
-COMMAND_SECONDS = 60
 
 
 class SlurmCluster:
@@ -70,7 +66,8 @@ class SlurmCluster:
         self.licences = dict(licences if licences is not None else {"matlab": 4})
         self.accounting = accounting
         self.enforce_memory = enforce_memory
-        self.host = socket.gethostname().split(".")[0]
+        self.host = short_host_name()
+        self.address = own_address()
         self.controller_port = free_port()
         self.accounting_port = free_port()
         self.node_ports = {node: free_port() for node in self.nodes}
@@ -144,41 +141,13 @@ class SlurmCluster:
             self.database = None
 
     def run(
-        self,
-        *argv: str,
-        user: str | None = None,
-        input_text: str | None = None,
-        directory: Path | None = None,
-        check: bool = True,
+        self, *argv: str, user: str | None = None, input_text: str | None = None, directory: Path | None = None
     ) -> str:
         """Run a command of Slurm, as an account if one is given, and return what it prints, stripped.
 
-        Raises LabError with the command's own message when it fails, unless `check` is false.
+        Raises LabError with the command's own message when it fails.
         """
-        program = find_program(argv[0])
-        if program is None:
-            raise LabError(f"{argv[0]} is not installed", "Run: python -m isthmus.lab.packages")
-        account = look_up(user) if user else None
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **self.environment}
-        if account:
-            environment |= {"HOME": str(account.home), "USER": account.name, "LOGNAME": account.name}
-        done = subprocess.run(
-            [program, *argv[1:]],
-            env=environment,
-            input=input_text,
-            stdin=subprocess.DEVNULL if input_text is None else None,
-            cwd=directory or (account.home if account else "/"),
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=() if account else None,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        if check and done.returncode:
-            raise LabError(f"{argv[0]} failed ({done.returncode}): {(done.stderr or done.stdout).strip()}")
-        return done.stdout.strip()
+        return run_command(*argv, environment=self.environment, user=user, input_text=input_text, directory=directory)
 
     def submit(self, script: str, *options: str, user: str) -> int:
         """Submit a script with sbatch as an account and return the job's number."""
@@ -257,7 +226,7 @@ class SlurmCluster:
     def start_accounting(self) -> None:
         """Start slurmdbd and wait until it listens."""
         self.daemons.start("slurmdbd", ["slurmdbd", "-D"], environment=self.environment)
-        self.daemons.wait_ready("slurmdbd", lambda: listening(self.accounting_port))
+        self.daemons.wait_ready("slurmdbd", lambda: listening(self.accounting_port, self.address))
 
     def stop_accounting(self) -> None:
         """Stop slurmdbd; the controller keeps its records until it is back."""
@@ -357,7 +326,7 @@ class SlurmCluster:
     def _controller_answers(self) -> bool:
         try:
             return "is UP" in self.run("scontrol", "ping")
-        except (LabError, subprocess.TimeoutExpired):
+        except LabError:
             return False
 
     def _end_jobs(self) -> None:

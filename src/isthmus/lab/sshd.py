@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from isthmus.lab import registry
 from isthmus.lab.accounts import Account, fresh_name, look_up
+from isthmus.lab.commands import run_command
 from isthmus.lab.errors import LabError
-from isthmus.lab.packages import find_program
 from isthmus.lab.ports import HOST, free_port, listening
 from isthmus.lab.processes import Daemons
 
@@ -108,19 +107,8 @@ class SshServer:
             self._daemons.kill("sshd", family=True)
 
     def run(self, command: str, *, input_text: str | None = None) -> str:
-        """Run a shell command on the server and return what it prints; raises LabError when it fails."""
-        done = subprocess.run(
-            [*self.command_prefix, command],
-            input=input_text,
-            stdin=subprocess.DEVNULL if input_text is None else None,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if done.returncode:
-            raise LabError(f"ssh ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
+        """Run a shell command on the server and return what it prints, stripped; raises LabError when it fails."""
+        return run_command(*self.command_prefix, command, input_text=input_text)
 
     def _find_account(self, daemons: Daemons) -> Account:
         if self._user is not None:
@@ -132,7 +120,10 @@ class SshServer:
     def _write_files(self) -> None:
         for name in ("host_key", "client_key"):
             if not (self.directory / name).exists():
-                self._make_key(self.directory / name)
+                run_command(
+                    *("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "isthmus-lab"),
+                    *("-f", str(self.directory / name)),
+                )
         public = (self.directory / "host_key.pub").read_text(encoding="ascii")
         self.known_hosts.write_text(f"[{self.host}]:{self.port} {public}", encoding="ascii")
         authorized = self.directory / "authorized_keys"
@@ -157,13 +148,6 @@ class SshServer:
             "Subsystem sftp internal-sftp",
         ]
         (self.directory / "sshd_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    def _make_key(self, path: Path) -> None:
-        program = find_program("ssh-keygen")
-        if program is None:
-            raise LabError("ssh-keygen is not installed", "Run: python -m isthmus.lab.packages")
-        made = [program, "-q", "-t", "ed25519", "-N", "", "-C", "isthmus-lab", "-f", str(path)]
-        subprocess.run(made, check=True, stdin=subprocess.DEVNULL, capture_output=True)
 
     def __enter__(self) -> Self:
         """Start the server."""

@@ -1,0 +1,214 @@
+"""The shell scripts that a workspace runs at a site. They are constant: keys and paths come on standard input or as
+arguments, never by putting them into the text."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# $1 root as set, $2 account or empty. Prints the root, the mark, and the programs found.
+OPEN: Final = """umask 077
+case $1 in '~') r=$HOME ;; '~/'*) r=$HOME/${1#'~/'} ;; *) r=$1 ;; esac
+mkdir -p "$r/attempts" && mkdir -p "$r/blobs" "$r/incoming" || exit 1
+cd "$r" && r=$(pwd -P) || exit 1
+if [ ! -s mark ]; then
+  { read -r u </proc/sys/kernel/random/uuid; (set -C; echo "$u" >mark); } 2>/dev/null
+fi
+read -r m <mark || exit 1
+echo "root $r"; echo "mark $m"
+for p in curl wget podman docker bwrap ch-run setsid sha256sum tar; do
+  f=$(command -v "$p") && echo "tool $p $f"
+done
+exit 0
+"""
+
+# $1 root as set. Prints the root and mark, or `none`.
+LOOK: Final = """case $1 in '~') r=$HOME ;; '~/'*) r=$HOME/${1#'~/'} ;; *) r=$1 ;; esac
+[ -s "$r/mark" ] || { echo none; exit 0; }
+cd "$r" && r=$(pwd -P) && read -r m <mark || exit 1
+echo "root $r"; echo "mark $m"
+"""
+
+# As the transport's own account (root): $1 root, $2 account. Makes a root that the account owns.
+GIVE: Final = """umask 022
+mkdir -p "${1%/*}" && { [ -d "$1" ] || { mkdir -m 700 "$1" && chown "$2" "$1"; }; }
+"""
+
+# $1 root. Stdin: `key KEY` and `blob SHA` lines. Prints what is staged, and the missing blobs with the bytes they have.
+SURVEY: Final = """cd "$1" || exit 1
+while read -r kind name; do
+  case $kind in
+    key) [ -e "attempts/$name/staged" ] && echo "staged $name" ;;
+    blob) b=blobs/${name%"${name#??}"}/$name
+      if [ ! -e "$b" ]; then
+        n=0; [ -e "$b.part" ] && n=$(wc -c <"$b.part")
+        echo "missing $name $((n))"
+      fi ;;
+  esac
+done
+exit 0
+"""
+
+# $1 root, $2 hash, $3 offset, $4 whole size. Stdin: the content from the offset on. Only a part of the whole size is
+# judged by its hash: a stream that breaks off looks like its end from here. Exit 9 prints where the part stands.
+APPEND: Final = """umask 077
+cd "$1" || exit 1
+b=blobs/${2%"${2#??}"}/$2
+[ -e "$b" ] && exit 0
+mkdir -p "${b%/*}" && exec 9>>"$b.part" || exit 1
+if command -v flock >/dev/null; then flock -w 30 9 || exit 7; fi
+[ -e "$b" ] && exit 0
+[ -e "$b.part" ] || exit 7
+n=$(wc -c <"$b.part"); n=$((n))
+[ "$n" = "$3" ] || { echo "$n"; exit 9; }
+cat >&9 || exit 1
+n=$(wc -c <"$b.part")
+[ "$((n))" -ge "$4" ] || exit 7
+[ "$(sha256sum <"$b.part")" = "$2  -" ] || { rm -f "$b.part"; exit 8; }
+chmod 400 "$b.part" && mv -f "$b.part" "$b"
+"""
+
+# $1 root. Stdin: a tar of files named by their hash. Prints the hashes that were kept.
+UNPACK_BLOBS: Final = """umask 077
+cd "$1" || exit 1
+t=$(mktemp -d incoming/XXXXXXXXXX) || exit 1
+trap 'rm -rf "$1/$t"' EXIT
+tar -xf - -C "$t" || exit 1
+cd "$t" && sha256sum -- * | while read -r h n; do
+  [ "$h" = "$n" ] || continue
+  d=../../blobs/${n%"${n#??}"}
+  mkdir -p "$d" && chmod 400 "$n" && mv -f "$n" "$d/$n" && echo "$n"
+done
+"""
+
+# $1 root. Stdin: a tar of attempt directories. Each holds `files.sh`, calls of blob/site that stop at the first failure.
+UNPACK: Final = r"""umask 077
+cd "$1" || exit 1
+r=$1
+t=$(mktemp -d incoming/XXXXXXXXXX) || exit 1
+trap 'rm -rf "$r/$t"' EXIT
+tar -xf - -C "$t" || exit 1
+blob() { # hash mode path
+  mkdir -p "${3%/*}" && cp --reflink=auto "$r/blobs/${1%"${1#??}"}/$1" "$3" 2>/dev/null ||
+    cp "$r/blobs/${1%"${1#??}"}/$1" "$3" && chmod "$2" "$3" || exit 1
+}
+site() { # source mode path link
+  [ -r "$1" ] || { echo "absent $1"; exit 3; }
+  mkdir -p "${3%/*}" || exit 1
+  if [ -n "$4" ]; then ln -s "$1" "$3"; else cp -rL --reflink=auto "$1" "$3" || cp -rL "$1" "$3"; fi || exit 1
+}
+for k in "$t"/*; do
+  k=${k##*/}
+  if [ -e "attempts/$k/staged" ] || [ -e "attempts/$k/claim" ]; then echo "staged $k"; continue; fi
+  rm -rf "attempts/$k"
+  A=$r/$t/$k
+  said=$(. "$A/files.sh" 2>&1); code=$?
+  case $code in
+    0) rm -f "$t/$k/files.sh"
+      [ -e "$t/$k/fetch" ] || : >"$t/$k/staged"
+      if mv "$t/$k" "attempts/$k"; then echo "done $k"; else echo "failed $k cannot be moved into place"; fi ;;
+    3) printf 'absent %s %s\n' "$k" "$(printf '%s' "${said#absent }" | tr '\n' ' ')" ;;
+    *) printf 'failed %s %s\n' "$k" "$(printf '%s' "$said" | tail -c 300 | tr '\n' ' ')" ;;
+  esac
+done
+"""
+
+# $1 destination, $2 mode. Stdin: curl's configuration (address and headers, which may be secret).
+FETCH_CURL: Final = """umask 077
+mkdir -p "${1%/*}" || exit 1
+curl -q -sS -f -L --proto '=http,https' --proto-redir '=http,https' --connect-timeout 30 --retry 2 \\
+  --speed-limit 1 --speed-time 120 -w '%{http_code}' -o "$1.part" -K - || exit $?
+chmod "$2" "$1.part" && mv -f "$1.part" "$1"
+"""
+
+# $1 destination, $2 mode. Stdin: first line the address, then lines of wget's configuration.
+FETCH_WGET: Final = """umask 077
+mkdir -p "${1%/*}" || exit 1
+c=$1.conf; trap 'rm -f "$c"' EXIT
+read -r u; cat >"$c"
+printf '%s\\n' "$u" | wget -q --config="$c" -t 3 -T 60 -O "$1.part" -i - || exit $?
+chmod "$2" "$1.part" && mv -f "$1.part" "$1"
+"""
+
+# $1 root. Stdin: keys. Marks them staged.
+MARK_STAGED: Final = """cd "$1/attempts" || exit 1
+while read -r k; do rm -f "$k/fetch"; : >"$k/staged" && echo "$k"; done
+"""
+
+# $1 root, $2 mark. Stdin: keys. One line for each key: KEY|flags|launched|claim|result
+TRACES: Final = """cd "$1" 2>/dev/null && read -r m <mark || { echo '!no root'; exit 0; }
+[ "$m" = "$2" ] || { echo '!other root'; exit 0; }
+cd attempts || exit 1
+read -r boot </proc/sys/kernel/random/boot_id
+me=$(uname -n)
+echo "!boot $boot $me"
+alive() { # pid start
+  [ -n "$1" ] && [ "$1" != 0 ] || return 1
+  { read -r s <"/proc/$1/stat"; } 2>/dev/null || return 1
+  s=${s##*) }
+  case $s in Z*|X*) return 1 ;; esac
+  set -f; set -- "$2" $s; set +f
+  [ "$1" = "${21}" ]
+}
+while read -r k; do
+  f=; l=; c=; x=
+  if [ -d "$k" ]; then
+    f=d
+    [ -e "$k/staged" ] && f=${f}s
+    [ -e "$k/cancelled" ] && f=${f}x
+    [ -e "$k/launched" ] && { read -r l <"$k/launched"; }
+    # The process is looked at before the claim and the result: a process seen dead has written all that it ever will.
+    a=
+    if [ -e "$k/claim" ]; then
+      read -r c <"$k/claim"; p=${c#*pid=}; p=${p%% *}; s=${c#*start=}; s=${s%% *}; b=${c#*boot=}; b=${b%% *}
+    elif [ -n "$l" ]; then
+      p=${l#*pid=}; p=${p%% *}; s=${l#*start=}; s=${s%% *}; b=${l#*boot=}; b=${b%% *}
+    else p=; s=; b=; fi
+    if [ -n "$p" ]; then
+      if [ "$b" = "$boot" ] && alive "$p" "$s"; then a=a; else a=n; fi
+    fi
+    w=$c; c=; x=
+    [ -e "$k/claim" ] && { f=${f}c; read -r c <"$k/claim"; }
+    [ -e "$k/result" ] && { read -r x <"$k/result"; }
+    # A claim that appeared in between is another process than the one that was looked at.
+    [ "$w" = "$c" ] || a=
+    f=$f$a
+  fi
+  printf '%s|%s|%s|%s|%s\\n' "$k" "$f" "$l" "$c" "$x"
+done
+echo '!end'
+"""
+
+# $1 root. Stdin: keys.
+MARK_CANCELLED: Final = """cd "$1/attempts" || exit 1
+umask 077
+while read -r k; do [ -d "$k" ] && : >"$k/cancelled"; done
+exit 0
+"""
+
+# $1 root. Stdin: keys.
+CLEAN: Final = """cd "$1/attempts" || exit 1
+while read -r k; do [ -e "$k" ] && { chmod -R u+rwX "$k"; rm -rf "$k"; } 2>/dev/null; done
+exit 0
+"""
+
+# $1 file, $2 offset from 1, $3 limit
+LOG: Final = """[ -f "$1" ] || exit 0
+tail -c "+$2" "$1" | head -c "$3"
+"""
+
+# Stdin: NUL-separated absolute paths. Prints kind, size, mode, top as given and the rest of the path, NUL-ended.
+LIST: Final = """xargs -0 -r sh -c 'for p; do [ -e "$p" ] || [ -L "$p" ] || continue
+find "$p" \\( -type f -o -type l -o -type d \\) -printf "%y\\t%s\\t%m\\t%p\\0"; done' sh
+"""
+
+# Stdin: NUL-separated links. Prints where each leads, NUL-ended, empty when nowhere.
+RESOLVE: Final = """xargs -0 -r sh -c 'for p; do readlink -f -z -- "$p" || printf "\\0"; done' sh
+"""
+
+# $1 longest log. Stdin: NUL-separated logs that are longer. Keeps the end of each beside it.
+SHORTEN: Final = """umask 077
+xargs -0 -r sh -c 'n=$1; shift; for p; do tail -c "$n" "$p" >"$p.end" || exit 1; done' sh "$1"
+"""
+
+HASH: Final = "xargs -0 -r sha256sum -z --"
+READ_ALL: Final = "xargs -0 -r cat --"
