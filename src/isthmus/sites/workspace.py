@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -19,12 +20,15 @@ from isthmus.sites.staging import Stager, rejection
 from isthmus.sites.traces import Trace, parse_traces
 from isthmus.sites.transport import Transport
 
+_SWEEP_SECONDS: Final = 6 * 3600.0
+
 WORKSPACE_HELP: Final[dict[str, str]] = {
     "root": "Directory at the site for attempts and cached content; ~ and {account} are filled in (~/.isthmus).",
     "images": 'How container images are satisfied: {"GLOB": "host" | "pull" | "/path/at/site"}, first match wins.',
     "binds": "Paths at the site, separated by colons, that every container sees read-only at the same place (none).",
     "network": "Network of containers: none or host (none).",
     "runtime_flags": "Extra words after podman or docker, e.g. --cgroup-manager cgroupfs.",
+    "cache_days": "Days that content at the site is kept after its last use (30; 0: for ever).",
     "grace_seconds": "Seconds between TERM and KILL when a job is cancelled or over its time (10).",
 }
 
@@ -48,6 +52,8 @@ class Workspace:
         self._network = settings.choice("network", NETWORKS, "none")
         self._flags = tuple(shlex.split(settings.text("runtime_flags")))
         self.grace_seconds = settings.integer("grace_seconds", 10, least=1, most=3600)
+        self._cache_days = settings.integer("cache_days", 30, most=36500)
+        self._swept: dict[str, float] = {}
         self._enforce = enforce_walltime
         self._stager = Stager(transport, blobs, site=site)
         self._collector = Collector(transport, blobs)
@@ -138,6 +144,8 @@ class Workspace:
     async def clean(self, refs: Sequence[JobRef]) -> None:
         """What Site.clean promises."""
         await self._for_each_root(refs, scripts.CLEAN)
+        for account in by_account(refs):
+            await self._sweep(account)
 
     async def close(self) -> None:
         """Let go of local scratch space; the transport is the adapter's to close."""
@@ -156,6 +164,19 @@ class Workspace:
             )
             if result.exit_code != 0:
                 raise Unavailable(f"{self._transport.place} does not reach its attempts: {result.complaint}")
+
+    async def _sweep(self, account: str) -> None:
+        """Once in a while, drop content that no job used for long, and what killed commands left."""
+        root = await self._roots.look(account)
+        last = self._swept.get(account)
+        if root is None or (last is not None and time.monotonic() - last < _SWEEP_SECONDS):
+            return
+        self._swept[account] = time.monotonic()
+        await self._transport.run(
+            ["/bin/sh", "-c", scripts.SWEEP, "sh", root.path, str(self._cache_days)],
+            timeout_seconds=600,
+            account=account,
+        )
 
     def _containers(self, root: Root) -> Containers:
         runtimes = {name: path for name, path in root.tools.items() if name in RUNTIMES}
