@@ -311,3 +311,18 @@ async def test_each_account_has_a_root_of_its_own(
     assert where == f"{expected}/attempts/{job.key}/work"
     assert owner == f"{account.name},700"
     await site.clean(refs)
+
+
+async def test_an_account_that_may_not_be_asked_is_not_absent(
+    local_site: Callable[..., LocalSite], blobs: DirectoryBlobStore
+) -> None:
+    """When the site may no longer act as an account, nothing is said of its jobs."""
+    ref = JobRef(key=new_key(), account="daemon")
+    off, unmade = local_site(), local_site(switch_account="runuser", root="/proc/no/{account}")
+    for call in (off.find, off.observe, off.usage, off.clean, unmade.find):
+        with pytest.raises(Unavailable):
+            await call([ref])
+    assert (await unmade.observe([ref]))[ref.key].sighting is Sighting.UNSEEN
+    assert await unmade.usage([ref]) == {}
+    described = await local_site(root="/proc/no/root").describe()
+    assert any("/proc/no/root" in note for note in described.notes)
