@@ -91,10 +91,13 @@ def _page_ids(connection: sa.Connection, wanted: TaskFilter, cursor: str | None,
     projects: Sequence[str] | None = wanted.projects
     if projects is not None and not projects:
         return []
-    if projects is None and wanted.states and not wanted.array_id:
+    if projects is None and wanted.states and not (wanted.array_id or wanted.user or wanted.site):
         projects = list(connection.scalars(sa.select(tables.projects.c.name)))
     selects: list[sa.Select[Any]]
-    if projects is None or wanted.array_id or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
+    narrow = (
+        wanted.array_id or wanted.user or wanted.site
+    )  # each has an index of its own, best for all projects at once
+    if projects is None or narrow or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
         extra = list(conditions)
         if projects is not None:
             extra.append(_T.c.project.in_(list(projects)))
@@ -124,6 +127,7 @@ def _conditions(wanted: TaskFilter, cursor: str | None) -> list[sa.ColumnElement
         conditions.append(_T.c.created_at >= wanted.since)
     if wanted.site:
         conditions.append(_T.c.site == wanted.site)
+        conditions.append(sa.text("site <> ''"))  # as the partial index says it
     if wanted.user:
         conditions.append(_T.c.user == wanted.user)
     if wanted.name:

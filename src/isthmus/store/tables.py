@@ -197,6 +197,14 @@ Index(
 )
 Index("ix_tasks_project", tasks.c.project, tasks.c.id)
 Index("ix_tasks_project_state", tasks.c.project, tasks.c.state, tasks.c.id)
+Index("ix_tasks_user", tasks.c.user, tasks.c.id)
+Index(
+    "ix_tasks_site",
+    tasks.c.site,
+    tasks.c.id,
+    sqlite_where=text("site <> ''"),
+    postgresql_where=text("site <> ''"),
+)
 Index(
     "ix_tasks_array",
     tasks.c.array_id,
@@ -211,6 +219,14 @@ task_tags = Table(
     Column("task_id", _Key, primary_key=True),
     Column("key", String(255), primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+tes_documents = Table(  # what a GA4GH TES client sent, so that it gets back what it sent
+    "tes_documents",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("document", Text, nullable=False),  # JSON
+    Column("warnings", Text, nullable=False, default="[]"),  # JSON list of lines for the system log
 )
 
 dependencies = Table(

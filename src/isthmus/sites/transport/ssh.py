@@ -105,6 +105,9 @@ class SshTransport:
             except _BROKEN as broken:
                 self._forget()
                 raise Unavailable(f"The connection to {self.place} broke: {_say(broken)}.") from None
+            except BaseException:
+                _kill(process)
+                raise
             finally:
                 process.close()
             return CommandResult(exit_code=self._exit_code(process), stdout=out, stderr=err)

@@ -205,6 +205,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_secrets")),
     )
     op.create_table(
+        "site_blobs",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "sha256", name=op.f("pk_site_blobs")),
+    )
+    op.create_table(
         "site_operators",
         sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("user", sa.String(length=63), nullable=False),
@@ -280,6 +287,14 @@ def upgrade() -> None:
         batch_op.create_index("ix_tasks_project", ["project", "id"], unique=False)
         batch_op.create_index("ix_tasks_project_state", ["project", "state", "id"], unique=False)
         batch_op.create_index(
+            "ix_tasks_site",
+            ["site", "id"],
+            unique=False,
+            sqlite_where=sa.text("site <> ''"),
+            postgresql_where=sa.text("site <> ''"),
+        )
+        batch_op.create_index("ix_tasks_user", ["user", "id"], unique=False)
+        batch_op.create_index(
             "ix_tasks_waiting",
             ["rank", "id"],
             unique=False,
@@ -287,6 +302,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("state = 'waiting'"),
         )
 
+    op.create_table(
+        "tes_documents",
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("warnings", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tes_documents")),
+    )
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -298,6 +320,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.Column("revoked_at", sa.Double(), nullable=True),
         sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("last_used_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
         sa.UniqueConstraint("secret_hash", name=op.f("uq_tokens_secret_hash")),
     )
