@@ -81,13 +81,15 @@ def call(arguments: list[str]) -> int:
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
+    except SystemExit as end:  # click leaves so after completion (0), and when the reader (head, less) has seen enough (1)
+        return end.code if isinstance(end.code, int) and end.code != 1 else 0
     except click.ClickException as error:
         _tell_usage(error)
         return 64
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write(_("Interrupted.") + "\n")
         return 130
-    except BrokenPipeError:  # the reader (head, less) has seen enough
+    except BrokenPipeError:
         _silence_stdout()
         return 0
     except IsthmusError as error:

@@ -232,8 +232,11 @@ def tell_end(task: Task, fetched: list[Path]) -> None:
     if len(fetched) > 20:
         screen.say(_("  and {count} more").format(count=len(fetched) - 20))
     if not task.succeeded:
-        cause = task.message or task.reason.replace("_", " ")
-        screen.say(_("  because: {cause}").format(cause=cause) if cause else "")
+        from isthmus.cli.plans import end_in_words
+
+        causes = [text for text in (end_in_words(task.reason), task.message) if text]
+        if causes:
+            screen.say(_("  because: {cause}").format(cause=": ".join(causes)))
         screen.suggest(f"isthmus why {task.id}")
 
 
