@@ -226,7 +226,7 @@ def test_a_terminal_gets_tables_that_fit(service: RunningService, tmp_path: Path
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     environment = {**service.environment, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "60"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "isthmus", "site", "ls", "-o", "wide"],
+        [sys.executable, "-m", "isthmus", "site", "ls"],
         env=environment, cwd=tmp_path, stdin=follower, stdout=follower, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(follower)

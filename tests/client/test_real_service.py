@@ -111,7 +111,9 @@ def test_a_large_file_comes_back_whole(service: RunningService, tmp_path: Path) 
     (tmp_path / "big").write_bytes(content)
     with Client(profile=service.profile) as client:
         handle = _one(
-            client.submit(["cp", "big", "copy"], inputs=[f"{tmp_path / 'big'}:big"], outputs={"copy": str(tmp_path / "c")})
+            client.submit(
+                ["cp", "big", "copy"], inputs=[f"{tmp_path / 'big'}:big"], outputs={"copy": str(tmp_path / "c")}
+            )
         )
         handle.result(TIMEOUT)
         assert handle.fetch() == [tmp_path / "c"]
@@ -163,7 +165,9 @@ def test_events_arrive_while_they_happen(service: RunningService) -> None:
         listener.join(TIMEOUT)
         assert not listener.is_alive()
         assert kinds[-1] == "task.succeeded"
-        assert [event.kind for event in client.events(task_id=handle.id, last_id="0", follow=False)][: len(kinds)] == kinds
+        assert [event.kind for event in client.events(task_id=handle.id, last_id="0", follow=False)][
+            : len(kinds)
+        ] == kinds
 
 
 def test_errors_of_the_service_are_those_of_the_domain(service: RunningService) -> None:

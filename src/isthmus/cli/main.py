@@ -81,7 +81,9 @@ def call(arguments: list[str]) -> int:
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
-    except SystemExit as end:  # click leaves so after completion (0), and when the reader (head, less) has seen enough (1)
+    except (
+        SystemExit
+    ) as end:  # click leaves so after completion (0), and when the reader (head, less) has seen enough (1)
         return end.code if isinstance(end.code, int) and end.code != 1 else 0
     except click.ClickException as error:
         _tell_usage(error)

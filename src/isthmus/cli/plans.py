@@ -61,7 +61,7 @@ ENDS = {
 
 def end_in_words(name: str) -> str:
     """Why a task ended, for people."""
-    return _(ENDS.get(name, name.replace("_", " ")))  # type: ignore[call-overload,no-any-return]
+    return _(ENDS.get(name, name.replace("_", " ")))  # type: ignore[call-overload]
 
 
 def reason(candidate: Candidate) -> str:
