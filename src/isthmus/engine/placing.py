@@ -24,6 +24,8 @@ from isthmus.store.database import Database
 from isthmus.store.documents import dump, load
 
 _ENDED = [state.value for state in ATTEMPT_ENDED]
+_MAX_QUEUED = 10_000  # own jobs in one batch queue; the rest waits here, by priority
+_MAX_IMMEDIATE = 1_000_000  # a pool without a queue is bounded by its processors
 _PAGES = 5
 _STALE_SECONDS = 120.0  # a site whose pools were not seen for this long is not given new work
 
@@ -53,6 +55,7 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     promised=promised.get((row.name, pool.name), Promise()),
                     promised_unseen=unseen.get((row.name, pool.name), Promise()),
                     accounts=frozenset(orjson.loads(row.accounts)),
+                    max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
                 )
             )
     return Snapshot(now=now, pools=tuple(views))
@@ -116,6 +119,15 @@ def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple
     if after is not None:
         query = query.where(sa.or_(t.rank > after[0], sa.and_(t.rank == after[0], t.id > after[1])))
     return list(connection.execute(query))
+
+
+def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
+    """Let the next round look at every waiting task, also at those that could go nowhere before."""
+    guard(connection, lease)
+    t = tables.tasks.c
+    connection.execute(
+        tables.tasks.update().where(t.state == TaskState.WAITING.value).where(t.due_at > now).values(due_at=0.0)
+    )
 
 
 def waiting_task(task_id: str, user: str, spec: TaskSpec, avoid_sites: Sequence[str] = ()) -> WaitingTask:
@@ -271,7 +283,7 @@ class Round:
             if self._told.get(receipt.task_id) != reasons:
                 self._told[receipt.task_id] = reasons
                 fresh.append(receipt)
-            if not any(reason in PASSING for reason in reasons):
+            if reasons and not any(reason in PASSING for reason in reasons):
                 hopeless.append(receipt.task_id)
         ids = [receipt.task_id for receipt in fresh]
         for start in range(0, len(ids), 500):

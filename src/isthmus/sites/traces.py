@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.usage import Usage
-from isthmus.sites.port import Observation, Sighting
+from isthmus.sites.port import Observation, Sighting, StepResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,7 @@ class Result:
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
     step: int = 0  # the step that decided the end, from 1
+    steps: tuple[StepResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class Trace:
             exit_code=self.result.exit_code,
             started_at=self.result.started_at,
             ended_at=self.result.ended_at,
+            steps=self.result.steps,
             claim_fence=self.result.fence if self.claim is None or self.claim.fence is None else self.claim.fence,
             nodes=(self.claim.host,) if self.claim is not None and self.claim.host else (),
         )
@@ -129,7 +131,31 @@ def parse_result(line: str) -> Result | None:
         cpu_seconds=_number(words.get("cpu")) or 0.0,
         max_rss_bytes=_integer(words.get("rss")) or 0,
         step=_integer(words.get("step")) or 0,
+        steps=_steps(words.get("steps", "")),
     )
+
+
+def _steps(text: str) -> tuple[StepResult, ...]:
+    """The steps that ran, from `CODE:STARTED:OUT:ERR:ENDED:OUT:ERR,...`; none when any of it is damaged."""
+    steps = []
+    for part in text.split(",") if text else ():
+        fields = part.split(":")
+        numbers = [_number(field) for field in fields]
+        if len(fields) != 7 or any(number is None for number in numbers):
+            return ()
+        code, began, out_from, err_from, ended, out_to, err_to = (number or 0.0 for number in numbers)
+        steps.append(
+            StepResult(
+                exit_code=int(code),
+                started_at=began,
+                ended_at=ended,
+                stdout_from=int(out_from),
+                stdout_to=int(out_to),
+                stderr_from=int(err_from),
+                stderr_to=int(err_to),
+            )
+        )
+    return tuple(steps)
 
 
 def parse_traces(text: str, place: str) -> dict[str, Trace]:

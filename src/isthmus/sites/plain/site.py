@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from isthmus.data.port import BlobStore
@@ -322,17 +323,7 @@ def _observe(ref: JobRef, trace: Trace | None) -> Observation:
 
 
 def _with_ids(seen: Observation, ids: tuple[str, ...]) -> Observation:
-    return Observation(
-        sighting=seen.sighting,
-        native_ids=ids,
-        reason=seen.reason,
-        exit_code=seen.exit_code,
-        message=seen.message,
-        started_at=seen.started_at,
-        ended_at=seen.ended_at,
-        claim_fence=seen.claim_fence,
-        nodes=seen.nodes,
-    )
+    return replace(seen, native_ids=ids)
 
 
 def _native_id(trace: Trace) -> str:

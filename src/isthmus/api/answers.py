@@ -1,0 +1,321 @@
+"""The answers of the REST face as types: what docs/rest-api.md says, exactly, for the OpenAPI document and its readers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from isthmus.domain.lifecycle import AttemptState, TaskState
+from isthmus.domain.site import Pool, SiteState
+from isthmus.domain.task import TaskSpec
+from isthmus.trust.access import Role, Scope
+
+Item = TypeVar("Item")
+Id = Annotated[str, Field(pattern="^[0-7][0-9a-hjkmnp-tv-z]{25}$")]
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
+Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$")]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldProblem(_Answer):
+    """One field that is wrong."""
+
+    field: str
+    cause: str
+    remedy: str
+
+
+class Problem(_Answer):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    remedy: str
+    errors: list[FieldProblem] = []
+
+
+class Page(_Answer, Generic[Item]):
+    """A part of a list; `next_cursor` is null on the last."""
+
+    items: list[Item]
+    next_cursor: str | None
+
+
+class TaskRow(_Answer):
+    """A task in a list."""
+
+    id: Id
+    project: str
+    user: str
+    name: str
+    state: TaskState
+    priority: int
+    array_id: str
+    array_index: int | None
+    attempts: int
+    max_attempts: int
+    attempt: str
+    site: str
+    pool: str
+    native_id: str
+    exit_code: int | None
+    reason: str
+    message: str
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    cancel_requested: bool
+    tags: dict[str, str]
+    waiting_for: list[Id]
+
+
+class Task(TaskRow):
+    """One task, with what was asked."""
+
+    spec: TaskSpec
+
+
+class TaskArray(_Answer):
+    """The tasks made of one array."""
+
+    array_id: Id
+    ids: list[Id]
+
+
+class Submitted(_Answer):
+    """Ids for each specification of a batch."""
+
+    ids: list[list[Id]]
+
+
+class Changed(_Answer):
+    """How many tasks an intent met."""
+
+    changed: int
+
+
+class Attempt(_Answer):
+    """One try of a task."""
+
+    key: Id
+    number: int
+    site: str
+    pool: str
+    account: str
+    state: AttemptState
+    native_id: str
+    exit_code: int | None
+    reason: str
+    message: str
+    created_at: datetime
+    submitted_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    predicted_seconds: float | None
+    nodes: int
+    cpus: int
+
+
+class AttemptAtSite(Attempt):
+    """One try of a task, as the site's operator sees it."""
+
+    task_id: Id
+    project: str
+    user: str
+
+
+class Output(_Answer):
+    """A file that a task left."""
+
+    path: str
+    sha256: Hash
+    size_bytes: int
+    executable: bool
+    url: str
+
+
+class Usage(_Answer):
+    """What one attempt used."""
+
+    attempt: Id
+    task_id: Id
+    project: str
+    user: str
+    site: str
+    pool: str
+    account: str
+    source: str
+    native_id: str
+    native_state: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    elapsed_seconds: int
+    nodes: int
+    cpus: int
+    accelerators: int
+    cpu_seconds: float
+    allocated_cpu_seconds: int
+    max_rss_bytes: int
+    read_bytes: int
+    written_bytes: int
+    charge: Money
+    created_at: datetime
+
+
+class Event(_Answer):
+    """Something that happened."""
+
+    seq: int
+    at: datetime
+    kind: str
+    project: str
+    task_id: str
+    attempt: str
+    site: str
+    body: dict[str, Any]
+
+
+class Missing(_Answer):
+    """Content that must be uploaded."""
+
+    missing: list[Hash]
+
+
+class Upload(_Answer):
+    """How far an upload is."""
+
+    offset: int
+    complete: bool
+
+
+class Site(_Answer):
+    """A site; config, accounts and operators are null for those who do not operate it."""
+
+    name: Name
+    kind: str
+    mode: Literal["direct", "agent"]
+    region: str
+    trust: str
+    state: SiteState
+    reachable: bool
+    error: str
+    last_seen_at: datetime | None
+    pools: list[Pool]
+    features: list[str]
+    version: str
+    prices: dict[str, dict[str, str]]
+    accounts: dict[str, str] | None
+    config: dict[str, Any] | None
+    operators: list[str] | None
+
+
+class DrainPreview(_Answer):
+    """What is at a site: attempts by state, by user, and the number of tasks."""
+
+    site: Name
+    attempts: dict[str, int]
+    users: dict[str, int]
+    tasks: int
+
+
+class Load(_Answer):
+    """The load that Isthmus puts on a site."""
+
+    site: Name
+    attempts: dict[str, int]
+    cpus: int
+    submitted_last_hour: int
+    ended_last_hour: int
+    last_seen_at: datetime | None
+    error: str
+
+
+class Enrolment(_Answer):
+    """A one-time token for an agent."""
+
+    token: str
+    site: Name
+    expires_at: datetime
+
+
+class User(_Answer):
+    """A user."""
+
+    name: Name
+    is_admin: bool
+    disabled: bool
+    created_at: datetime
+
+
+class Project(_Answer):
+    """A project, and what the caller is in it (empty: nothing, an administrator looks)."""
+
+    name: Name
+    role: str
+    created_at: datetime
+
+
+class Member(_Answer):
+    """A user in a project."""
+
+    user: Name
+    role: Role
+
+
+class Secret(_Answer):
+    """The name of a secret; its value is never answered."""
+
+    name: str
+    created_by: str
+    created_at: datetime
+
+
+class Token(_Answer):
+    """A token, without its secret."""
+
+    id: Id
+    user: str
+    scopes: list[Scope]
+    description: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class NewToken(Token):
+    """A token with its secret, answered once."""
+
+    token: str
+
+
+class Me(_Answer):
+    """The caller."""
+
+    user: str
+    is_admin: bool
+    scopes: list[Scope]
+    projects: dict[str, str]
+    sites: list[str]
+
+
+class Version(_Answer):
+    """The version of the service."""
+
+    version: str
+
+
+class Health(_Answer):
+    """That the service answers and its store does."""
+
+    status: Literal["ok"]

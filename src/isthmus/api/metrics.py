@@ -1,0 +1,77 @@
+"""Figures for Prometheus, in a registry of our own: what the store holds, and how long answers take."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from isthmus.domain.lifecycle import TaskState
+from isthmus.store import tables
+from isthmus.store.database import Database
+
+_LATENCIES = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """All figures of one service."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.latency = Histogram(
+            "isthmus_http_seconds",
+            "Time to the end of an answer.",
+            ["method", "route"],
+            registry=self.registry,
+            buckets=_LATENCIES,
+        )
+        self.answers = Counter(
+            "isthmus_http_answers", "Answers by status.", ["method", "route", "status"], registry=self.registry
+        )
+        self.tasks = Gauge("isthmus_tasks", "Tasks by state.", ["state"], registry=self.registry)
+        self.attempts = Gauge(
+            "isthmus_attempts", "Live attempts by site and state.", ["site", "state"], registry=self.registry
+        )
+        self.queue = Gauge("isthmus_queue_length", "Tasks that wait for a place.", registry=self.registry)
+        self.events = Gauge("isthmus_events_last", "Number of the last event.", registry=self.registry)
+        self.reachable = Gauge("isthmus_site_reachable", "1 when the site answers.", ["site"], registry=self.registry)
+        self.subscribers = Gauge("isthmus_event_subscribers", "Open event streams.", registry=self.registry)
+
+    def seen(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        self.latency.labels(method, route).observe(seconds)
+        self.answers.labels(method, route, str(status)).inc()
+
+    async def text(self, database: Database, subscribers: int) -> bytes:
+        """The figures as Prometheus reads them."""
+        states, attempts, sites, last = await database.read(_figures)
+        for state in TaskState:
+            self.tasks.labels(state.value).set(states.get(state.value, 0))
+        self.queue.set(states.get(TaskState.WAITING.value, 0))
+        self.attempts.clear()
+        for site, state_name, count in attempts:
+            self.attempts.labels(site, state_name).set(count)
+        self.reachable.clear()
+        for site, reachable in sites:
+            self.reachable.labels(site).set(1 if reachable else 0)
+        self.events.set(last)
+        self.subscribers.set(subscribers)
+        return generate_latest(self.registry)
+
+
+def _figures(
+    connection: sa.Connection,
+) -> tuple[dict[str, int], list[tuple[str, str, int]], list[tuple[str, bool]], int]:
+    t, a, s, e = tables.tasks, tables.attempts, tables.sites, tables.events
+    count = sa.func.count()
+    states = {row[0]: row[1] for row in connection.execute(sa.select(t.c.state, count).group_by(t.c.state))}
+    live = sa.text("state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')")  # as the partial index says it
+    attempts = [
+        (row[0], row[1], row[2])
+        for row in connection.execute(sa.select(a.c.site, a.c.state, count).where(live).group_by(a.c.site, a.c.state))
+    ]
+    sites = [
+        (row.name, row.error == "" and row.last_seen_at is not None)
+        for row in connection.execute(sa.select(s.c.name, s.c.error, s.c.last_seen_at).where(s.c.state != "left"))
+    ]
+    last = connection.scalar(sa.select(sa.func.max(e.c.seq))) or 0
+    return states, attempts, sites, last

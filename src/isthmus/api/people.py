@@ -1,0 +1,352 @@
+"""People: users, projects, members, the names of secrets; every change is audited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import sqlalchemy as sa
+from fastapi import Path, Query, Request, Response
+
+from isthmus.api import answers
+from isthmus.api.audit import note
+from isthmus.api.body import (
+    NAME,
+    IdempotencyKey,
+    Limit,
+    ProjectPath,
+    UserPath,
+    answer,
+    fingerprint,
+    made,
+    nothing,
+    once,
+    read_body,
+    when,
+)
+from isthmus.api.routing import Router
+from isthmus.api.service import Calling, Serving
+from isthmus.domain.errors import Conflict, Invalid, NotFound
+from isthmus.domain.ids import is_name
+from isthmus.domain.task import FORBID_UNKNOWN
+from isthmus.store import tables
+from isthmus.trust.access import Administrators, InProject, Role, Scope, Signed
+from isthmus.trust.sealing import secret_context
+
+MAX_SECRET_BYTES = 65_536
+router = Router("people")
+NameCursor = Annotated[str | None, Query(pattern=NAME)]
+
+
+def _check_name(field: str, name: str) -> None:
+    if not is_name(name):
+        raise Invalid(field, f"{name[:80]!r} is not a name.", remedy="Use a-z, 0-9, . _ -, at most 63 characters.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    """A user to make, enable or change."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    name: str
+    is_admin: bool = False
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProject:
+    """A project to make."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    name: str
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMember:
+    """A user to add to a project, or whose role there changes."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    user: str
+    role: Role = Role.MEMBER
+
+    def __post_init__(self) -> None:
+        _check_name("user", self.user)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretValue:
+    """The value of a secret."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    value: str
+
+    def __post_init__(self) -> None:
+        if "\0" in self.value or len(self.value.encode()) > MAX_SECRET_BYTES:
+            raise Invalid("value", "cannot be kept.", remedy=f"At most {MAX_SECRET_BYTES} bytes, no NUL.")
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+def _user(row: sa.Row[Any]) -> dict[str, Any]:
+    return {"name": row.name, "is_admin": row.is_admin, "disabled": row.disabled, "created_at": when(row.created_at)}
+
+
+@router.route("GET", "/v1/users", rule=Administrators(), answer=answers.Page[answers.User])
+async def list_users(service: Serving, limit: Limit = 100, cursor: NameCursor = None) -> Response:
+    """Every user, by name."""
+    u = tables.users
+    query = sa.select(u).where(u.c.name > (cursor or "")).order_by(u.c.name).limit(limit + 1)
+    rows = await service.database.read(lambda connection: connection.execute(query).all())
+    following = rows[limit - 1].name if len(rows) > limit else None
+    return answer({"items": [_user(row) for row in rows[:limit]], "next_cursor": following})
+
+
+@router.route("POST", "/v1/users", rule=Administrators(), body=NewUser, answer=answers.User, status=201, errors=[409])
+async def put_user(request: Request, service: Serving, caller: Calling, key: IdempotencyKey = None) -> Response:
+    """Make a user; for one that exists, enable it and set `is_admin`."""
+    new = await read_body(request, NewUser)
+    request_hash = await fingerprint(request)
+    now = service.clock()
+
+    def store(connection: sa.Connection) -> bytes:
+        def make() -> dict[str, Any]:
+            u = tables.users
+            if new.name == caller.user and not new.is_admin:
+                raise Conflict("You would no longer be an administrator.", remedy="Let another one do it.")
+            found = connection.execute(
+                u.update().where(u.c.name == new.name).values(is_admin=new.is_admin, disabled=False)
+            )
+            if found.rowcount == 0:
+                connection.execute(
+                    u.insert().values(name=new.name, is_admin=new.is_admin, disabled=False, created_at=now)
+                )
+            note(connection, now, caller.user, "user.put", new.name, {"is_admin": new.is_admin})
+            return _user(connection.execute(sa.select(u).where(u.c.name == new.name)).one())
+
+        return once(connection, now=now, user=caller.user, key=key, request_hash=request_hash, make=make)
+
+    body = await service.database.write(store)
+    service.gate.forget()
+    return made(body)
+
+
+@router.route("DELETE", "/v1/users/{user}", rule=Administrators(), status=204, errors=[409])
+async def disable_user(service: Serving, caller: Calling, user: UserPath) -> Response:
+    """Disable a user and revoke every token of theirs; their tasks and records stay."""
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        u, t = tables.users, tables.tokens
+        if user == caller.user:
+            raise Conflict("You cannot disable yourself.", remedy="Let another administrator do it.")
+        if connection.execute(u.update().where(u.c.name == user).values(disabled=True)).rowcount == 0:
+            raise NotFound(f"There is no user {user!r}.")
+        connection.execute(t.update().where(t.c.user == user, t.c.revoked_at.is_(None)).values(revoked_at=now))
+        note(connection, now, caller.user, "user.disable", user)
+
+    await service.database.write(change)
+    service.gate.forget()
+    return nothing()
+
+
+# --- projects ---------------------------------------------------------------------------------------------------------
+
+
+@router.route("GET", "/v1/projects", rule=Signed(None), answer=answers.Page[answers.Project])
+async def list_projects(service: Serving, caller: Calling, limit: Limit = 100, cursor: NameCursor = None) -> Response:
+    """One's projects, by name; all of them for administrators."""
+    p = tables.projects
+    query = sa.select(p).where(p.c.name > (cursor or "")).order_by(p.c.name).limit(limit + 1)
+    if not caller.rules_all:
+        query = query.where(p.c.name.in_(list(caller.projects)))
+    rows = await service.database.read(lambda connection: connection.execute(query).all())
+    items = [
+        {"name": row.name, "role": caller.projects.get(row.name, ""), "created_at": when(row.created_at)}
+        for row in rows[:limit]
+    ]
+    return answer({"items": items, "next_cursor": rows[limit - 1].name if len(rows) > limit else None})
+
+
+@router.route(
+    "POST", "/v1/projects", rule=Administrators(), body=NewProject, answer=answers.Project, status=201, errors=[409]
+)
+async def create_project(request: Request, service: Serving, caller: Calling, key: IdempotencyKey = None) -> Response:
+    """Make a project; whoever makes it manages it."""
+    new = await read_body(request, NewProject)
+    request_hash = await fingerprint(request)
+    now = service.clock()
+
+    def store(connection: sa.Connection) -> bytes:
+        def make() -> dict[str, Any]:
+            p = tables.projects
+            if connection.execute(sa.select(p.c.name).where(p.c.name == new.name)).first() is not None:
+                raise Conflict(f"There is a project {new.name} already.")
+            connection.execute(p.insert().values(name=new.name, created_at=now))
+            connection.execute(
+                tables.members.insert().values(project=new.name, user=caller.user, role=Role.MANAGER.value)
+            )
+            note(connection, now, caller.user, "project.create", new.name)
+            return {"name": new.name, "role": Role.MANAGER, "created_at": when(now)}
+
+        return once(connection, now=now, user=caller.user, key=key, request_hash=request_hash, make=make)
+
+    body = await service.database.write(store)
+    service.gate.forget()
+    return made(body)
+
+
+@router.route("DELETE", "/v1/projects/{project}", rule=Administrators(), status=204, errors=[409])
+async def delete_project(service: Serving, caller: Calling, project: ProjectPath) -> Response:
+    """Remove a project that never had a task, with its members, secrets and right to content."""
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        t = tables.tasks
+        if connection.execute(sa.select(t.c.id).where(t.c.project == project).limit(1)).first() is not None:
+            raise Conflict("The project has tasks, whose records are kept.", remedy="Remove its members instead.")
+        if connection.execute(tables.projects.delete().where(tables.projects.c.name == project)).rowcount == 0:
+            raise NotFound(f"There is no project {project!r}.")
+        for table in (tables.members, tables.secrets, tables.blobs):
+            connection.execute(table.delete().where(table.c.project == project))
+        note(connection, now, caller.user, "project.delete", project)
+
+    await service.database.write(change)
+    service.gate.forget()
+    return nothing()
+
+
+_MANAGE = InProject(Scope.TASKS_WRITE, manage=True)
+_SEE = InProject(Scope.TASKS_READ)
+
+
+@router.route("GET", "/v1/projects/{project}/members", rule=_SEE, answer=answers.Page[answers.Member])
+async def list_members(
+    service: Serving, project: ProjectPath, limit: Limit = 100, cursor: NameCursor = None
+) -> Response:
+    """Who is in a project."""
+    m = tables.members
+    query = sa.select(m).where(m.c.project == project, m.c.user > (cursor or "")).order_by(m.c.user).limit(limit + 1)
+    rows = await service.database.read(lambda connection: connection.execute(query).all())
+    following = rows[limit - 1].user if len(rows) > limit else None
+    return answer({"items": [{"user": row.user, "role": row.role} for row in rows[:limit]], "next_cursor": following})
+
+
+@router.route(
+    "POST",
+    "/v1/projects/{project}/members",
+    rule=_MANAGE,
+    body=NewMember,
+    answer=answers.Member,
+    status=201,
+    errors=[409],
+)
+async def put_member(
+    request: Request, service: Serving, caller: Calling, project: ProjectPath, key: IdempotencyKey = None
+) -> Response:
+    """Add a user to a project, or change their role there."""
+    new = await read_body(request, NewMember)
+    request_hash = await fingerprint(request)
+    now = service.clock()
+
+    def store(connection: sa.Connection) -> bytes:
+        def make() -> dict[str, Any]:
+            m, u = tables.members, tables.users
+            if connection.execute(sa.select(u.c.name).where(u.c.name == new.user)).first() is None:
+                raise Invalid("user", f"there is no user {new.user!r}.", remedy="Ask an administrator to make it.")
+            of = sa.and_(m.c.project == project, m.c.user == new.user)
+            if connection.execute(m.update().where(of).values(role=new.role.value)).rowcount == 0:
+                connection.execute(m.insert().values(project=project, user=new.user, role=new.role.value))
+            note(connection, now, caller.user, "member.put", project, {"user": new.user, "role": new.role.value})
+            return {"user": new.user, "role": new.role}
+
+        return once(connection, now=now, user=caller.user, key=key, request_hash=request_hash, make=make)
+
+    body = await service.database.write(store)
+    service.gate.forget()
+    return made(body)
+
+
+@router.route("DELETE", "/v1/projects/{project}/members/{user}", rule=_MANAGE, status=204)
+async def remove_member(service: Serving, caller: Calling, project: ProjectPath, user: UserPath) -> Response:
+    """Take a user out of a project; their tasks there stay."""
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        m = tables.members
+        if connection.execute(m.delete().where(m.c.project == project, m.c.user == user)).rowcount == 0:
+            raise NotFound(f"{user} is not in the project {project}.")
+        note(connection, now, caller.user, "member.remove", project, {"user": user})
+
+    await service.database.write(change)
+    service.gate.forget()
+    return nothing()
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+_KEEP = InProject(Scope.TASKS_WRITE)
+SecretName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")]
+
+
+@router.route("GET", "/v1/projects/{project}/secrets", rule=_SEE, answer=answers.Page[answers.Secret])
+async def list_secrets(
+    service: Serving,
+    project: ProjectPath,
+    limit: Limit = 100,
+    cursor: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")] = None,
+) -> Response:
+    """The names of a project's secrets."""
+    s = tables.secrets
+    query = (
+        sa.select(s.c.name, s.c.created_by, s.c.created_at)
+        .where(s.c.project == project, s.c.name > (cursor or ""))
+        .order_by(s.c.name)
+        .limit(limit + 1)
+    )
+    rows = await service.database.read(lambda connection: connection.execute(query).all())
+    items = [
+        {"name": row.name, "created_by": row.created_by, "created_at": when(row.created_at)} for row in rows[:limit]
+    ]
+    return answer({"items": items, "next_cursor": rows[limit - 1].name if len(rows) > limit else None})
+
+
+@router.route("PUT", "/v1/projects/{project}/secrets/{name}", rule=_KEEP, body=SecretValue, status=204)
+async def put_secret(
+    request: Request, service: Serving, caller: Calling, project: ProjectPath, name: SecretName
+) -> Response:
+    """Keep a secret, sealed; tasks name it in `secrets`."""
+    value = (await read_body(request, SecretValue)).value
+    sealed = service.sealer.seal(value.encode(), secret_context(project, name))
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        s = tables.secrets
+        connection.execute(s.delete().where(s.c.project == project, s.c.name == name))
+        connection.execute(
+            s.insert().values(project=project, name=name, sealed=sealed, created_by=caller.user, created_at=now)
+        )
+        note(connection, now, caller.user, "secret.put", f"{project}/{name}")
+
+    await service.database.write(change)
+    return nothing()
+
+
+@router.route("DELETE", "/v1/projects/{project}/secrets/{name}", rule=_KEEP, status=204)
+async def delete_secret(service: Serving, caller: Calling, project: ProjectPath, name: SecretName) -> Response:
+    """Forget a secret; tasks that name it and did not start yet will fail."""
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        s = tables.secrets
+        if connection.execute(s.delete().where(s.c.project == project, s.c.name == name)).rowcount == 0:
+            raise NotFound(f"The project {project} has no secret {name!r}.")
+        note(connection, now, caller.user, "secret.delete", f"{project}/{name}")
+
+    await service.database.write(change)
+    return nothing()

@@ -1,0 +1,107 @@
+"""What the handlers work with: the parts of the running service, handed to them by reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from isthmus.api.feed import Feed
+from isthmus.api.limits import RateLimit
+from isthmus.api.metrics import Metrics
+from isthmus.api.uploads import Uploads
+from isthmus.data.port import BlobStore
+from isthmus.domain.placement import Receipt
+from isthmus.domain.task import TaskSpec
+from isthmus.sites.port import Site
+from isthmus.store.database import Database
+from isthmus.trust.access import Caller
+from isthmus.trust.sealing import Sealer
+from isthmus.trust.tokens import Gate
+
+
+class EngineFace(Protocol):
+    """What the API needs of the engine."""
+
+    def wake(self) -> None:
+        """There is something new to do."""
+
+    def site(self, name: str) -> Site:
+        """The adapter of a site; NotFound when there is none."""
+        ...
+
+    def wake_sites(self) -> None:
+        """A site joined, left or was changed."""
+
+    async def plan(self, spec: TaskSpec, user: str) -> Receipt:
+        """What would be decided now; stores nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """Bounds of the API."""
+
+    max_body_bytes: int = 64 * 1024**2
+    max_upload_bytes: int = 1024**4
+    rate_per_second: float = 200.0
+    rate_burst: float = 1000.0
+    open_metrics: bool = False
+    max_subscribers: int = 1000
+    event_poll_seconds: float = 0.25
+    keepalive_seconds: float = 15.0
+    housekeeping_seconds: float = 30.0
+    upload_keep_seconds: float = 7 * 86400.0
+    tes_files: tuple[Path, ...] = ()  # directories that file:// addresses of TES documents may lead into
+    tes_walltime_seconds: int = 86_400  # where a TES document asks for none
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """The running parts that requests are served from."""
+
+    database: Database
+    blobs: BlobStore
+    engine: EngineFace
+    sealer: Sealer
+    state: Path
+    settings: ApiSettings = field(default_factory=ApiSettings)
+    clock: Callable[[], float] = time.time
+    gate: Gate = field(init=False)
+    rates: RateLimit = field(init=False)
+    strangers: RateLimit = field(init=False)
+    feed: Feed = field(init=False)
+    uploads: Uploads = field(init=False)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.database, self.clock)
+        self.rates = RateLimit(self.settings.rate_per_second, self.settings.rate_burst)
+        self.strangers = RateLimit(self.settings.rate_per_second, self.settings.rate_burst)
+        self.feed = Feed(
+            self.database,
+            poll_seconds=self.settings.event_poll_seconds,
+            max_subscribers=self.settings.max_subscribers,
+        )
+        self.uploads = Uploads(self.state / "uploads", self.blobs, max_bytes=self.settings.max_upload_bytes)
+        self.metrics = Metrics()
+
+
+def service_of(request: Request) -> Service:
+    """The service behind a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+def caller_of(request: Request) -> Caller:
+    """The caller that the route's rule admitted."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+Serving = Annotated[Service, Depends(service_of)]
+Calling = Annotated[Caller, Depends(caller_of)]

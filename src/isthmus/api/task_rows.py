@@ -1,0 +1,236 @@
+"""Reads tasks from the store as the answers have them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.api.body import when
+from isthmus.domain.errors import NotFound
+from isthmus.domain.ids import make_id
+from isthmus.domain.lifecycle import TaskState
+from isthmus.store import tables
+
+_T = tables.tasks
+_SHOWN = [
+    "id",
+    "project",
+    "user",
+    "name",
+    "state",
+    "priority",
+    "array_id",
+    "array_index",
+    "attempts",
+    "max_attempts",
+    "attempt",
+    "site",
+    "pool",
+    "exit_code",
+    "reason",
+    "message",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "ended_at",
+    "cancel_requested_at",
+]
+_TIMES = ("created_at", "updated_at", "started_at", "ended_at")
+_BRANCHES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """What a list of tasks is asked for; empty: any. `projects` None: all of them."""
+
+    projects: tuple[str, ...] | None = None
+    states: tuple[str, ...] = ()
+    site: str = ""
+    user: str = ""
+    name: str = ""
+    array_id: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+    since: float | None = None
+
+
+def one_task(connection: sa.Connection, task_id: str) -> dict[str, Any]:
+    """A task with its specification; NotFound when it is not there."""
+    row = connection.execute(sa.select(*(_T.c[name] for name in _SHOWN), _T.c.spec).where(_T.c.id == task_id)).first()
+    if row is None:
+        raise NotFound("There is no such task for you.")
+    shown = _complete(connection, [row])[0]
+    shown["spec"] = orjson.Fragment(row.spec)
+    return shown
+
+
+def page_of_tasks(
+    connection: sa.Connection, wanted: TaskFilter, *, cursor: str | None, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Tasks, newest first, and the cursor of the next page.
+
+    One short range of an index for each project and state, merged here: the cost of a page does not grow with the table.
+    """
+    ids = _page_ids(connection, wanted, cursor, limit + 1)
+    more = len(ids) > limit
+    ids = ids[:limit]
+    columns = [_T.c[name] for name in _SHOWN]
+    rows: list[Any] = []
+    for start in range(0, len(ids), 500):
+        rows.extend(connection.execute(sa.select(*columns).where(_T.c.id.in_(ids[start : start + 500]))))
+    rows.sort(key=lambda row: row.id, reverse=True)
+    return _complete(connection, rows), ids[-1] if more else None
+
+
+def _page_ids(connection: sa.Connection, wanted: TaskFilter, cursor: str | None, count: int) -> list[str]:
+    conditions = _conditions(wanted, cursor)
+    projects: Sequence[str] | None = wanted.projects
+    if projects is not None and not projects:
+        return []
+    if projects is None and wanted.states and not (wanted.array_id or wanted.user or wanted.site):
+        projects = list(connection.scalars(sa.select(tables.projects.c.name)))
+    selects: list[sa.Select[Any]]
+    narrow = (
+        wanted.array_id or wanted.user or wanted.site
+    )  # each has an index of its own, best for all projects at once
+    if projects is None or narrow or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
+        extra = list(conditions)
+        if projects is not None:
+            extra.append(_T.c.project.in_(list(projects)))
+        if wanted.states:
+            extra.append(_T.c.state.in_(wanted.states))
+        selects = [sa.select(_T.c.id).where(*extra)]
+    elif wanted.states:
+        selects = [
+            sa.select(_T.c.id).where(_T.c.project == project, _T.c.state == state, *conditions)
+            for project in projects
+            for state in wanted.states
+        ]
+    else:
+        selects = [sa.select(_T.c.id).where(_T.c.project == project, *conditions) for project in projects]
+    found = [list(connection.scalars(select.order_by(_T.c.id.desc()).limit(count))) for select in selects]
+    merged = found[0] if len(found) == 1 else list(heapq.merge(*found, reverse=True))
+    return merged[:count]
+
+
+def _conditions(wanted: TaskFilter, cursor: str | None) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if cursor:
+        conditions.append(_T.c.id < cursor)
+    if wanted.since is not None:
+        # Ids begin with their time, so this is a range of the same index; the second condition is exact.
+        conditions.append(_T.c.id >= make_id(max(0, int(wanted.since * 1000) - 1), bytes(10)))
+        conditions.append(_T.c.created_at >= wanted.since)
+    if wanted.site:
+        conditions.append(_T.c.site == wanted.site)
+        conditions.append(sa.text("site <> ''"))  # as the partial index says it
+    if wanted.user:
+        conditions.append(_T.c.user == wanted.user)
+    if wanted.name:
+        conditions.append(_T.c.name == wanted.name)
+    if wanted.array_id:
+        conditions.append(_T.c.array_id == wanted.array_id)
+        conditions.append(sa.text("array_id <> ''"))  # as the partial index says it
+    for key, value in wanted.tags:
+        g = tables.task_tags
+        conditions.append(
+            sa.exists(sa.select(sa.literal(1)).where(g.c.task_id == _T.c.id, g.c.key == key, g.c.value == value))
+        )
+    return conditions
+
+
+def _complete(connection: sa.Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Rows as answers, with tags, native ids and what they wait for."""
+    ids = [row.id for row in rows]
+    tags: dict[str, dict[str, str]] = {}
+    native: dict[str, str] = {}
+    waiting: dict[str, list[str]] = {}
+    g, a, d = tables.task_tags, tables.attempts, tables.dependencies
+    for part in _parts(ids):
+        for row in connection.execute(sa.select(g.c.task_id, g.c.key, g.c.value).where(g.c.task_id.in_(part))):
+            tags.setdefault(row.task_id, {})[row.key] = row.value
+    for part in _parts([row.attempt for row in rows if row.attempt]):
+        native.update(
+            tuple(row) for row in connection.execute(sa.select(a.c.key, a.c.native_id).where(a.c.key.in_(part)))
+        )
+    for part in _parts([row.id for row in rows if row.state == TaskState.BLOCKED]):
+        query = sa.select(d.c.task_id, d.c.on_task_id).where(d.c.task_id.in_(part), d.c.satisfied.is_(False))
+        for row in connection.execute(query.order_by(d.c.on_task_id)):
+            waiting.setdefault(row.task_id, []).append(row.on_task_id)
+    shown = []
+    for row in rows:
+        item: dict[str, Any] = {name: getattr(row, name) for name in _SHOWN}
+        item["cancel_requested"] = item.pop("cancel_requested_at") is not None
+        for name in _TIMES:
+            item[name] = when(item[name])
+        item["tags"] = tags.get(row.id, {})
+        item["native_id"] = native.get(row.attempt, "")
+        item["waiting_for"] = waiting.get(row.id, [])
+        shown.append(item)
+    return shown
+
+
+def _parts(values: Sequence[str]) -> list[Sequence[str]]:
+    return [values[start : start + 500] for start in range(0, len(values), 500)]
+
+
+ATTEMPT_FIELDS = [
+    "key",
+    "number",
+    "site",
+    "pool",
+    "account",
+    "state",
+    "native_id",
+    "exit_code",
+    "reason",
+    "message",
+    "created_at",
+    "submitted_at",
+    "started_at",
+    "ended_at",
+    "predicted_seconds",
+    "nodes",
+    "cpus",
+]
+USAGE_FIELDS = [str(column.name) for column in tables.usage_records.columns]
+
+
+def show(row: sa.Row[Any], fields: Sequence[str]) -> dict[str, Any]:
+    """These columns of a row, times as answers have them."""
+    found = {name: getattr(row, name) for name in fields}
+    return {name: when(value) if name.endswith("_at") else value for name, value in found.items()}
+
+
+def attempts_of(connection: sa.Connection, task_id: str, after: str | None, limit: int) -> Sequence[sa.Row[Any]]:
+    """A task's attempts, oldest first."""
+    a = tables.attempts
+    query = sa.select(a).where(a.c.task_id == task_id).order_by(a.c.key).limit(limit)
+    if after:
+        query = query.where(a.c.key > after)
+    return connection.execute(query).all()
+
+
+def receipts_of(connection: sa.Connection, task_id: str) -> list[str]:
+    """A task's receipts as they are kept, oldest first."""
+    r = tables.receipts
+    query = sa.select(r.c.body).where(r.c.task_id == task_id).order_by(r.c.decided_at, r.c.attempt).limit(1000)
+    return list(connection.scalars(query))
+
+
+def outputs_of(connection: sa.Connection, task_id: str, offset: int, limit: int) -> Sequence[sa.Row[Any]]:
+    """A task's outputs by path, after the first `offset`."""
+    o = tables.outputs
+    query = sa.select(o).where(o.c.task_id == task_id).order_by(o.c.path).offset(offset).limit(limit)
+    return connection.execute(query).all()
+
+
+def usage_of(connection: sa.Connection, task_id: str) -> Sequence[sa.Row[Any]]:
+    """A task's usage records, one for each attempt that has one."""
+    u = tables.usage_records
+    query = sa.select(u).where(u.c.task_id == task_id).order_by(u.c.attempt).limit(1000)
+    return connection.execute(query).all()

@@ -1,0 +1,358 @@
+"""The process that serves: wires store, content, engine and API, and runs them until it is told to stop.
+
+python -m isthmus.server --state DIR --listen 127.0.0.1:8800
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import ipaddress
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import orjson
+import sqlalchemy as sa
+import uvicorn
+
+from isthmus.api.agent import serve_agents
+from isthmus.api.app import create_app
+from isthmus.api.service import ApiSettings, Service
+from isthmus.api.sites import Join, insert_site
+from isthmus.data.delivery import Delivery
+from isthmus.data.directory import DirectoryBlobStore
+from isthmus.data.s3 import S3, read_account
+from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Refused
+from isthmus.engine.agentblobs import AgentBlobs
+from isthmus.engine.agentsite import AgentSite
+from isthmus.engine.clock import SystemClock
+from isthmus.engine.engine import Engine
+from isthmus.engine.mailbox import Mailbox
+from isthmus.store import schema, tables
+from isthmus.store.database import Database
+from isthmus.trust import first
+from isthmus.trust.sealing import Sealer
+
+log = logging.getLogger("isthmus.server")
+GRACE_SECONDS = 2
+SERVICE_FILE = "service.json"
+S3_FILE = "s3.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the process is told."""
+
+    state: Path
+    host: str
+    port: int
+    database: str = ""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    insecure: bool = False
+    join_local: bool = False
+    open_metrics: bool = False
+    local_images: str = "auto"
+    tes_files: tuple[Path, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """Where the service is found; port 0 is replaced once it is known."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """The address with this port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls_certificate else 'http'}://{host}:{port}"
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Options from arguments; refuses to be reached from elsewhere without TLS."""
+    parser = argparse.ArgumentParser(prog="python -m isthmus.server", description="Run the Isthmus control plane.")
+    parser.add_argument(
+        "--state", type=Path, required=True, help="directory for everything that must outlive the process"
+    )
+    parser.add_argument("--listen", default="127.0.0.1:8800", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument(
+        "--database",
+        default=os.environ.get("ISTHMUS_DATABASE", ""),
+        metavar="URL",
+        help="postgresql+psycopg://USER@HOST/NAME (put a password into ISTHMUS_DATABASE or ~/.pgpass, not here); "
+        "default: SQLite in the state directory",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
+    parser.add_argument(
+        "--insecure", action="store_true", help="listen beyond this machine without TLS (behind a proxy)"
+    )
+    parser.add_argument(
+        "--join-local", action="store_true", help="join this machine as the site `local` if there is no site"
+    )
+    parser.add_argument("--open-metrics", action="store_true", help="/metrics without a token")
+    parser.add_argument(
+        "--local-images",
+        choices=("auto", "host", "pull", "none"),
+        default="auto",
+        help="how --join-local satisfies container images: pull them, or (host) run on this machine's own system in a "
+        "bubblewrap sandbox; auto: pull where podman or docker works, else host where bwrap is installed",
+    )
+    parser.add_argument(
+        "--tes-files",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="let file:// addresses of GA4GH TES tasks read and write below DIR, for every user; may be given again",
+    )
+    arguments = parser.parse_args(argv)
+    host, port = parse_address(arguments.listen)
+    if bool(arguments.tls_cert) != bool(arguments.tls_key):
+        raise Invalid("--tls-cert", "goes with --tls-key.", remedy="Give both or none.")
+    if not is_loopback(host) and not arguments.tls_cert and not arguments.insecure:
+        raise Invalid(
+            "--listen",
+            f"{host} can be reached from other machines and there is no TLS: tokens would travel readable.",
+            remedy="Give --tls-cert and --tls-key, or --insecure behind a proxy that has TLS.",
+        )
+    return Options(
+        state=arguments.state.resolve(),
+        host=host,
+        port=port,
+        database=arguments.database,
+        tls_certificate=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        insecure=arguments.insecure,
+        join_local=arguments.join_local,
+        open_metrics=arguments.open_metrics,
+        local_images=arguments.local_images,
+        tes_files=tuple(directory(path) for path in arguments.tes_files),
+    )
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[IPV6]:PORT`."""
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise Invalid("--listen", f"{text!r} is no address.", remedy="Write it like 127.0.0.1:8800.")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def lock(state: Path) -> TextIO:
+    """Hold the state directory for this process, until the file is closed; Conflict when another one has it."""
+    file = (state / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise Conflict(
+            f"Another process serves from {state}.", remedy="Stop it first, or use another --state directory."
+        ) from None
+    return file
+
+
+def instance_of(state: Path) -> str:
+    """The name under which this instance holds leases; it stays the same from start to start."""
+    path = state / "instance"
+    if not path.exists():
+        fresh = state / "instance.new"
+        fresh.write_text(secrets.token_hex(16))
+        fresh.replace(path)
+    return path.read_text().strip()
+
+
+def directory(path: Path) -> Path:
+    """An existing directory, links resolved; Invalid otherwise."""
+    if not path.is_dir():
+        raise Invalid("--tes-files", f"{path} is not a directory.", remedy="Make it first.")
+    return path.resolve()
+
+
+def local_images(wanted: str) -> dict[str, str]:
+    """The setting `images` of the site that `--join-local` joins."""
+    if wanted == "auto":
+        if any(_works(name) for name in ("podman", "docker")):
+            wanted = "pull"
+        else:
+            wanted = "host" if shutil.which("bwrap") else "none"
+    return {} if wanted == "none" else {"*": wanted}
+
+
+def _works(runtime: str) -> bool:
+    program = shutil.which(runtime)
+    if program is None:
+        return False
+    try:
+        return subprocess.run([program, "info"], capture_output=True, timeout=30, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def join_local(connection: sa.Connection, state: Path, now: float, images: Mapping[str, str]) -> bool:
+    """Join this machine as the site `local`, when there is no site; whether it did."""
+    if connection.execute(sa.select(tables.sites.c.name).limit(1)).first() is not None:
+        return False
+    root = state / "sites" / "local"
+    root.mkdir(parents=True, exist_ok=True)
+    join = Join(name="local", kind="local", config={"root": str(root), "images": dict(images)}, accounts={"*": ""})
+    insert_site(connection, join, user=first.ADMIN, now=now)
+    return True
+
+
+class _Server(uvicorn.Server):
+    """Says where it is once it listens, and ends open event streams before it waits for connections."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, mailbox: Mailbox, options: Options) -> None:
+        super().__init__(config)
+        self._service = service
+        self._mailbox = mailbox
+        self._options = options
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT on the loop. uvicorn's own way raises them again after the last answer, which would
+        end the process before the engine gave its leases back."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield  # the handlers stay: a second signal must not cut the rest of the stop short
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            url = self._options.url_at(sockets[0].getsockname()[1])
+            fresh = self._options.state / f"{SERVICE_FILE}.new"
+            fresh.write_bytes(orjson.dumps({"url": url, "pid": os.getpid()}))
+            fresh.replace(self._options.state / SERVICE_FILE)
+            log.info("serving at %s, state in %s", url, self._options.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.feed.cut_all()
+        self._mailbox.end_takes()
+        await super().shutdown(sockets)
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    state = options.state
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    held = lock(state)
+    database = Database(options.database or f"sqlite:///{state / 'isthmus.db'}")
+    try:
+        await asyncio.to_thread(schema.prepare, database)
+        now = time.time()
+        if first.prepare(database, state, now):
+            log.info("first start: the administrator's token is in %s", state / first.TOKEN_FILE)
+        images = await asyncio.to_thread(local_images, options.local_images) if options.join_local else {}
+        if options.join_local and await database.write(join_local, state, now, images):
+            log.info("joined this machine as the site local")
+        sealer = Sealer.open(state / "key")
+        blobs = DirectoryBlobStore(state / "blobs")
+        mailbox = Mailbox(database, sealer, SystemClock())
+        agent_blobs = AgentBlobs(mailbox, database, SystemClock())
+        account = read_account(state / S3_FILE)
+        s3 = S3(account) if account is not None else None
+        engine = Engine(
+            database,
+            blobs,
+            owner=instance_of(state),
+            unseal=sealer.unseal,
+            presign=s3,
+            deliver=Delivery(s3=s3, directories=options.tes_files).deliver,
+            agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
+        )
+        service = Service(
+            database=database,
+            blobs=blobs,
+            engine=engine,
+            sealer=sealer,
+            state=state,
+            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files),
+        )
+        app = create_app(service)
+        serve_agents(app, mailbox, agent_blobs)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            ssl_certfile=options.tls_certificate,
+            ssl_keyfile=options.tls_key,
+        )
+        listener = _listen(options.host, options.port)
+        try:
+            await engine.start()
+            try:
+                await _Server(config, service, mailbox, options).serve(sockets=[listener])
+            finally:
+                try:
+                    await asyncio.wait_for(engine.stop(), GRACE_SECONDS)
+                except TimeoutError:
+                    log.warning("the engine did not stop in time; its leases are taken over at the next start")
+        finally:
+            await mailbox.close()
+            listener.close()
+    finally:
+        (state / SERVICE_FILE).unlink(missing_ok=True)
+        database.close()
+        held.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Refused(f"Cannot listen at {host}:{port}: {error.strerror}.", remedy="Choose another --listen.") from None
+    listener.setblocking(False)
+    return listener
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the service; 0 after a wanted stop, 1 when it could not start."""
+    logging.basicConfig(
+        level=os.environ.get("ISTHMUS_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    os.umask(0o077)
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        # Not uvloop: it gives its end of a child's pipes to the child, so that a job that a local site started keeps the
+        # launching command's output open, and that command seems to last as long as the job.
+        asyncio.run(serve(options))
+    except IsthmusError as error:
+        print(f"isthmus.server: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
