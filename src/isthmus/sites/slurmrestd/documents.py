@@ -105,7 +105,7 @@ def _queue_row(job: Mapping[str, Any]) -> NativeJob | None:
     started_at = number(job.get("start_time")) or None
     ended_at = number(job.get("end_time")) or None
     cause = str(job.get("state_reason") or "")
-    elapsed = (ended_at or 0.0) - (started_at or 0.0) if ended and started_at else 0.0
+    elapsed = (ended_at or started_at) - started_at if ended and started_at else 0.0
     return NativeJob(
         native_id=str(native_id),
         name=name,
