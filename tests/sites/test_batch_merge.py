@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,7 +88,10 @@ def test_the_result_is_believed_before_the_queue() -> None:
 def test_why_a_command_was_killed_is_the_schedulers_to_say() -> None:
     """`signalled` is sharpened to the site's reason, and while the queue still ends the job that is waited for."""
     killed = finished(EndReason.SIGNALLED, 143)
-    assert look([job(state="RUNNING", started_at=5000.0)], None, killed).sighting is Sighting.RUNNING
+    fresh = replace(killed, result=replace(killed.result, ended_at=NOW - 5))  # type: ignore[type-var]
+    for state in ("RUNNING", "COMPLETING"):
+        assert look([job(state=state, started_at=5000.0)], None, fresh).sighting is Sighting.RUNNING
+    assert look([job(state="COMPLETING", started_at=5000.0)], None, killed).sighting is Sighting.ENDED
     for reason in (EndReason.WALLTIME, EndReason.PREEMPTED, EndReason.OUT_OF_MEMORY, EndReason.CANCELLED_AT_SITE):
         assert look([], [over(reason)], killed).reason is reason
     assert look([], NONE, killed).reason is EndReason.SIGNALLED

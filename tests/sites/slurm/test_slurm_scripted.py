@@ -130,3 +130,20 @@ async def test_no_key_or_account_of_a_job_reaches_a_shell_unquoted() -> None:
     site, transport = site_over(lambda _line, _script: CommandResult(exit_code=0, stdout=b"", stderr=b""))
     await site.submit([job])
     assert b"'--partition=a b; touch /x'" in transport.asked[0][2]
+
+
+async def test_a_cluster_that_hides_jobs_proves_no_absence() -> None:
+    """With PrivateData=jobs an ordinary account does not see others' jobs, so their absence means nothing."""
+    config = "PrivateData = accounts,jobs\nAccountingStorageType = accounting_storage/slurmdbd\n"
+
+    def answer(line: str, script: bytes) -> CommandResult:
+        if b"scontrol show config" in script:
+            return CommandResult(exit_code=0, stdout=f"{config}\n#isthmus-end 0 5\n".encode(), stderr=b"")
+        return answering("", "")(line, script)  # type: ignore[no-any-return]
+
+    site, _ = site_over(answer)
+    own, other = make_job("true", pool="p"), make_job("true", pool="p", account="ada")
+    assert (await site.observe([ref_of(own)]))[own.key].sighting is Sighting.ABSENT
+    seen = (await site.observe([ref_of(other)]))[other.key]
+    assert seen.sighting is Sighting.UNSEEN
+    assert "PrivateData" in seen.message

@@ -65,9 +65,11 @@ class ShowRecords:
         words += [f"--format={_RECORD_FIELDS}"]
         if not self.steps:
             words.append("-X")
-        words.append("--user=" + ",".join(self.users) if self.users else "--allusers")
         if self.names and len(self.names) <= MAX_NAMES:
-            words.append("--name=" + ",".join(self.names))
+            # Not by user as well: sacct fails as a whole when one of the users is no longer known at the site.
+            words += ["--allusers", "--name=" + ",".join(self.names)]
+        else:
+            words.append("--user=" + ",".join(self.users) if self.users else "--allusers")
         return words
 
     def parse(self, text: str) -> Answer:
