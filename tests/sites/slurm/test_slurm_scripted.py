@@ -24,6 +24,9 @@ class StagedWorkspace:
         """Staged, no claim."""
         return {ref.key: Trace(directory=True, staged=True) for ref in refs}
 
+    async def mark_cancelled(self, refs: Sequence[JobRef]) -> None:
+        """Nothing to mark."""
+
     async def attempt_directory(self, account: str, key: str) -> str:
         """Somewhere."""
         return f"/r/{account}/{key}"
@@ -61,6 +64,19 @@ async def test_ten_thousand_jobs_cost_two_commands() -> None:
     assert len(transport.asked) == 2
     assert all(seen[job.key].sighting is Sighting.RUNNING for job in jobs[:5000])
     assert all(seen[job.key].sighting is Sighting.ABSENT for job in jobs[5000:])
+
+
+async def test_a_strangers_job_with_the_key_as_its_name_is_not_the_attempt() -> None:
+    """Somebody else's job of that name is neither seen nor ended nor billed."""
+    job = make_job("true", pool="p")
+    strange = line(job, 7, "RUNNING").replace("|operator|", "|mallory|")
+    record = f"7|mallory|COMPLETED|0:0|1|1|2|1|1|1|00:01||||1||n1|{job.key}"
+    site, transport = site_over(answering(strange, record))
+    assert (await site.observe([ref_of(job)]))[job.key].sighting is Sighting.ABSENT
+    assert await site.find([ref_of(job)]) == {job.key: ()}
+    assert await site.usage([ref_of(job)]) == {}
+    await site.cancel([ref_of(job)])
+    assert not any(b"scancel" in script for _, _, script in transport.asked)
 
 
 async def test_running_jobs_do_not_burden_the_accounting() -> None:

@@ -170,6 +170,7 @@ def _usage_rows(job: Mapping[str, Any]) -> Iterable[UsageRow]:
     yield UsageRow(
         native_id=record.native_id,
         name=record.name,
+        user=record.user,
         state=record.state,
         final=record.ended_at is not None and (record.sighting is Sighting.ENDED or record.superseded),
         submitted_at=record.submitted_at,
@@ -194,6 +195,7 @@ def _step(record: NativeJob, step: Mapping[str, Any]) -> UsageRow:
     return UsageRow(
         native_id=record.native_id,
         name=record.name,
+        user=record.user,
         step=str(at(step, "step", "id") or at(step, "step", "name") or "step"),
         state=state,
         final=bool(number(at(step, "time", "end"))),
