@@ -163,7 +163,7 @@ class S3:
         upload = {**target, "UploadId": begun["UploadId"]}
         try:
             digest = hashlib.sha256()
-            parts = []
+            parts: list[dict[str, Any]] = []
             async for part in _parts(blobs, sha256, max(SMALL_BYTES, -(-size // MAX_PARTS))):
                 digest.update(part)
                 number = len(parts) + 1
@@ -187,7 +187,7 @@ class S3:
             head = self._client.head_object(Bucket=bucket, Key=key)
         except (ClientError, BotoCoreError):
             return False  # whatever is wrong, the put will say it
-        return head.get("Metadata", {}).get(_MARK) == sha256 and head.get("ContentLength") == size
+        return bool(head.get("Metadata", {}).get(_MARK) == sha256 and head.get("ContentLength") == size)
 
     async def _do(self, url: str, operation: str, **arguments: Any) -> Any:
         def call() -> Any:
