@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.api.tes.conftest import Http, wait_for
+from tests.api.tes.serving import Http, wait_for
 
 
 def sh(script: str, **more: Any) -> dict[str, Any]:
@@ -115,9 +116,7 @@ def test_file_addresses_elsewhere_are_refused(http: Http, tes_files: Path, tmp_p
     secret.write_text("secret")
     (tes_files / "link").symlink_to(secret)
     for url in (f"file://{secret}", f"file://{tes_files}/link", f"file://{tes_files}/../secret", "file:///etc/passwd"):
-        answer = http.post(
-            "/tasks", {"inputs": [{"url": url, "path": "/data/x"}], "executors": [sh("cat /data/x")]}
-        )
+        answer = http.post("/tasks", {"inputs": [{"url": url, "path": "/data/x"}], "executors": [sh("cat /data/x")]})
         assert answer.status_code == 400, url
         assert answer.json()["errors"][0]["field"] == "inputs.0.url"
         assert "secret" not in answer.json()["detail"].replace("/secret", "")
@@ -161,11 +160,12 @@ def test_cancel(http: Http, when: str) -> None:
 
 def test_image_that_no_rule_satisfies(http: Http) -> None:
     """Where a site cannot run an image, the task ends as a system's error."""
-    body = {"executors": [{"image": "absent:1", "command": ["true"]}], "resources": {"backend_parameters": {"max_attempts": "1"}}}
+    body = {
+        "executors": [{"image": "absent:1", "command": ["true"]}],
+        "resources": {"backend_parameters": {"max_attempts": "1"}},
+    }
     http.run(body, "SYSTEM_ERROR" if not _loads_archives() else "EXECUTOR_ERROR")
 
 
 def _loads_archives() -> bool:
-    import shutil
-
     return shutil.which("podman") is not None or shutil.which("docker") is not None
