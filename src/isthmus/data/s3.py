@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, Invalid, Refused, Unavailable
@@ -115,9 +115,10 @@ class S3:
         if not key:
             raise Invalid("url", f"{url!r} names no object.", remedy="Write s3://BUCKET/KEY.")
         operation = {"GET": "get_object", "PUT": "put_object"}[method]
-        signed: str = self._client.generate_presigned_url(
-            operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=SIGNED_SECONDS, HttpMethod=method
-        )
+        with _told(url):
+            signed: str = self._client.generate_presigned_url(
+                operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=SIGNED_SECONDS, HttpMethod=method
+            )
         return signed
 
     async def below(self, url: str) -> list[tuple[str, str]]:
@@ -208,6 +209,8 @@ def _told(url: str) -> Iterator[None]:
         if status in _PASSING or code in ("SlowDown", "RequestTimeout"):
             raise Unavailable(f"The store of {url} does not answer now: {code or status}.") from None
         raise Refused(f"The store of {url} said no: {code or status}.", remedy="Check bucket and account.") from None
+    except ParamValidationError:
+        raise Refused(f"{url} is not an address that S3 can have.", remedy="Write s3://BUCKET/KEY.") from None
     except BotoCoreError as error:
         raise Unavailable(f"The store of {url} does not answer: {type(error).__name__}.") from None
 

@@ -19,6 +19,7 @@ import tes
 PATIENCE_SECONDS = 120
 ENDED = {"COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED", "PREEMPTED"}
 VENV = Path(sys.prefix)
+PYTHON = f"{VENV}:{Path(sys.base_prefix).resolve()}"  # what a container needs to see of the Python that runs the tests
 
 
 def wait_for(what: Callable[[], Any], why: str, seconds: float = PATIENCE_SECONDS) -> Any:
@@ -135,9 +136,9 @@ def join_site(server: TesServer, root: Path, **more: Any) -> None:
             "root": str(root),
             "cpus": 4,
             "images": {"absent*": "/nowhere/image.tar", "*": "host"},
-            "binds": str(VENV),
-            **more,
+            "binds": PYTHON,
             "env": {"PATH": f"{VENV}/bin:/usr/local/bin:/usr/bin:/bin"},
+            **more,
         },
         "accounts": {"*": ""},
     }
