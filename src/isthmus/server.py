@@ -343,10 +343,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(options))
+        # Not uvloop: it gives its end of a child's pipes to the child, so that a job that a local site started keeps the
+        # launching command's output open, and that command seems to last as long as the job.
+        asyncio.run(serve(options))
     except IsthmusError as error:
         print(f"isthmus.server: {error}", file=sys.stderr)
         return 1

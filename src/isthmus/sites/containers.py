@@ -175,6 +175,14 @@ def check_images(images: Mapping[str, str]) -> dict[str, str]:
 def absolute_places(job: Job) -> list[str]:
     """The directories outside the task's own that its container must have writable, none inside another; Refused when a
     file is to lie directly in `/`."""
+    found = absolute_folders(job)
+    if "/" in found:
+        raise Refused("A file or directory of the task lies directly in /.", remedy="Put it into a directory: /data/x.")
+    return _outermost(found)
+
+
+def absolute_folders(job: Job) -> set[str]:
+    """Every directory outside the task's own that one of its absolute paths lies in, or is."""
     files = [item.path for item in job.files] + [item.path for item in job.outputs if not item.directory]
     for step in job.steps:
         files += [step.stdin, step.stdout, step.stderr]
@@ -182,9 +190,7 @@ def absolute_places(job: Job) -> list[str]:
     folders += [step.workdir for step in job.steps]
     found = {_literal_parent(path) for path in files if path.startswith("/")}
     found |= {_literal(path) for path in folders if path.startswith("/")}
-    if "/" in found:
-        raise Refused("A file or directory of the task lies directly in /.", remedy="Put it into a directory: /data/x.")
-    return _outermost(found)
+    return found
 
 
 def uses_absolute_paths(job: Job) -> bool:

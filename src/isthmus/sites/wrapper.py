@@ -74,8 +74,13 @@ finish() { # reason exit_code step
     times >"$D/times"
     cpu=$(LC_ALL=C awk '{ gsub(/[ms]/, " "); for (i = 1; i < NF; i += 2) n += 60 * $i + $(i + 1) } END { printf "%.3f", n }' "$D/times")
   fi
-  printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s steps=%s\\n' \\
-    "$FENCE" "$1" "$2" "$STARTED" "$(now)" "$cpu" "$rss" "$3" "$STEPS" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"
+  ended=$(now); tries=0
+  # A file system that is away for a moment must not cost the result of a job that ran to its end.
+  until printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s steps=%s\\n' "$FENCE" "$1" "$2" \\
+    "$STARTED" "$ended" "$cpu" "$rss" "$3" "$STEPS" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"; do
+    tries=$((tries + 1)); [ "$tries" -gt 60 ] && break
+    sleep 2
+  done
   rm -f "$D/child" "$D/rss" "$D/times"
   exit "${4:-0}"
 }
@@ -94,9 +99,13 @@ for g in $GROUPS_DIRS; do
 done 2>/dev/null
 exec </dev/null >>"$D/stdout" 2>>"$D/stderr"
 
-ENVIRONMENT=$(cat "$D/env"; printf x)
+# Without its whole environment the command is not run: the site's file system has failed.
+ENVIRONMENT=$(cat "$D/env" && printf x) || finish node_failed "" 0 1
 SECRETS=x
-[ -f "$D/secrets" ] && { SECRETS=$(cat "$D/secrets"; printf x); rm -f "$D/secrets"; }
+if [ -n "@SECRETS@" ]; then
+  SECRETS=$(cat "$D/secrets" && printf x) || finish node_failed "" 0 1
+  rm -f "$D/secrets"
+fi
 if [ -f "$D/cancelled" ]; then finish cancelled_by_user "" 0; fi
 
 _isthmus_begin() { trap - TERM INT HUP; umask "$U"; }
@@ -175,6 +184,7 @@ def make_script(
         "WALLTIME": str(job.demand.walltime_seconds),
         "MEMORY": str(job.demand.memory_bytes),
         "GRACE": str(grace_seconds),
+        "SECRETS": "1" if job.secrets else "",
         "CPUS": str(job.demand.cpus_per_node),
     }.items():
         head = head.replace(f"@{name}@", value)

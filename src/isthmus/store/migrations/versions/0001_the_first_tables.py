@@ -205,6 +205,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_secrets")),
     )
     op.create_table(
+        "site_blobs",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "sha256", name=op.f("pk_site_blobs")),
+    )
+    op.create_table(
         "site_operators",
         sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("user", sa.String(length=63), nullable=False),
