@@ -35,7 +35,7 @@ from isthmus.cli.session import Session, answers
 @click.option("--tail", type=click.IntRange(1), default=None, metavar="N", help=_("Only the last N lines."))
 @answers
 def logs(session: Session, task_id: str, follow: bool, stream: str | None, since: int, tail: int | None) -> int:
-    from isthmus.cli.run import Phases, _write, tell_end
+    from isthmus.cli.run import Phases, tell_end, write_bytes
     from isthmus.client import operations, waiting
 
     chosen = stream or ("both" if follow else "stdout")
@@ -48,7 +48,7 @@ def logs(session: Session, task_id: str, follow: bool, stream: str | None, since
                 waiting.follow(
                     task_id,
                     streams=streams,
-                    write=lambda name, data: _write("stdout" if alone else name, data),
+                    write=lambda name, data: write_bytes("stdout" if alone else name, data),
                     changed=phases.changed,
                     offset=since,
                 )
@@ -69,7 +69,7 @@ def logs(session: Session, task_id: str, follow: bool, stream: str | None, since
         text = b"".join(pieces)
         if tail is not None:
             text = b"".join(text.splitlines(keepends=True)[-tail:])
-        _write("stdout" if alone else name, text)
+        write_bytes("stdout" if alone else name, text)
         if not follower.complete:
             screen.suggest(f"isthmus logs -f {task_id}")
     return exits.OK

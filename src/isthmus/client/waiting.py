@@ -15,6 +15,7 @@ from isthmus.domain.errors import IsthmusError, NotFound, Unavailable
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 LOG_PAUSE_SECONDS = 1.0
+CALLS_PER_SECOND = 50  # of one waiting caller, however many tasks
 Changed = Callable[[Task], None]
 
 
@@ -68,6 +69,7 @@ def wait(ids: Sequence[str], *, timeout_seconds: float | None = None, changed: C
             running = sum(not task.ended for task in seen.values())
             raise StillRunning(f"{running} of {len(ids)} tasks did not end in time.", remedy="They go on; wait again.")
         pause = FIRST_PAUSE_SECONDS if moved else min(pause * 1.4, LONGEST_PAUSE_SECONDS)
+        pause = max(pause, len(open_ids) / CALLS_PER_SECOND)
         yield Pause(pause if left is None else min(pause, left))
 
 
