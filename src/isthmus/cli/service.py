@@ -166,7 +166,12 @@ def down(state: Path | None) -> int:
     return exits.OK
 
 
-@command("check", examples="isthmus check", help=_("Check what the service here has stored, against its own rules."))
+@command(
+    "check",
+    examples="isthmus check\nisthmus check --content",
+    help=_("Check what the service here has stored, against its own rules; --content reads every content too."),
+    context_settings={"ignore_unknown_options": True},
+)
 @_state
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def check(state: Path | None, arguments: tuple[str, ...]) -> int:

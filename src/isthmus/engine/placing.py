@@ -24,6 +24,8 @@ from isthmus.store.database import Database
 from isthmus.store.documents import dump, load
 
 _ENDED = [state.value for state in ATTEMPT_ENDED]
+_MAX_QUEUED = 10_000  # own jobs in one batch queue; the rest waits here, by priority
+_MAX_IMMEDIATE = 1_000_000  # a pool without a queue is bounded by its processors
 _PAGES = 5
 _STALE_SECONDS = 120.0  # a site whose pools were not seen for this long is not given new work
 
@@ -53,6 +55,7 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     promised=promised.get((row.name, pool.name), Promise()),
                     promised_unseen=unseen.get((row.name, pool.name), Promise()),
                     accounts=frozenset(orjson.loads(row.accounts)),
+                    max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
                 )
             )
     return Snapshot(now=now, pools=tuple(views))
