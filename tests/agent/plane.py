@@ -66,9 +66,7 @@ class ControlPlane:
         self.blobs = DirectoryBlobStore(state / "blobs")
         self.mailbox = Mailbox(self.database, sealer, SystemClock(), settings)
         self.agent_blobs = AgentBlobs(self.mailbox, self.database, SystemClock())
-        self.service = Service(
-            database=self.database, blobs=self.blobs, engine=NoEngine(), sealer=sealer, state=state
-        )
+        self.service = Service(database=self.database, blobs=self.blobs, engine=NoEngine(), sealer=sealer, state=state)
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("127.0.0.1", port))
@@ -131,9 +129,7 @@ class ControlPlane:
     def last_seen(self, name: str) -> float | None:
         """When the site's agent last called."""
         return self.database.read_now(
-            lambda c: c.execute(
-                sa.select(tables.sites.c.last_seen_at).where(tables.sites.c.name == name)
-            ).scalar_one()
+            lambda c: c.execute(sa.select(tables.sites.c.last_seen_at).where(tables.sites.c.name == name)).scalar_one()
         )
 
     async def connected(self, name: str, since: float = 0.0) -> None:

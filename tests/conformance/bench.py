@@ -16,7 +16,18 @@ from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.ids import make_id
 from isthmus.domain.task import Demand, Executor
-from isthmus.sites.port import Job, JobFile, JobOutput, JobRef, Observation, Sighting, Site, Staged, Submitted
+from isthmus.sites.port import (
+    Job,
+    JobFile,
+    JobOutput,
+    JobRef,
+    LogStream,
+    Observation,
+    Sighting,
+    Site,
+    Staged,
+    Submitted,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +119,15 @@ async def wait_for(
             return seen
         assert time.monotonic() < until, seen
         await asyncio.sleep(0.1)
+
+
+async def said_by(site: Site, centre: Centre, ref: JobRef) -> bytes:
+    """Wait until the job's command has written something; returns the first of it."""
+    until = time.monotonic() + centre.deadline_seconds
+    while not (said := await site.logs(ref, LogStream.STDOUT, 0, 1000)):
+        assert time.monotonic() < until
+        await asyncio.sleep(0.05)
+    return said
 
 
 async def finish(site: Site, centre: Centre, job: Job) -> Observation:

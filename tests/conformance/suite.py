@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from tests.conformance.bench import (
     job_at,
     new_key,
     ref_of,
+    said_by,
     sha256_of,
     start,
     wait_for,
@@ -399,9 +402,10 @@ class SiteConformance:
         """While the site does not answer nothing is absent or ended; afterwards the job is there as before."""
         if centre.outage is None:
             pytest.skip("this centre cannot be broken")
-        job = job_at(centre, "sleep 300")
+        job = job_at(centre, "echo up; sleep 300")
         refs = await start(site, job)
         await wait_for(site, centre, refs, [Sighting.RUNNING])
+        await said_by(site, centre, refs[0])
         unknown = JobRef(key=new_key(), account=centre.account, pool=centre.pool)
         with centre.outage():
             try:
@@ -422,7 +426,10 @@ class SiteConformance:
         refs = await start(site, job)
         unknown = JobRef(key=new_key(), account=centre.account, pool=centre.pool)
         await wait_for(site, centre, refs)
-        usage = dict(await site.usage([*refs, unknown]))
+        until = time.monotonic() + centre.deadline_seconds
+        while not (usage := dict(await site.usage([*refs, unknown]))):  # an accounting may lag behind the end
+            assert time.monotonic() < until
+            await asyncio.sleep(0.2)
         assert usage.keys() == {job.key}
         used = usage[job.key]
         assert used.elapsed_seconds >= 1

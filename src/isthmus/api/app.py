@@ -18,6 +18,7 @@ from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
 from isthmus.api.routing import Router
 from isthmus.api.service import Service
+from isthmus.api.tes import routes as tes
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("isthmus.access")
@@ -32,6 +33,7 @@ ROUTERS: tuple[Router, ...] = (
     people.router,
     tokens.router,
     agent.router,
+    tes.router,
     health.router,
 )
 

@@ -94,7 +94,9 @@ def _page_ids(connection: sa.Connection, wanted: TaskFilter, cursor: str | None,
     if projects is None and wanted.states and not (wanted.array_id or wanted.user or wanted.site):
         projects = list(connection.scalars(sa.select(tables.projects.c.name)))
     selects: list[sa.Select[Any]]
-    narrow = wanted.array_id or wanted.user or wanted.site  # each has an index of its own, best for all projects at once
+    narrow = (
+        wanted.array_id or wanted.user or wanted.site
+    )  # each has an index of its own, best for all projects at once
     if projects is None or narrow or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
         extra = list(conditions)
         if projects is not None:

@@ -35,7 +35,7 @@ from isthmus.cli.session import Session, answers
 @click.option("--tail", type=click.IntRange(1), default=None, metavar="N", help=_("Only the last N lines."))
 @answers
 def logs(session: Session, task_id: str, follow: bool, stream: str | None, since: int, tail: int | None) -> int:
-    from isthmus.cli.run import Phases, _write
+    from isthmus.cli.run import Phases, _write, tell_end
     from isthmus.client import operations, waiting
 
     chosen = stream or ("both" if follow else "stdout")
@@ -56,7 +56,9 @@ def logs(session: Session, task_id: str, follow: bool, stream: str | None, since
         except KeyboardInterrupt:
             screen.say(_("\nThe task goes on; isthmus logs -f {id} follows it again.").format(id=task_id))
             return exits.INTERRUPTED
-        return exits.OK if task.ended else exits.UNAVAILABLE
+        if not session.as_json:
+            tell_end(task, [])
+        return exits.OK
     if follow:
         raise click.UsageError(_("--tail and --follow do not go together."))
     session.run(operations.task(task_id))  # says NotFound where a stream that is not there yet would be empty

@@ -147,7 +147,7 @@ class Phases:
         if task.attempt and self._attempt and task.attempt != self._attempt:
             screen.say(_("— attempt {number} at {site} —").format(number=task.attempts, site=task.site or "?"))
         self._attempt = task.attempt or self._attempt
-        if line != self._told:
+        if line != self._told and not task.ended:  # the end is told when all of it is known
             self._told = line
             screen.say(line)
 
@@ -196,7 +196,7 @@ def _follow(session: Session, task_id: str, draft: Draft, *, talk: bool, fetch: 
     if session.as_json:
         screen.put_json({**screen.plain(task), "fetched": [str(path) for path in fetched]})
     elif talk:
-        _tell_end(task, fetched)
+        tell_end(task, fetched)
     return exits.of_task(task)
 
 
@@ -222,7 +222,7 @@ def _fetch(session: Session, task: Task, draft: Draft, talk: bool) -> list[Path]
             return []
 
 
-def _tell_end(task: Task, fetched: list[Path]) -> None:
+def tell_end(task: Task, fetched: list[Path]) -> None:
     took = screen.span(task.started_at, task.ended_at)
     where = f" {task.site}/{task.pool}" if task.site else ""
     line = _("{state}{where}").format(state=task.state, where=where) + (f" {took}" if took else "")

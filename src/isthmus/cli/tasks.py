@@ -134,7 +134,7 @@ def show(session: Session, task_id: str) -> int:
             (_("task"), task.id),
             (_("name"), task.name),
             (_("state"), screen.state(task.state)),
-            (_("why"), task.message or task.reason.replace("_", " ")),
+            (_("why"), task.message or ("" if task.succeeded else task.reason.replace("_", " "))),
             (_("exit code"), task.exit_code),
             (_("site"), f"{task.site}/{task.pool}" if task.site else ""),
             (_("native id"), task.native_id),

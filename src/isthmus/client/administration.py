@@ -81,7 +81,7 @@ def site_load(name: str) -> Steps[Document]:
 
 def enrol_site(name: str) -> Steps[Document]:
     """A one-time token for the agent of a site; it is answered once."""
-    return (yield from _post(f"{_site(name)}/enrolments", {}))
+    return (yield from _post(f"{_site(name)}/enrolments"))
 
 
 def users() -> Steps[list[Document]]:

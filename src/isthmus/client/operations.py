@@ -107,7 +107,7 @@ def attempts(task_id: str) -> Steps[list[Attempt]]:
 
 def receipts(task_id: str) -> Steps[list[Receipt]]:
     """The decisions about a task, oldest first; the last one of a waiting task says what it waits for."""
-    return (yield from every(f"{_task(task_id)}/receipts", read_receipt))
+    return (yield from every(f"{_task(task_id)}/receipts", read_receipt, paged=False))
 
 
 def outputs(task_id: str) -> Steps[list[Output]]:
@@ -117,7 +117,7 @@ def outputs(task_id: str) -> Steps[list[Output]]:
 
 def task_usage(task_id: str) -> Steps[list[UsageRecord]]:
     """What a task's attempts used."""
-    return (yield from every(f"{_task(task_id)}/usage", lambda row: read(UsageRecord, row)))
+    return (yield from every(f"{_task(task_id)}/usage", lambda row: read(UsageRecord, row), paged=False))
 
 
 def task_events(task_id: str) -> Steps[list[Event]]:
@@ -195,12 +195,14 @@ def when(value: str | datetime) -> str:
     return value
 
 
-def every(path: str, take: Callable[[Any], T], params: Mapping[str, object] | None = None) -> Steps[list[T]]:
-    """All items of a paged list."""
+def every(
+    path: str, take: Callable[[Any], T], params: Mapping[str, object] | None = None, *, paged: bool = True
+) -> Steps[list[T]]:
+    """All items of a list; one that is not `paged` comes whole."""
     rows: list[T] = []
     cursor: str | None = ""
     while cursor is not None:
-        call = request("GET", path, params={**(params or {}), "limit": PAGE, "cursor": cursor})
+        call = request("GET", path, params={**(params or {}), **({"limit": PAGE, "cursor": cursor} if paged else {})})
         document = (yield from send(call)).document()
         found = document if isinstance(document, list) else document["items"]
         rows.extend(take(row) for row in found)

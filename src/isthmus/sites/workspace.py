@@ -22,6 +22,7 @@ from isthmus.sites.transport import Transport
 WORKSPACE_HELP: Final[dict[str, str]] = {
     "root": "Directory at the site for attempts and cached content; ~ and {account} are filled in (~/.isthmus).",
     "images": 'How container images are satisfied: {"GLOB": "host" | "pull" | "/path/at/site"}, first match wins.',
+    "binds": "Paths at the site, separated by colons, that every container sees read-only at the same place (none).",
     "network": "Network of containers: none or host (none).",
     "runtime_flags": "Extra words after podman or docker, e.g. --cgroup-manager cgroupfs.",
     "grace_seconds": "Seconds between TERM and KILL when a job is cancelled or over its time (10).",
@@ -43,6 +44,7 @@ class Workspace:
         self._transport = transport
         self._roots = Roots(transport, root, shared=settings.text("switch_account", "none") != "none")
         self._images = check_images(settings.mapping("images"))
+        self._binds = _paths("binds", settings.text("binds"))
         self._network = settings.choice("network", NETWORKS, "none")
         self._flags = tuple(shlex.split(settings.text("runtime_flags")))
         self.grace_seconds = settings.integer("grace_seconds", 10, least=1, most=3600)
@@ -157,7 +159,21 @@ class Workspace:
 
     def _containers(self, root: Root) -> Containers:
         runtimes = {name: path for name, path in root.tools.items() if name in RUNTIMES}
-        return Containers(images=self._images, runtimes=runtimes, network=self._network, runtime_flags=self._flags)
+        return Containers(
+            images=self._images,
+            runtimes=runtimes,
+            network=self._network,
+            runtime_flags=self._flags,
+            binds=self._binds,
+        )
+
+
+def _paths(key: str, text: str) -> tuple[str, ...]:
+    paths = tuple(path for path in text.split(":") if path)
+    for path in paths:
+        if not path.startswith("/") or path == "/" or ".." in path.split("/"):
+            raise Invalid(key, f"{path!r} is not an absolute path.", remedy="Write /path:/other.")
+    return paths
 
 
 def check_key(key: str) -> str:

@@ -221,6 +221,14 @@ task_tags = Table(
     Column("value", Text, nullable=False),
 )
 
+tes_documents = Table(  # what a GA4GH TES client sent, so that it gets back what it sent
+    "tes_documents",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("document", Text, nullable=False),  # JSON
+    Column("warnings", Text, nullable=False, default="[]"),  # JSON list of lines for the system log
+)
+
 dependencies = Table(
     "dependencies",
     metadata,

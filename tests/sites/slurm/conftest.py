@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.data.directory import DirectoryBlobStore
 from isthmus.lab.accounts import Account
 from isthmus.lab.slurm import SlurmCluster
 from isthmus.sites.slurm import SlurmSite
+from tests.sites.clusters import open_site
 
 
 @pytest.fixture
@@ -18,12 +18,6 @@ async def slurm_site(
     slurm_cluster: SlurmCluster, lab_account: Account, lab_directory: Path, tmp_path: Path
 ) -> AsyncIterator[SlurmSite]:
     """The cluster through its commands on this host, jobs run as the ordinary account."""
-    config = {
-        "switch_account": "runuser",
-        "env": slurm_cluster.environment,
-        "root": f"{lab_directory}/roots/{{account}}",
-        "describe_seconds": 0.1,
-    }
-    site = SlurmSite("alpha", config, DirectoryBlobStore(tmp_path / "blobs"))
+    site = open_site(slurm_cluster, lab_directory, tmp_path / "blobs")
     yield site
     await site.close()

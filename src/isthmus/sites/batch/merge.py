@@ -16,6 +16,8 @@ from isthmus.sites.traces import Trace
 
 RESULT_GRACE_SECONDS = 60  # how long a shared file system may hide a result that was written on another node
 _SHARPER = frozenset({EndReason.WALLTIME, EndReason.OUT_OF_MEMORY})
+_SITE_TO_BLAME = frozenset({EndReason.NODE_FAILED, EndReason.REJECTED_BY_SITE})
+_PUT_BACK = "The site put it back into the queue after it had started."
 _SHARPER_THAN_SIGNAL = _SHARPER | {EndReason.PREEMPTED, EndReason.NODE_FAILED, EndReason.CANCELLED_AT_SITE}
 
 
@@ -41,20 +43,19 @@ def combine(queue: Sequence[NativeJob], records: Sequence[NativeJob]) -> list[Na
     """
     rows: list[NativeJob] = []
     final = {row.native_id: row for row in records if row.sighting is Sighting.ENDED and not row.superseded}
-    shown: set[str] = set()
     for row in queue:
         record = final.get(row.native_id)
         if row.sighting is Sighting.UNSEEN and record is not None:
             rows.append(record)
         elif row.sighting is Sighting.ENDED and record is not None:
             code = record.exit_code or row.exit_code  # slurmrestd 22.05 shows 0 in the accounting of any FAILED job
-            rows.append(replace(record, exit_code=code, message=record.message or row.message))
-            shown.add(row.native_id)
+            blamed = row.reason in _SITE_TO_BLAME and record.reason in {EndReason.SIGNALLED, EndReason.EXIT_NONZERO}
+            reason = row.reason if blamed else record.reason
+            rows.append(replace(record, exit_code=code, reason=reason, message=record.message or row.message))
         else:
             rows.append(row)
             if row.sighting is not Sighting.ENDED:
                 rows.extend(r for r in records if r.native_id == row.native_id and r.sighting is Sighting.ENDED)
-                shown.add(row.native_id)
     queued = {row.native_id for row in queue}
     for record in records:
         if record.superseded:
@@ -86,7 +87,7 @@ def observe_one(
     live = [row for row in rows if row.sighting in {Sighting.QUEUED, Sighting.RUNNING} and not row.superseded]
     running = [row for row in live if row.sighting is Sighting.RUNNING]
     if trace is not None and trace.ended is not None:
-        return _with_result(trace.ended, rows, running, common)
+        return _by_whom(_with_result(trace.ended, rows, live, common), trace)
     if running:
         first = min(running, key=lambda row: row.order)
         return _show(first, common)
@@ -95,16 +96,28 @@ def observe_one(
         if claim is not None:
             return replace(
                 _show(first, common),
-                message="The site put it back into the queue after it had started; it will not start anew.",
+                message=f"{_PUT_BACK} It will not start anew.",
             )
         return _show(first, common)
     ended = [row for row in rows if row.sighting is Sighting.ENDED or row.superseded]
     if ended:
-        return _without_result(ended, trace, common, now)
+        return _by_whom(_without_result(ended, trace, common, now), trace)
+    if rows and all(row.gone for row in rows) and records is not None and records.complete and trace is not None:
+        if trace.claim is None:
+            gone = replace(common, sighting=Sighting.ENDED, reason=EndReason.CANCELLED_AT_SITE)
+            return _by_whom(replace(gone, message="It was taken out of the queue before it had started."), trace)
+        return replace(common, sighting=Sighting.RUNNING, message="It is over; how is awaited from the accounting.")
     if rows:
         words = ", ".join(sorted({row.state for row in rows}))
         return replace(common, message=f"The site's answers about it do not agree or say nothing ({words}).")
     return _nowhere(queue, records, trace, common, has_accounting)
+
+
+def _by_whom(seen: Observation, trace: Trace | None) -> Observation:
+    """A job that the site ended after the user had cancelled it was ended by the user."""
+    if trace is not None and trace.cancelled and seen.reason in {EndReason.CANCELLED_AT_SITE, EndReason.SIGNALLED}:
+        return replace(seen, reason=EndReason.CANCELLED_BY_USER)
+    return seen
 
 
 def _show(row: NativeJob, common: Observation) -> Observation:
@@ -118,16 +131,20 @@ def _show(row: NativeJob, common: Observation) -> Observation:
 
 
 def _with_result(
-    ended: Observation, rows: Sequence[NativeJob], running: Sequence[NativeJob], common: Observation
+    ended: Observation, rows: Sequence[NativeJob], live: Sequence[NativeJob], common: Observation
 ) -> Observation:
     """A result is final; only why a command was killed is better known to the scheduler, so that is waited for."""
     rank = {EndReason.SIGNALLED: _SHARPER_THAN_SIGNAL, EndReason.EXIT_NONZERO: _SHARPER}
     sharper = rank.get(ended.reason) if ended.reason is not None else None
     reason, message = ended.reason, ended.message
     if sharper is not None:
-        still = [row for row in running if row.state == "RUNNING"]
+        still = [
+            row for row in live if row.state == "RUNNING" and (row.started_at or 0.0) <= (ended.started_at or 0.0) + 2
+        ]
         if still:
             return _show(still[0], common)
+        if ended.reason is EndReason.SIGNALLED and any(row.superseded for row in rows):
+            reason, message = EndReason.PREEMPTED, _PUT_BACK
         for row in sorted(rows, key=lambda row: row.order):
             if row.sighting is Sighting.ENDED and row.reason in sharper:
                 reason, message = row.reason, row.message
@@ -153,7 +170,7 @@ def _without_result(ended: Sequence[NativeJob], trace: Trace | None, common: Obs
             shown,
             reason=EndReason.PREEMPTED,
             exit_code=None,
-            message="The site put it back into the queue after it had started.",
+            message=_PUT_BACK,
         )
     if row.reason not in {EndReason.EXIT_ZERO, EndReason.EXIT_NONZERO}:
         return replace(shown, exit_code=None)

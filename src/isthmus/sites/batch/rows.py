@@ -36,6 +36,7 @@ class NativeJob:
     nodes: tuple[str, ...] = ()
     cpus: int = 0
     elapsed_seconds: int = 0
+    gone: bool = False  # the queue says that it is over, but not how
     superseded: bool = False  # an earlier start of a job that its site put back into the queue
 
     @property
