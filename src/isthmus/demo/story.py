@@ -310,8 +310,8 @@ class _Story:
         if self.centres.laboratory is not None:
             self.screen.say("At the SSH host:")
             self.screen.say(f"$ {ssh_command(self.centres.laboratory)}", "cyan")
-        self.screen.say(f"process {os.getpid()} waits")
         with contextlib.suppress(KeyboardInterrupt):
+            self.screen.say(f"process {os.getpid()} waits")
             threading.Event().wait()
 
     def _leave(self) -> None:
