@@ -13,7 +13,7 @@ from isthmus.client.config import read_service_file
 from isthmus.client.sync import Client
 from isthmus.demo.checks import DemoError
 from isthmus.demo.screen import Screen
-from isthmus.lab.processes import Daemons
+from isthmus.lab.processes import TAG, Daemons
 
 COMMAND_SECONDS = 180
 
@@ -51,7 +51,8 @@ class Person:
 
     def __init__(self, name: str, environment: Mapping[str, str], directory: Path, screen: Screen) -> None:
         self.name = name
-        self.environment = dict(environment)
+        # Tagged, so that a command left behind by a crash is found and ended too.
+        self.environment = {**environment, TAG: str(directory.parent)}
         self._directory = directory
         self._screen = screen
 
