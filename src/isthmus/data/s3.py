@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, Invalid, Refused, Unavailable
@@ -115,9 +115,10 @@ class S3:
         if not key:
             raise Invalid("url", f"{url!r} names no object.", remedy="Write s3://BUCKET/KEY.")
         operation = {"GET": "get_object", "PUT": "put_object"}[method]
-        signed: str = self._client.generate_presigned_url(
-            operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=SIGNED_SECONDS, HttpMethod=method
-        )
+        with _told(url):
+            signed: str = self._client.generate_presigned_url(
+                operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=SIGNED_SECONDS, HttpMethod=method
+            )
         return signed
 
     async def below(self, url: str) -> list[tuple[str, str]]:
@@ -163,7 +164,7 @@ class S3:
         upload = {**target, "UploadId": begun["UploadId"]}
         try:
             digest = hashlib.sha256()
-            parts = []
+            parts: list[dict[str, Any]] = []
             async for part in _parts(blobs, sha256, max(SMALL_BYTES, -(-size // MAX_PARTS))):
                 digest.update(part)
                 number = len(parts) + 1
@@ -187,7 +188,7 @@ class S3:
             head = self._client.head_object(Bucket=bucket, Key=key)
         except (ClientError, BotoCoreError):
             return False  # whatever is wrong, the put will say it
-        return head.get("Metadata", {}).get(_MARK) == sha256 and head.get("ContentLength") == size
+        return bool(head.get("Metadata", {}).get(_MARK) == sha256 and head.get("ContentLength") == size)
 
     async def _do(self, url: str, operation: str, **arguments: Any) -> Any:
         def call() -> Any:
@@ -208,6 +209,8 @@ def _told(url: str) -> Iterator[None]:
         if status in _PASSING or code in ("SlowDown", "RequestTimeout"):
             raise Unavailable(f"The store of {url} does not answer now: {code or status}.") from None
         raise Refused(f"The store of {url} said no: {code or status}.", remedy="Check bucket and account.") from None
+    except ParamValidationError:
+        raise Refused(f"{url} is not an address that S3 can have.", remedy="Write s3://BUCKET/KEY.") from None
     except BotoCoreError as error:
         raise Unavailable(f"The store of {url} does not answer: {type(error).__name__}.") from None
 
