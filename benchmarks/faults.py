@@ -166,7 +166,9 @@ class Play:
         """Do not run ahead of the site."""
         for _ in range(600):
             self.alive()
-            open_tasks = self.rig.rows("SELECT count(*) AS n FROM tasks WHERE state NOT IN ('succeeded', 'failed')")[0].n
+            open_tasks = self.rig.rows("SELECT count(*) AS n FROM tasks WHERE state NOT IN ('succeeded', 'failed')")[
+                0
+            ].n
             if open_tasks < 60:
                 return
             time.sleep(0.1)

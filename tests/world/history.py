@@ -151,7 +151,9 @@ class World:
 
     def submit(self, specs: list[TaskSpec]) -> list[str]:
         """Accepted: from here on each must reach its end."""
-        ids = self.database.write_now(intents.submit, now=self.now() + self.jump, user="ann", project="lab", specs=specs)
+        ids = self.database.write_now(
+            intents.submit, now=self.now() + self.jump, user="ann", project="lab", specs=specs
+        )
         for spec, made in zip(specs, ids, strict=True):
             for task_id in made:
                 self.specs[task_id] = spec
@@ -246,7 +248,13 @@ def make_fleet(world: World) -> None:
         name = f"site{number}"
         immediate = rng.random() < 0.4
         pools = (
-            Pool(name="main", nodes=1, cpus_per_node=rng.choice((2, 4, 8)), memory_bytes_per_node=256 * GIB, immediate=immediate),
+            Pool(
+                name="main",
+                nodes=1,
+                cpus_per_node=rng.choice((2, 4, 8)),
+                memory_bytes_per_node=256 * GIB,
+                immediate=immediate,
+            ),
         )
         centre = Centre(
             name=name,
@@ -286,7 +294,10 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
         spec = TaskSpec(
             name=f"t{number}",
             command=("true",),
-            env={"SECONDS": str(round(rng.choice((0.5, 3, 20, 90)) * rng.uniform(0.5, 1.5), 2)), "EXIT": "3" if fails else "0"},
+            env={
+                "SECONDS": str(round(rng.choice((0.5, 3, 20, 90)) * rng.uniform(0.5, 1.5), 2)),
+                "EXIT": "3" if fails else "0",
+            },
             demand=Demand(cpus=rng.choice((1, 1, 2)), memory_bytes=1024**2, walltime_seconds=600),
             outputs=(Output(path="out.txt"),) if rng.random() < 0.5 else (),
             max_attempts=20,
@@ -302,7 +313,9 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
     return specs
 
 
-def run_history(seed: int, play: Callable[[World], Any], judge: Callable[[World], list[str]]) -> tuple[World, list[str]]:
+def run_history(
+    seed: int, play: Callable[[World], Any], judge: Callable[[World], list[str]]
+) -> tuple[World, list[str]]:
     """Run one history to its end; answers the world and what the oracle found wrong."""
     logging.disable(logging.CRITICAL)
     rng = random.Random(seed)

@@ -77,7 +77,9 @@ class Process:
 
 
 _LIVE = "SELECT 1 FROM attempts WHERE site = ? AND due_at <= ? AND state IN (STATES) LIMIT 1"
-_AFTER = "SELECT 1 FROM attempts WHERE site = ? AND due_at <= ? AND (usage_state = 'due' OR clean_state = 'due') LIMIT 1"
+_AFTER = (
+    "SELECT 1 FROM attempts WHERE site = ? AND due_at <= ? AND (usage_state = 'due' OR clean_state = 'due') LIMIT 1"
+)
 _WAITING = "SELECT 1 FROM tasks WHERE state = 'waiting' AND due_at <= ? LIMIT 1"
 
 
@@ -128,7 +130,6 @@ class _Store:
             await asyncio.sleep(process.rng.expovariate(10))
             await process.gate("write.told")
         return answer
-
 
     def _plain_lease(self, work: Any, args: tuple[Any, ...]) -> tuple[Any] | None:
         """The two commonest writes, where their outcome is beyond doubt, without the cost of an SQL compiler: renewing
