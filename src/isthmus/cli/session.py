@@ -21,6 +21,12 @@ T = TypeVar("T")
 
 def make_client(project: str) -> Client:
     """The client of this command; tests put another here."""
+    import sys
+
+    if (
+        "httpx" not in sys.modules
+    ):  # httpx loads its own command line with it, half of its time; without, it does not mind
+        sys.modules["httpx._main"] = None  # type: ignore[assignment]
     from isthmus.client.sync import Client
 
     return Client(project=project or None)

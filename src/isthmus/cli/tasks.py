@@ -112,6 +112,7 @@ def _table(session: Session, tasks: list[Task]) -> None:
 @click.argument("task_id", metavar="TASK")
 @answers
 def show(session: Session, task_id: str) -> int:
+    from isthmus.cli.plans import end_in_words
     from isthmus.client import operations
     from isthmus.domain.units import show_duration, show_size
 
@@ -134,7 +135,7 @@ def show(session: Session, task_id: str) -> int:
             (_("task"), task.id),
             (_("name"), task.name),
             (_("state"), screen.state(task.state)),
-            (_("why"), task.message or ("" if task.succeeded else task.reason.replace("_", " "))),
+            (_("why"), task.message or ("" if task.succeeded else end_in_words(task.reason))),
             (_("exit code"), task.exit_code),
             (_("site"), f"{task.site}/{task.pool}" if task.site else ""),
             (_("native id"), task.native_id),

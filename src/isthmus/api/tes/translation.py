@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from isthmus.api.tes.models import TesExecutor, TesFileType, TesInput, TesOutput, TesResources, TesTask
 from isthmus.domain.errors import Invalid
@@ -32,6 +32,7 @@ OWN_PARAMETERS: Final = {
 # Handed to the site's own scheduler, which says which of them it takes.
 PASSED_PARAMETERS: Final = ("account", "constraint", "exclusive", "nice", "qos", "reservation", "wckey")
 PARAMETERS: Final = (*OWN_PARAMETERS, *PASSED_PARAMETERS)
+Kind = TypeVar("Kind")
 _FETCHED = re.compile(r"(https?|s3)://[^\s/][^\s]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _STARS = re.compile(r"\*{2,}")
@@ -230,7 +231,7 @@ def _names(parameters: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parameters.get(name, "").split(",") if part.strip())
 
 
-def _named(field: str, kind: type[Any], **values: Any) -> Any:
+def _named(field: str, kind: type[Kind], **values: Any) -> Kind:
     """A value of a domain type; what is wrong with it is named by its place in the document."""
     try:
         return kind(**values)
