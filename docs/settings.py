@@ -34,7 +34,14 @@ def tables() -> str:
     """A table for each kind."""
     lines = []
     for kind, help_texts in settings().items():
-        lines += [f"### {kind}", "", f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}.", "", "| setting | meaning (default) |", "|---|---|"]
+        lines += [
+            f"### {kind}",
+            "",
+            f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}.",
+            "",
+            "| setting | meaning (default) |",
+            "|---|---|",
+        ]
         lines += [f"| `{key}` | {sentence.replace('|', '&#124;')} |" for key, sentence in help_texts.items()]
         lines.append("")
     return "\n".join(lines)
