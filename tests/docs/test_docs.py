@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -192,3 +193,13 @@ def test_every_kind_of_site_is_found() -> None:
     assert registry.__name__ == "isthmus.sites.registry"
     names = {entry.name for entry in entry_points(group="isthmus.sites")}
     assert {"local", "ssh", "slurm", "slurmrestd", "gridengine"} <= names
+
+
+@pytest.mark.parametrize("picture", sorted((DOCS / "pictures").glob("*.svg")), ids=lambda path: path.name)
+def test_every_picture_has_a_title_and_both_themes(picture: Path) -> None:
+    """A picture is well-formed, says what it shows, and has colours for light and dark."""
+    text = picture.read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert root.find("{http://www.w3.org/2000/svg}title") is not None
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r"(href|src)=.https?:", text)
