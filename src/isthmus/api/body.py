@@ -106,13 +106,14 @@ def once(
     t = tables.idempotency
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # Whoever inserts first makes it; on PostgreSQL a second one waits here for the first to commit.
-    made = connection.execute(
+    fresh = connection.execute(
         insert(t)
         .values(user=user, key=key, request_hash=request_hash, answer="", created_at=now)
         .on_conflict_do_nothing()
-    )
+        .returning(t.c.key)
+    ).first()
     context = f"answer:{user}/{key}"
-    if made.rowcount == 0:
+    if fresh is None:
         row = connection.execute(sa.select(t).where(t.c.user == user, t.c.key == key)).one()
         if now - row.created_at > IDEMPOTENCY_SECONDS:
             connection.execute(t.delete().where(t.c.user == user, t.c.key == key))

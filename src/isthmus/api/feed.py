@@ -107,9 +107,11 @@ class Feed:
         self._subscriptions.discard(subscription)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopped:
+            # Not wait_for: in Python 3.11 it may swallow a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._prodded.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._prodded.wait()
             self._prodded.clear()
             try:
                 while True:
