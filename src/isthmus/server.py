@@ -12,11 +12,13 @@ import ipaddress
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +28,19 @@ import orjson
 import sqlalchemy as sa
 import uvicorn
 
+from isthmus.api.agent import serve_agents
 from isthmus.api.app import create_app
 from isthmus.api.service import ApiSettings, Service
 from isthmus.api.sites import Join, insert_site
+from isthmus.data.delivery import Delivery
 from isthmus.data.directory import DirectoryBlobStore
+from isthmus.data.s3 import S3, read_account
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Refused
+from isthmus.engine.agentblobs import AgentBlobs
+from isthmus.engine.agentsite import AgentSite
+from isthmus.engine.clock import SystemClock
 from isthmus.engine.engine import Engine
+from isthmus.engine.mailbox import Mailbox
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
@@ -40,6 +49,7 @@ from isthmus.trust.sealing import Sealer
 log = logging.getLogger("isthmus.server")
 GRACE_SECONDS = 2
 SERVICE_FILE = "service.json"
+S3_FILE = "s3.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +65,8 @@ class Options:
     insecure: bool = False
     join_local: bool = False
     open_metrics: bool = False
+    local_images: str = "auto"
+    tes_files: tuple[Path, ...] = ()
 
     @property
     def url(self) -> str:
@@ -90,6 +102,21 @@ def parse(argv: Sequence[str]) -> Options:
         "--join-local", action="store_true", help="join this machine as the site `local` if there is no site"
     )
     parser.add_argument("--open-metrics", action="store_true", help="/metrics without a token")
+    parser.add_argument(
+        "--local-images",
+        choices=("auto", "host", "pull", "none"),
+        default="auto",
+        help="how --join-local satisfies container images: pull them, or (host) run on this machine's own system in a "
+        "bubblewrap sandbox; auto: pull where podman or docker works, else host where bwrap is installed",
+    )
+    parser.add_argument(
+        "--tes-files",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="let file:// addresses of GA4GH TES tasks read and write below DIR, for every user; may be given again",
+    )
     arguments = parser.parse_args(argv)
     host, port = parse_address(arguments.listen)
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
@@ -110,6 +137,8 @@ def parse(argv: Sequence[str]) -> Options:
         insecure=arguments.insecure,
         join_local=arguments.join_local,
         open_metrics=arguments.open_metrics,
+        local_images=arguments.local_images,
+        tes_files=tuple(directory(path) for path in arguments.tes_files),
     )
 
 
@@ -153,13 +182,40 @@ def instance_of(state: Path) -> str:
     return path.read_text().strip()
 
 
-def join_local(connection: sa.Connection, state: Path, now: float) -> bool:
+def directory(path: Path) -> Path:
+    """An existing directory, links resolved; Invalid otherwise."""
+    if not path.is_dir():
+        raise Invalid("--tes-files", f"{path} is not a directory.", remedy="Make it first.")
+    return path.resolve()
+
+
+def local_images(wanted: str) -> dict[str, str]:
+    """The setting `images` of the site that `--join-local` joins."""
+    if wanted == "auto":
+        if any(_works(name) for name in ("podman", "docker")):
+            wanted = "pull"
+        else:
+            wanted = "host" if shutil.which("bwrap") else "none"
+    return {} if wanted == "none" else {"*": wanted}
+
+
+def _works(runtime: str) -> bool:
+    program = shutil.which(runtime)
+    if program is None:
+        return False
+    try:
+        return subprocess.run([program, "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def join_local(connection: sa.Connection, state: Path, now: float, images: Mapping[str, str]) -> bool:
     """Join this machine as the site `local`, when there is no site; whether it did."""
     if connection.execute(sa.select(tables.sites.c.name).limit(1)).first() is not None:
         return False
     root = state / "sites" / "local"
     root.mkdir(parents=True, exist_ok=True)
-    join = Join(name="local", kind="local", config={"root": str(root)}, accounts={"*": ""})
+    join = Join(name="local", kind="local", config={"root": str(root), "images": dict(images)}, accounts={"*": ""})
     insert_site(connection, join, user=first.ADMIN, now=now)
     return True
 
@@ -167,9 +223,10 @@ def join_local(connection: sa.Connection, state: Path, now: float) -> bool:
 class _Server(uvicorn.Server):
     """Says where it is once it listens, and ends open event streams before it waits for connections."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, options: Options) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, mailbox: Mailbox, options: Options) -> None:
         super().__init__(config)
         self._service = service
+        self._mailbox = mailbox
         self._options = options
 
     @contextmanager
@@ -192,6 +249,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.feed.cut_all()
+        self._mailbox.end_takes()
         await super().shutdown(sockets)
 
 
@@ -206,21 +264,36 @@ async def serve(options: Options) -> None:
         now = time.time()
         if first.prepare(database, state, now):
             log.info("first start: the administrator's token is in %s", state / first.TOKEN_FILE)
-        if options.join_local and await database.write(join_local, state, now):
+        images = await asyncio.to_thread(local_images, options.local_images) if options.join_local else {}
+        if options.join_local and await database.write(join_local, state, now, images):
             log.info("joined this machine as the site local")
         sealer = Sealer.open(state / "key")
         blobs = DirectoryBlobStore(state / "blobs")
-        engine = Engine(database, blobs, owner=instance_of(state), unseal=sealer.unseal)
+        mailbox = Mailbox(database, sealer, SystemClock())
+        agent_blobs = AgentBlobs(mailbox, database, SystemClock())
+        account = read_account(state / S3_FILE)
+        s3 = S3(account) if account is not None else None
+        engine = Engine(
+            database,
+            blobs,
+            owner=instance_of(state),
+            unseal=sealer.unseal,
+            presign=s3,
+            deliver=Delivery(s3=s3, directories=options.tes_files).deliver,
+            agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
+        )
         service = Service(
             database=database,
             blobs=blobs,
             engine=engine,
             sealer=sealer,
             state=state,
-            settings=ApiSettings(open_metrics=options.open_metrics),
+            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files),
         )
+        app = create_app(service)
+        serve_agents(app, mailbox, agent_blobs)
         config = uvicorn.Config(
-            create_app(service),
+            app,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -232,13 +305,14 @@ async def serve(options: Options) -> None:
         try:
             await engine.start()
             try:
-                await _Server(config, service, options).serve(sockets=[listener])
+                await _Server(config, service, mailbox, options).serve(sockets=[listener])
             finally:
                 try:
                     await asyncio.wait_for(engine.stop(), GRACE_SECONDS)
                 except TimeoutError:
                     log.warning("the engine did not stop in time; its leases are taken over at the next start")
         finally:
+            await mailbox.close()
             listener.close()
     finally:
         (state / SERVICE_FILE).unlink(missing_ok=True)
@@ -269,10 +343,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(options))
+        # Not uvloop: it gives its end of a child's pipes to the child, so that a job that a local site started keeps the
+        # launching command's output open, and that command seems to last as long as the job.
+        asyncio.run(serve(options))
     except IsthmusError as error:
         print(f"isthmus.server: {error}", file=sys.stderr)
         return 1

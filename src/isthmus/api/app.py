@@ -13,11 +13,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isthmus import __version__
-from isthmus.api import blobs, events, health, logs, people, sites, tasks, tokens, usage
+from isthmus.api import agent, blobs, events, health, logs, people, sites, tasks, tokens, usage
 from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
 from isthmus.api.routing import Router
 from isthmus.api.service import Service
+from isthmus.api.tes import routes as tes
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("isthmus.access")
@@ -31,6 +32,8 @@ ROUTERS: tuple[Router, ...] = (
     usage.router,
     people.router,
     tokens.router,
+    agent.router,
+    tes.router,
     health.router,
 )
 

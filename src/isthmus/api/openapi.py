@@ -25,6 +25,7 @@ _HEADERS = {
     "X-Next-Offset": {"description": "Where to go on.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "X-Log-Complete": {"description": "Whether no more will come.", "schema": {"enum": ["true", "false"]}},
     "X-Attempt": {"description": "Whose log it is; empty: none yet.", "schema": {"type": "string"}},
+    "Content-Length": {"description": "Bytes of the whole.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "Content-Range": {"description": "Which part of the content this is.", "schema": {"type": "string"}},
     "Accept-Ranges": {"description": "bytes.", "schema": {"type": "string"}},
 }

@@ -56,6 +56,8 @@ class ApiSettings:
     keepalive_seconds: float = 15.0
     housekeeping_seconds: float = 30.0
     upload_keep_seconds: float = 7 * 86400.0
+    tes_files: tuple[Path, ...] = ()  # directories that file:// addresses of TES documents may lead into
+    tes_walltime_seconds: int = 86_400  # where a TES document asks for none
 
 
 @dataclass(slots=True, kw_only=True)

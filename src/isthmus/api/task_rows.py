@@ -94,7 +94,9 @@ def _page_ids(connection: sa.Connection, wanted: TaskFilter, cursor: str | None,
     if projects is None and wanted.states and not (wanted.array_id or wanted.user or wanted.site):
         projects = list(connection.scalars(sa.select(tables.projects.c.name)))
     selects: list[sa.Select[Any]]
-    narrow = wanted.array_id or wanted.user or wanted.site  # each has an index of its own, best for all projects at once
+    narrow = (
+        wanted.array_id or wanted.user or wanted.site
+    )  # each has an index of its own, best for all projects at once
     if projects is None or narrow or len(projects) * max(1, len(wanted.states)) > _BRANCHES:
         extra = list(conditions)
         if projects is not None:
@@ -125,14 +127,14 @@ def _conditions(wanted: TaskFilter, cursor: str | None) -> list[sa.ColumnElement
         conditions.append(_T.c.created_at >= wanted.since)
     if wanted.site:
         conditions.append(_T.c.site == wanted.site)
-        conditions.append(sa.text("site <> ''"))  # as the partial index says it
+        conditions.append(sa.literal_column("site <> ''", sa.Boolean))  # as the partial index says it
     if wanted.user:
         conditions.append(_T.c.user == wanted.user)
     if wanted.name:
         conditions.append(_T.c.name == wanted.name)
     if wanted.array_id:
         conditions.append(_T.c.array_id == wanted.array_id)
-        conditions.append(sa.text("array_id <> ''"))  # as the partial index says it
+        conditions.append(sa.literal_column("array_id <> ''", sa.Boolean))  # as the partial index says it
     for key, value in wanted.tags:
         g = tables.task_tags
         conditions.append(

@@ -22,6 +22,7 @@ MAX_ARRAY = 10_000
 MAX_INLINE_BYTES = 131_072
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"(https?|s3)://[^\s]+")
+_TARGET = re.compile(r"((https?|s3)://|file:///)[^\s]+")
 FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}  # read by pydantic at the edge; plain data here
 
 
@@ -175,7 +176,8 @@ class Input:
 class Output:
     """A file (or, with wildcards, several; or a directory) that the task leaves at `path`, and where it goes.
 
-    Without `url` it is kept by content hash and handed to the caller; with `url` (s3, http, https) it is also put there.
+    Without `url` it is kept by content hash and handed to the caller; with `url` (s3, http, https, or file below a
+    directory that the service's operator allows) it is also put there. `path_prefix`: see `engine.delivering`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
@@ -189,7 +191,7 @@ class Output:
 
     def __post_init__(self) -> None:
         _path("path", self.path)
-        if self.url and _URL.fullmatch(self.url) is None:
+        if self.url and _TARGET.fullmatch(self.url) is None:
             raise Invalid("url", f"{self.url[:200]!r} cannot be written.", remedy="Use s3://, http:// or https://.")
 
 

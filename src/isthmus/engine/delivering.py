@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,6 +16,7 @@ from isthmus.store import tables
 from isthmus.store.database import Database
 from isthmus.store.documents import load
 
+_SINGLE = re.compile(r"\[([*?\[])\]")
 Deliver = Callable[[BlobStore, str, str], Awaitable[None]]  # (blobs, sha256, url)
 
 
@@ -33,18 +35,26 @@ def address(output: Output, path: str) -> str | None:
     """Where the file at `path` goes by this output; None when the output does not speak of it.
 
     A single file goes to the address itself; of a directory, or of several files by wildcard, each goes below it,
-    at its path without the directory or without `path_prefix` (GA4GH TES 1.1).
+    at its path without the directory or, by wildcard, without `path_prefix` (GA4GH TES 1.1). A wildcard that stands for
+    one character only, such as `[*]`, is that character.
     """
-    if output.directory:
-        base = output.path.rstrip("/") + "/"
+    literal = _SINGLE.sub(r"\1", output.path)
+    wild = any(mark in _SINGLE.sub("", output.path) for mark in "*?[")
+    if not wild:
+        if not output.directory:
+            return output.url if path == literal else None
+        base = literal.rstrip("/") + "/"
         return f"{output.url.rstrip('/')}/{path[len(base) :]}" if path.startswith(base) else None
-    if path == output.path:
-        return output.url
-    if any(mark in output.path for mark in "*?[") and fnmatchcase(path, output.path):
-        prefix = output.path_prefix.rstrip("/") + "/" if output.path_prefix else ""
-        rest = path[len(prefix) :] if prefix and path.startswith(prefix) else path.rsplit("/", 1)[-1]
-        return f"{output.url.rstrip('/')}/{rest}"
-    return None
+    pattern, parts = output.path.rstrip("/").split("/"), path.split("/")
+    held = parts[: len(pattern)] if output.directory else parts
+    if len(held) != len(pattern) or len(parts) < len(pattern) + output.directory:
+        return None
+    if not all(fnmatchcase(part, like) for part, like in zip(held, pattern, strict=True)):
+        return None
+    prefix = output.path_prefix.rstrip("/") + "/" if output.path_prefix else ""
+    below = path.removeprefix(prefix)
+    rest = below if prefix and below != path else "/".join(parts[len(pattern) - 1 :])
+    return f"{output.url.rstrip('/')}/{rest}"
 
 
 def _spec(connection: sa.Connection, task_id: str) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from isthmus.domain.errors import IsthmusError
-from isthmus.domain.lifecycle import TaskState
 from isthmus.domain.site import SiteDescription
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.work import SiteWork
@@ -29,7 +28,7 @@ async def describe(work: SiteWork) -> None:
         return
     changed = await work.database.write(_store, work.lease, work.name, work.clock.now(), description)
     if changed:
-        work.wake_placement()
+        work.look_again()
 
 
 def _said(error: Exception) -> str:
@@ -49,15 +48,7 @@ def _store(connection: sa.Connection, lease: Lease, site: str, now: float, descr
     was_back = bool(row.error) or not row.description
     if was_back:
         events.add(connection, [events.event(now, "site.reachable", site=site)])
-    changed = was_back or _shape(load(SiteDescription, row.description)) != _shape(description)
-    if changed:
-        connection.execute(
-            tables.tasks.update()
-            .where(tables.tasks.c.state == TaskState.WAITING.value)
-            .where(tables.tasks.c.due_at > now)
-            .values(due_at=0.0)
-        )
-    return changed or row.description != text
+    return was_back or _shape(load(SiteDescription, row.description)) != _shape(description)
 
 
 def _shape(description: SiteDescription) -> Any:

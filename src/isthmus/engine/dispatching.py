@@ -65,6 +65,8 @@ async def _stage(work: SiteWork, rows: Sequence[Any]) -> dict[str, Job]:
         for key, error in made.items()
         if isinstance(error, Refused)
     ]
+    delayed = {key: error for key, error in made.items() if isinstance(error, Unavailable)}
+    moves += [_put_off(work, row, str(delayed[row.key])) for row in rows if row.key in delayed]
     outcomes: dict[str, StageOutcome] = {}
     if jobs:
         work.check_ours()

@@ -19,7 +19,7 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
 from isthmus.engine.jobs import JobMaker, Presigner, Unseal
 from isthmus.engine.leases import Lease, LostLease
-from isthmus.engine.placing import Round, read_snapshot, waiting_task
+from isthmus.engine.placing import Round, look_again, read_snapshot, waiting_task
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.work import SiteWork
@@ -67,6 +67,7 @@ class Engine:
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
         self._placement_due = asyncio.Event()
+        self._sites_changed = True
         self._leases_due = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -107,6 +108,7 @@ class Engine:
     def wake_sites(self) -> None:
         """A site joined, left or was changed: follow soon."""
         self._leases_due.set()
+        self._look_again()
 
     def site(self, name: str) -> Site:
         """The adapter of a site, for reading logs."""
@@ -186,10 +188,15 @@ class Engine:
             settings=self.settings,
             maker=self._maker,
             wake_placement=self._placement_due.set,
+            look_again=self._look_again,
             still_ours=lambda: self._fresh(lease),
         )
         worker = SiteWorker(work, self._deliver)
         self._workers[name] = (worker, asyncio.create_task(worker.run(), name=f"site:{name}"))
+
+    def _look_again(self) -> None:
+        self._sites_changed = True
+        self._placement_due.set()
 
     # --- placement --------------------------------------------------------------------------------------------------
 
@@ -202,6 +209,9 @@ class Engine:
             if lease is None or not self._fresh(lease):
                 continue
             try:
+                if self._sites_changed:
+                    self._sites_changed = False
+                    await self.database.write(look_again, self.clock.now(), lease)
                 placed = await self._round.run(self.database, self.clock.now(), lease)
                 failpoint("place.written")
             except LostLease:

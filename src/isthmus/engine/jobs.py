@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from isthmus.data.port import BlobStore
-from isthmus.domain.errors import Corrupt, Refused
+from isthmus.domain.errors import Corrupt, Refused, Unavailable
 from isthmus.domain.manifest import MAX_FILES, Manifest
 from isthmus.domain.task import TaskSpec
 from isthmus.sites.port import Job, JobFile, JobOutput, JobRef
@@ -29,6 +29,10 @@ class Presigner(Protocol):
     """Turns an s3:// address into an https:// one that works for a while without credentials."""
 
     def __call__(self, url: str, method: str) -> str: ...
+
+    async def below(self, url: str) -> list[tuple[str, str]]:
+        """What lies below an s3:// address that stands for a directory: (relative path, s3:// address) of each object."""
+        ...
 
 
 def reference(row: Any) -> JobRef:
@@ -53,19 +57,19 @@ class JobMaker:
         self._presign = presign
         self._manifests: dict[str, Manifest] = {}
 
-    async def make(self, attempts: Sequence[Any], *, staging: bool) -> dict[str, Job | Refused]:
-        """A job for each attempt row, or the reason why it can never be made; only for staging with files and
-        secrets."""
+    async def make(self, attempts: Sequence[Any], *, staging: bool) -> dict[str, Job | Refused | Unavailable]:
+        """A job for each attempt row, or the reason why it can never be made, or cannot now; only for staging with files
+        and secrets."""
         tasks = await self._database.read(_load_tasks, [row.task_id for row in attempts])
         sealed: dict[tuple[str, str], bytes] | None = None
         if staging:
             sealed = await self._database.read(_load_secrets, {task.project for task in tasks.values()})
-        jobs: dict[str, Job | Refused] = {}
+        jobs: dict[str, Job | Refused | Unavailable] = {}
         for row in attempts:
             task = tasks[row.task_id]
             try:
                 jobs[row.key] = await self._make(row, task, sealed)
-            except Refused as error:
+            except (Refused, Unavailable) as error:
                 jobs[row.key] = error
         return jobs
 
@@ -121,9 +125,19 @@ class JobMaker:
                 if site != row.site:
                     raise Refused(f"{item.site_path} is not at site {row.site}.")
                 files.append(JobFile(path=item.path, path_at_site=path, executable=item.executable))
+            elif item.directory:
+                files.extend([JobFile(path=p, url=u) for p, u in await self._objects(item.url, item.path)])
             else:
                 files.append(JobFile(path=item.path, url=self._reachable(item.url), executable=item.executable))
         return files
+
+    async def _objects(self, url: str, below: str) -> list[tuple[str, str]]:
+        if not url.startswith("s3://"):
+            raise Refused(f"{url} cannot be fetched as a directory.", remedy="Only s3:// and uploaded ones can.")
+        self._reachable(f"{url.rstrip('/')}/x")
+        assert self._presign is not None
+        found = await self._presign.below(url)
+        return [(str(PurePosixPath(below) / path), self._reachable(address)) for path, address in found]
 
     def _reachable(self, url: str) -> str:
         if not url.startswith("s3://"):

@@ -62,6 +62,8 @@ def _shown(seen: Observation) -> str:
         told["queue_position"] = seen.queue_position
     if seen.message:
         told["message"] = seen.message[:400]
+    if seen.steps:
+        told["steps"] = seen.steps
     return orjson.dumps(told).decode() if told else "{}"
 
 
@@ -80,6 +82,7 @@ def _ended(row: Any, seen: Observation) -> Move | None:
         fields["started_at"] = seen.started_at
     if seen.ended_at is not None:
         fields["ended_at"] = seen.ended_at
+    fields["observed"] = _shown(seen)
     reason = seen.reason or (EndReason.EXIT_ZERO if seen.exit_code == 0 else EndReason.EXIT_NONZERO)
     return Move(key=row.key, to=_A.COLLECTING, reason=reason, message=seen.message, fields=fields)
 
@@ -101,7 +104,7 @@ def _absent(row: Any, now: float, settings: EngineSettings) -> Move | None:
             message="Cancelled; the site never had the job.",
             fields=fields,
         )
-    if not row.native_id:
+    if not row.native_id and row.state in (_A.UNKNOWN, _A.SUBMITTING):
         return Move(key=row.key, to=_A.SUBMITTING, fields=fields, message="The site never had the job; sent again.")
     return Move(
         key=row.key,

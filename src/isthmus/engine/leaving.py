@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from isthmus.domain.errors import Conflict, NotFound
-from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState
+from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason
 from isthmus.domain.site import SiteState
 from isthmus.engine.leases import Lease
 from isthmus.engine.transitions import Move, apply
@@ -66,12 +66,6 @@ def resume(connection: sa.Connection, *, now: float, site: str, by: str) -> None
     if row.state == SiteState.LEFT:
         raise Conflict(f"Site {site} has left.", remedy="Join it again.")
     _set(connection, now, site, SiteState.ACTIVE, by)
-    connection.execute(
-        tables.tasks.update()
-        .where(tables.tasks.c.state == TaskState.WAITING.value)
-        .where(tables.tasks.c.due_at > now)
-        .values(due_at=0.0)
-    )
 
 
 def leave(connection: sa.Connection, *, now: float, site: str, by: str, force: bool = False) -> Impact:

@@ -38,6 +38,7 @@ class SiteWork:
     settings: EngineSettings
     maker: JobMaker
     wake_placement: Callable[[], None]
+    look_again: Callable[[], None]  # the site changed: what could go nowhere may go now
     still_ours: Callable[[], bool]
     in_hand: set[str] = field(default_factory=set)
     dispatch_due: asyncio.Event = field(default_factory=asyncio.Event)

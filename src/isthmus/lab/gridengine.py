@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +10,7 @@ from typing import Self
 from isthmus.lab import gridengine_config, registry
 from isthmus.lab.commands import run_command
 from isthmus.lab.errors import LabError
-from isthmus.lab.ports import free_port
+from isthmus.lab.ports import free_port, short_host_name
 from isthmus.lab.processes import Daemons, wait_for
 
 INSTALLED = Path("/var/lib/gridengine")
@@ -22,7 +21,8 @@ SHARED = Path("/usr/share/gridengine")
 class GridEngineCell:
     """One Grid Engine cell in one directory, with the queue `all.q` and the parallel environment `smp`.
 
-    Any account of the machine may submit, with `environment` set or behind `command_prefix`.
+    Any account of the machine may submit, with `environment` set or behind `command_prefix`. Grid Engine cannot be
+    bound to loopback: its two ports are open on every interface, and it refuses all hosts but this one by name.
     """
 
     def __init__(self, directory: Path, name: str = "cell", *, slots: int = 16, gpus: int = 4) -> None:
@@ -31,7 +31,7 @@ class GridEngineCell:
         self.name = name
         self.slots = slots
         self.gpus = gpus
-        self.host = socket.gethostname().split(".")[0]
+        self.host = short_host_name()
         self.master_port = free_port()
         self.execution_port = free_port()
         self._daemons: Daemons | None = None

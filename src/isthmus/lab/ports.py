@@ -1,4 +1,4 @@
-"""Free TCP ports on loopback, and whether something listens on one."""
+"""Free TCP ports on loopback, whether something listens on one, and what this machine's own name stands for."""
 
 from __future__ import annotations
 
@@ -42,10 +42,32 @@ def listening(port: int, host: str = HOST) -> bool:
     return True
 
 
-def _can_bind(port: int) -> bool:
+def short_host_name() -> str:
+    """Return this machine's name without its domain."""
+    return socket.gethostname().split(".")[0]
+
+
+def own_address() -> str:
+    """Return the address of this machine's own name, to which some daemons bind and no other.
+
+    It is a loopback address on most machines and the container's own in many containers. Raises LabError when the
+    name has no address or one of another machine.
+    """
+    name = short_host_name()
+    remedy = f"Put the line '127.0.0.1 {name}' into /etc/hosts"
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        raise LabError(f"this machine's own name, {name}, has no address", remedy) from None
+    if not _can_bind(0, address):
+        raise LabError(f"this machine's own name, {name}, stands for another machine, {address}", remedy)
+    return address
+
+
+def _can_bind(port: int, address: str = HOST) -> bool:
     with socket.socket() as probe:
         try:
-            probe.bind((HOST, port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True

@@ -51,6 +51,8 @@ class PostgresServer:
             "listen_addresses": HOST,
             "port": str(self.port),
             "unix_socket_directories": "",
+            # In the data directory, so that a killed server leaves nothing behind in /dev/shm.
+            "dynamic_shared_memory_type": "mmap",
             "max_connections": str(self.max_connections),
         }
         if not self.durable:

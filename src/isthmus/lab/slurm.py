@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import stat
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from isthmus.lab import registry, slurm_config
 from isthmus.lab.commands import run_command
 from isthmus.lab.errors import LabError
 from isthmus.lab.mariadb import MariaDb
-from isthmus.lab.ports import HOST, free_port, listening
+from isthmus.lab.ports import HOST, free_port, listening, own_address, short_host_name
 from isthmus.lab.proc import ProcessId, descendants, process_id, with_environment
 from isthmus.lab.processes import Daemons, wait_for
 
@@ -67,7 +66,8 @@ class SlurmCluster:
         self.licences = dict(licences if licences is not None else {"matlab": 4})
         self.accounting = accounting
         self.enforce_memory = enforce_memory
-        self.host = socket.gethostname().split(".")[0]
+        self.host = short_host_name()
+        self.address = own_address()
         self.controller_port = free_port()
         self.accounting_port = free_port()
         self.node_ports = {node: free_port() for node in self.nodes}
@@ -226,7 +226,7 @@ class SlurmCluster:
     def start_accounting(self) -> None:
         """Start slurmdbd and wait until it listens."""
         self.daemons.start("slurmdbd", ["slurmdbd", "-D"], environment=self.environment)
-        self.daemons.wait_ready("slurmdbd", lambda: listening(self.accounting_port))
+        self.daemons.wait_ready("slurmdbd", lambda: listening(self.accounting_port, self.address))
 
     def stop_accounting(self) -> None:
         """Stop slurmdbd; the controller keeps its records until it is back."""

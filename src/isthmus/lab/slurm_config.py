@@ -23,10 +23,10 @@ def slurm_conf(cluster: SlurmCluster) -> str:
     top = cluster.directory
     lines = [
         f"ClusterName={cluster.name}",
-        # The name must be the short host name; the address keeps it on loopback.
-        f"SlurmctldHost={cluster.host}({HOST})",
+        # The name must be the short host name, and its own address is what Slurm binds to by the two words below.
+        f"SlurmctldHost={cluster.host}({cluster.address})",
         f"SlurmctldPort={cluster.controller_port}",
-        "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",
+        f"CommunicationParameters={_binding(cluster.address)}",
         "AuthType=auth/munge",
         f"AuthInfo=socket={top}/run/munge.sock",
         "AuthAltTypes=auth/jwt",
@@ -114,7 +114,8 @@ def slurmdbd_conf(cluster: SlurmCluster, database: MariaDb) -> str:
             f"AuthAltParameters=jwt_key={top}/jwt/jwt.key",
             # As for the controller: an address as DbdHost is refused.
             f"DbdHost={cluster.host}",
-            f"DbdAddr={HOST}",
+            f"DbdAddr={cluster.address}",
+            "CommunicationParameters=NoInAddrAny",
             f"DbdPort={cluster.accounting_port}",
             "SlurmUser=root",
             f"LogFile={top}/log/slurmdbd.log",
@@ -129,6 +130,15 @@ def slurmdbd_conf(cluster: SlurmCluster, database: MariaDb) -> str:
             "",
         ]
     )
+
+
+def _binding(address: str) -> str:
+    """Return the words that bind the daemons, and srun, to the machine's own address."""
+    if address.startswith("127.") and address != HOST:
+        # Debian's 127.0.1.1: who connects to it comes from 127.0.0.1, where Slurm then looks for an srun that is
+        # bound to 127.0.1.1. Only the controller can be bound here; the others take munge credentials only.
+        return "NoCtldInAddrAny"
+    return "NoCtldInAddrAny,NoInAddrAny"
 
 
 def _enforcement(enforce_memory: bool) -> list[str]:
@@ -150,7 +160,7 @@ def _accounting(cluster: SlurmCluster) -> list[str]:
         return ["AccountingStorageType=accounting_storage/none"]
     return [
         "AccountingStorageType=accounting_storage/slurmdbd",
-        f"AccountingStorageHost={HOST}",
+        f"AccountingStorageHost={cluster.address}",
         f"AccountingStoragePort={cluster.accounting_port}",
         f"AccountingStoragePass={cluster.directory}/run/munge.sock",
         "AccountingStorageTRES=gres/gpu",
@@ -163,7 +173,7 @@ def _node(cluster: SlurmCluster, node: str) -> str:
     has_gpus = node in cluster.gpu_nodes and cluster.gpus_per_node > 0
     gpus = f"Gres=gpu:a100:{cluster.gpus_per_node} Feature=gpu,a100" if has_gpus else "Feature=cpu"
     return (
-        f"NodeName={node} NodeHostname={cluster.host} NodeAddr={HOST} Port={cluster.node_ports[node]} "
+        f"NodeName={node} NodeHostname={cluster.host} NodeAddr={cluster.address} Port={cluster.node_ports[node]} "
         f"CPUs={cluster.cpus_per_node} Sockets=1 CoresPerSocket={cluster.cpus_per_node} ThreadsPerCore=1 "
         f"RealMemory={cluster.memory_mib_per_node} {gpus} State=UNKNOWN"
     )

@@ -24,7 +24,7 @@ from isthmus.sites.port import (
     Uncertain,
 )
 from isthmus.sites.staging import place_below
-from isthmus.sites.transport import Transport
+from isthmus.sites.transport import CommandFailed, Transport
 
 _BATCH_JOBS: Final = 200
 _HASHED_BYTES_PER_SECOND: Final = 20_000_000
@@ -65,7 +65,15 @@ class Collector:
         """The outputs of one account's jobs; an outcome for each. Unavailable when the site does not answer."""
         outcomes: dict[str, CollectOutcome] = {}
         for start in range(0, len(jobs), _BATCH_JOBS):
-            outcomes |= await self._batch(jobs[start : start + _BATCH_JOBS], root, account)
+            batch = jobs[start : start + _BATCH_JOBS]
+            try:
+                outcomes |= await self._batch(batch, root, account)
+            except CommandFailed:  # one job's files may be the cause: find out whose
+                for job in batch:
+                    try:
+                        outcomes |= await self._batch([job], root, account)
+                    except CommandFailed as error:
+                        outcomes[job.key] = Uncertain(message=str(error))
         return outcomes
 
     def close(self) -> None:
@@ -115,7 +123,7 @@ class Collector:
             scripts.LIST, stdin=_joined(bases), timeout_seconds=120 + len(bases) / 10, account=account
         )
         if result.exit_code != 0:
-            raise Unavailable(f"{self._transport.place} does not list the outputs: {result.complaint}")
+            raise CommandFailed(f"{self._transport.place} does not list the outputs: {result.complaint}", result)
         entries = {}
         for record in result.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]:
             kind, size, mode, place = record.split("\t", 3)
@@ -213,7 +221,7 @@ def _want(job: Job, directory: str, entries: dict[str, _Entry]) -> _Wanted | Col
                 executable=bool(entry.mode & 0o100),
             )
         empty = output.directory and any(entry.kind == "d" and fits(pattern, place) for place, entry in entries.items())
-        if not found and not empty:
+        if not found and not empty and output.required:
             want.missing.append(output.path)
     return want
 

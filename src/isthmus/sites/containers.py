@@ -31,12 +31,14 @@ _ARCHIVES: Final = (".tar", ".tar.gz", ".tgz")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Containers:
-    """What the operator allows and the site has: `runtimes` maps the name of an installed one to its path."""
+    """What the operator allows and the site has: `runtimes` maps the name of an installed one to its path; `binds` are
+    paths at the site that every container sees, read-only, at the same place."""
 
     images: Mapping[str, str]
     runtimes: Mapping[str, str]
     network: str = "none"
     runtime_flags: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
 
     def rule(self, image: str) -> str:
         """What satisfies the image; Refused when nothing does."""
@@ -86,11 +88,12 @@ class Containers:
         names = f"for n in {' '.join(_SYSTEM)}; do" if rule == "host" else 'for e in "$I"/* "$I"/.[!.]*; do n=${e##*/};'
         share = "--share-net" if self.network == "host" else ""
         hide = '--tmpfs "${D%/attempts/*}"' if directory.split("/")[1] in _SYSTEM and rule == "host" else ""
+        binds = "".join(f'set -- --ro-bind {shlex.quote(path)} {shlex.quote(path)} "$@"\n' for path in self.binds)
         kept = " | ".join(shlex.quote(top) for top in sorted(tops | {"proc", "dev", "tmp", "sys"}))
         return f"""I={shlex.quote(image.rstrip("/"))}
 R="$D/root"; mkdir -p "$R/tmp"
 set -- -- "$@"
-{names}
+{binds}{names}
   case $n in {kept}) continue ;; esac
   if [ -L "$I/$n" ]; then [ -e "$R/$n" ] || [ -L "$R/$n" ] || ln -s "$(readlink "$I/$n")" "$R/$n"
   elif [ -e "$I/$n" ]; then set -- --ro-bind "$I/$n" "/$n" "$@"; fi
@@ -105,7 +108,8 @@ set -- {shlex.quote(self.runtimes["bwrap"])} --bind "$R" / --unshare-all {share}
 """
 
     def _charliecloud(self, rule: str, places: list[str], directory: str, workdir: str) -> str:
-        binds = " ".join(f"-b {shlex.quote(f'{directory}/root{place}:{place}')}" for place in places)
+        mounts = [*(f"{directory}/root{place}:{place}" for place in places), *self.binds]
+        binds = " ".join(f"-b {shlex.quote(mount)}" for mount in mounts)
         return (
             f'set -- {shlex.quote(self.runtimes["ch-run"])} -b "$D/work:$D/work" {binds} '
             f'-c {shlex.quote(workdir)} {shlex.quote(rule)} -- "$@"\n'
@@ -135,6 +139,7 @@ set -- {shlex.quote(self.runtimes["bwrap"])} --bind "$R" / --unshare-all {share}
             f"--cpus={job.demand.cpus_per_node}",
             f"--volume={directory}/work:{directory}/work",
             *(f"--volume={directory}/root{place}:{place}" for place in places),
+            *(f"--volume={path}:{path}:ro" for path in self.binds),
             *(f"--env={variable}" for variable in variables),
             *(f"--env=ISTHMUS_{variable}" for variable in ("TASK_ID", "ATTEMPT", "FENCE", "SITE", "POOL")),
             f"--workdir={workdir}",
@@ -170,6 +175,14 @@ def check_images(images: Mapping[str, str]) -> dict[str, str]:
 def absolute_places(job: Job) -> list[str]:
     """The directories outside the task's own that its container must have writable, none inside another; Refused when a
     file is to lie directly in `/`."""
+    found = absolute_folders(job)
+    if "/" in found:
+        raise Refused("A file or directory of the task lies directly in /.", remedy="Put it into a directory: /data/x.")
+    return _outermost(found)
+
+
+def absolute_folders(job: Job) -> set[str]:
+    """Every directory outside the task's own that one of its absolute paths lies in, or is."""
     files = [item.path for item in job.files] + [item.path for item in job.outputs if not item.directory]
     for step in job.steps:
         files += [step.stdin, step.stdout, step.stderr]
@@ -177,9 +190,7 @@ def absolute_places(job: Job) -> list[str]:
     folders += [step.workdir for step in job.steps]
     found = {_literal_parent(path) for path in files if path.startswith("/")}
     found |= {_literal(path) for path in folders if path.startswith("/")}
-    if "/" in found:
-        raise Refused("A file or directory of the task lies directly in /.", remedy="Put it into a directory: /data/x.")
-    return _outermost(found)
+    return found
 
 
 def uses_absolute_paths(job: Job) -> bool:

@@ -130,10 +130,24 @@ class Sighting(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """One step that ran: its own exit code (also where `ignore_error` let the next one start), when, and which bytes of
+    the job's streams are its own. Times are seconds since 1970 by the site's clock."""
+
+    exit_code: int
+    started_at: float
+    ended_at: float
+    stdout_from: int = 0
+    stdout_to: int = 0
+    stderr_from: int = 0
+    stderr_to: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One look at one job. For ENDED: `reason` and, when the command exited, `exit_code`; `claim_fence` is the fence
-    that the wrapper claimed with, None when no claim was seen. `native_ids` are all jobs at the site with this key,
-    lowest first. Times are seconds since 1970 by the site's clock."""
+    """One look at one job. For ENDED: `reason` and, when the command exited, `exit_code`, and the steps that ran;
+    `claim_fence` is the fence that the wrapper claimed with, None when no claim was seen. `native_ids` are all jobs at
+    the site with this key, lowest first. Times are seconds since 1970 by the site's clock."""
 
     sighting: Sighting
     native_ids: tuple[str, ...] = ()
@@ -145,6 +159,7 @@ class Observation:
     claim_fence: int | None = None
     nodes: tuple[str, ...] = ()
     queue_position: int | None = None
+    steps: tuple[StepResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +174,7 @@ class CollectedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """All outputs of one job: the files, the declared outputs that matched nothing, and both streams, which are kept as
+    """All outputs of one job: the files, the required outputs that matched nothing, and both streams, which are kept as
     blobs so that logs outlive the job's directory (only the last `MAX_LOG_BYTES` of a longer one)."""
 
     files: tuple[CollectedFile, ...] = ()

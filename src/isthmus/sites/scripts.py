@@ -48,14 +48,21 @@ done
 exit 0
 """
 
-# $1 root, $2 hash, $3 offset. Stdin: the content from the offset on.
+# $1 root, $2 hash, $3 offset, $4 whole size. Stdin: the content from the offset on. Only a part of the whole size is
+# judged by its hash: a stream that breaks off looks like its end from here. Exit 9 prints where the part stands.
 APPEND: Final = """umask 077
 cd "$1" || exit 1
 b=blobs/${2%"${2#??}"}/$2
-[ -e "$b" ] && { cat >/dev/null; exit 0; }
-mkdir -p "${b%/*}"; n=0; [ -e "$b.part" ] && n=$(wc -c <"$b.part")
-[ "$((n))" = "$3" ] || exit 9
-cat >>"$b.part" || exit 1
+[ -e "$b" ] && exit 0
+mkdir -p "${b%/*}" && exec 9>>"$b.part" || exit 1
+if command -v flock >/dev/null; then flock -w 30 9 || exit 7; fi
+[ -e "$b" ] && exit 0
+[ -e "$b.part" ] || exit 7
+n=$(wc -c <"$b.part"); n=$((n))
+[ "$n" = "$3" ] || { echo "$n"; exit 9; }
+cat >&9 || exit 1
+n=$(wc -c <"$b.part")
+[ "$((n))" -ge "$4" ] || exit 7
 [ "$(sha256sum <"$b.part")" = "$2  -" ] || { rm -f "$b.part"; exit 8; }
 chmod 400 "$b.part" && mv -f "$b.part" "$b"
 """
@@ -66,10 +73,11 @@ cd "$1" || exit 1
 t=$(mktemp -d incoming/XXXXXXXXXX) || exit 1
 trap 'rm -rf "$1/$t"' EXIT
 tar -xf - -C "$t" || exit 1
-cd "$t" && sha256sum -- * | while read -r h n; do
+cd "$t" && chmod 400 -- * && sha256sum -- * | while read -r h n; do
   [ "$h" = "$n" ] || continue
   d=../../blobs/${n%"${n#??}"}
-  mkdir -p "$d" && chmod 400 "$n" && mv -f "$n" "$d/$n" && echo "$n"
+  [ -d "$d" ] || mkdir -p "$d"
+  mv -f "$n" "$d/$n" && echo "$n"
 done
 """
 
@@ -81,28 +89,33 @@ t=$(mktemp -d incoming/XXXXXXXXXX) || exit 1
 trap 'rm -rf "$r/$t"' EXIT
 tar -xf - -C "$t" || exit 1
 blob() { # hash mode path
-  mkdir -p "${3%/*}" && cp --reflink=auto "$r/blobs/${1%"${1#??}"}/$1" "$3" 2>/dev/null ||
-    cp "$r/blobs/${1%"${1#??}"}/$1" "$3" && chmod "$2" "$3" || exit 1
+  b=$r/blobs/${1%"${1#??}"}/$1
+  [ -d "${3%/*}" ] || mkdir -p "${3%/*}" || exit 1
+  if cp --reflink=auto --no-preserve=mode "$b" "$3" 2>/dev/null; then [ "$2" = 644 ] || chmod "$2" "$3" || exit 1
+  else cp "$b" "$3" && chmod "$2" "$3" || exit 1; fi
 }
 site() { # source mode path link
   [ -r "$1" ] || { echo "absent $1"; exit 3; }
-  mkdir -p "${3%/*}" || exit 1
+  [ -d "${3%/*}" ] || mkdir -p "${3%/*}" || exit 1
   if [ -n "$4" ]; then ln -s "$1" "$3"; else cp -rL --reflink=auto "$1" "$3" || cp -rL "$1" "$3"; fi || exit 1
 }
+set --
 for k in "$t"/*; do
   k=${k##*/}
   if [ -e "attempts/$k/staged" ] || [ -e "attempts/$k/claim" ]; then echo "staged $k"; continue; fi
-  rm -rf "attempts/$k"
+  [ -e "attempts/$k" ] && rm -rf "attempts/$k"
   A=$r/$t/$k
-  said=$(. "$A/files.sh" 2>&1); code=$?
+  said=$(umask 022; . "$A/files.sh" 2>&1); code=$?
   case $code in
-    0) rm -f "$t/$k/files.sh"
-      [ -e "$t/$k/fetch" ] || : >"$t/$k/staged"
-      if mv "$t/$k" "attempts/$k"; then echo "done $k"; else echo "failed $k cannot be moved into place"; fi ;;
+    0) [ -e "$t/$k/fetch" ] || : >"$t/$k/staged"
+      set -- "$@" "$t/$k" ;;
     3) printf 'absent %s %s\n' "$k" "$(printf '%s' "${said#absent }" | tr '\n' ' ')" ;;
     *) printf 'failed %s %s\n' "$k" "$(printf '%s' "$said" | tail -c 300 | tr '\n' ' ')" ;;
   esac
 done
+[ $# = 0 ] || mv "$@" attempts/
+for k; do [ -e "attempts/${k##*/}/files.sh" ] && echo "done ${k##*/}"; done
+exit 0
 """
 
 # $1 destination, $2 mode. Stdin: curl's configuration (address and headers, which may be secret).
@@ -142,6 +155,20 @@ alive() { # pid start
   set -f; set -- "$2" $s; set +f
   [ "$1" = "${21}" ]
 }
+who() { # a claim's line: sets p, s, b
+  set -f
+  for v in $1; do
+    case $v in pid=*) p=${v#*=} ;; start=*) s=${v#*=} ;; boot=*) b=${v#*=} ;; esac
+  done
+  set +f
+}
+orphaned() { # an attempt whose wrapper is gone: does anything that it started live?
+  [ -e "$1/child" ] || return 1
+  { read -r cp cs; read -r gs; } <"$1/child"
+  alive "$cp" "$cs" && return 0
+  for g in $gs; do read -r one <"$g/cgroup.procs" && return 0; break; done 2>/dev/null
+  [ ! -e "/proc/$cp" ] && [ -n "$(ps -o pid= -s "$cp" 2>/dev/null)" ]
+}
 while read -r k; do
   f=; l=; c=; x=
   if [ -d "$k" ]; then
@@ -151,13 +178,14 @@ while read -r k; do
     [ -e "$k/launched" ] && { read -r l <"$k/launched"; }
     # The process is looked at before the claim and the result: a process seen dead has written all that it ever will.
     a=
-    if [ -e "$k/claim" ]; then
-      read -r c <"$k/claim"; p=${c#*pid=}; p=${p%% *}; s=${c#*start=}; s=${s%% *}; b=${c#*boot=}; b=${b%% *}
-    elif [ -n "$l" ]; then
-      p=${l#*pid=}; p=${p%% *}; s=${l#*start=}; s=${s%% *}; b=${l#*boot=}; b=${b%% *}
-    else p=; s=; b=; fi
+    p=; s=; b=
+    [ -e "$k/claim" ] && read -r c <"$k/claim"
+    who "$c"
+    [ -n "$p" ] && [ -n "$b" ] || who "$l"
     if [ -n "$p" ]; then
-      if [ "$b" = "$boot" ] && alive "$p" "$s"; then a=a; else a=n; fi
+      if [ "$b" = "$boot" ] && alive "$p" "$s"; then a=a
+      elif [ "$b" = "$boot" ] && [ ! -e "$k/result" ] && orphaned "$k"; then a=no
+      else a=n; fi
     fi
     w=$c; c=; x=
     [ -e "$k/claim" ] && { f=${f}c; read -r c <"$k/claim"; }
@@ -180,7 +208,17 @@ exit 0
 
 # $1 root. Stdin: keys.
 CLEAN: Final = """cd "$1/attempts" || exit 1
-while read -r k; do [ -e "$k" ] && { chmod -R u+rwX "$k"; rm -rf "$k"; } 2>/dev/null; done
+while read -r k; do
+  [ -e "$k" ] || continue
+  rm -rf "$k" || { chmod -R u+rwX "$k"; rm -rf "$k"; }
+done 2>/dev/null
+exit 0
+"""
+
+# $1 root, $2 days that unused content is kept (0: for ever). What a killed command left in incoming/ goes after a day.
+SWEEP: Final = """cd "$1" || exit 1
+find incoming -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} +
+[ "$2" = 0 ] || find blobs -type f -atime "+$2" -mtime "+$2" -delete
 exit 0
 """
 
@@ -190,8 +228,10 @@ tail -c "+$2" "$1" | head -c "$3"
 """
 
 # Stdin: NUL-separated absolute paths. Prints kind, size, mode, top as given and the rest of the path, NUL-ended.
-LIST: Final = """xargs -0 -r sh -c 'for p; do [ -e "$p" ] || [ -L "$p" ] || continue
-find "$p" \\( -type f -o -type l -o -type d \\) -printf "%y\\t%s\\t%m\\t%p\\0"; done' sh
+LIST: Final = """xargs -0 -r sh -c 'n=$#
+for p; do if [ -e "$p" ] || [ -L "$p" ]; then set -- "$@" "$p"; fi; done
+shift "$n"; [ $# = 0 ] ||
+find "$@" \\( -type f -o -type l -o -type d \\) -printf "%y\\t%s\\t%m\\t%p\\0"' sh
 """
 
 # Stdin: NUL-separated links. Prints where each leads, NUL-ended, empty when nowhere.

@@ -17,7 +17,7 @@ from isthmus.domain.errors import Invalid, IsthmusError, NotFound, Refused, Unav
 from isthmus.domain.ids import is_id, is_sha256
 from isthmus.domain.lifecycle import EndReason
 from isthmus.sites import scripts
-from isthmus.sites.containers import Containers, absolute_places, uses_absolute_paths
+from isthmus.sites.containers import Containers, absolute_folders, absolute_places, uses_absolute_paths
 from isthmus.sites.fetching import Fetcher
 from isthmus.sites.port import Job, JobFile, Rejected, Staged, StageOutcome, Uncertain
 from isthmus.sites.roots import Root
@@ -89,9 +89,12 @@ class Stager:
         members = {"job.sh": script, "env": make_environment(job, self._site)}
         if job.secrets:
             members["secrets"] = make_secrets(job)
-        lines: list[str] = ['mkdir -p "$A/work" || exit 1']
+        lines: list[str] = []
         if uses_absolute_paths(job):
-            lines += [f'mkdir -p "$A/root"{shlex.quote(place)} || exit 1' for place in absolute_places(job)]
+            wanted = {*absolute_places(job), *absolute_folders(job)}
+            lines.append(
+                "mkdir -p " + " ".join(f'"$A/root"{shlex.quote(place)}' for place in sorted(wanted)) + " || exit 1"
+            )
         in_container = any(step.image for step in job.steps)
         prepared = _Prepared(job=job, members=members, blobs=set())
         for item in job.files:
@@ -195,22 +198,29 @@ class Stager:
         """Stream one blob from the byte on that the site has; None when it is there whole."""
         async with self._uploading.setdefault((account, sha), asyncio.Lock()):
             try:
-                left = max(0, await self._blobs.size(sha) - have)
-                result = await self._transport.run(
-                    ["/bin/sh", "-c", scripts.APPEND, "sh", root.path, sha, str(have)],
-                    stdin=_content(self._blobs, sha, have),
-                    timeout_seconds=60 + left / _SLOWEST_BYTES_PER_SECOND,
-                    account=account,
-                )
+                size = await self._blobs.size(sha)
+                for _ in range(3):  # what an earlier, broken transfer had on its way may still have arrived meanwhile
+                    result = await self._transport.run(
+                        ["/bin/sh", "-c", scripts.APPEND, "sh", root.path, sha, str(have), str(size)],
+                        stdin=_content(self._blobs, sha, have),
+                        timeout_seconds=120 + max(0, size - have) / _SLOWEST_BYTES_PER_SECOND,
+                        account=account,
+                    )
+                    stands = result.text.strip()
+                    if result.exit_code != 9 or not stands.isdigit():
+                        break
+                    have = int(stands)
             except IsthmusError as error:
                 return Uncertain(message=str(error))
         if result.exit_code == 0:
             return None
-        why = {8: "it arrived damaged", 9: "another transfer is under way"}.get(result.exit_code, result.complaint)
+        whys = {7: "the stream broke off", 8: "it arrived damaged", 9: "another transfer is under way"}
+        why = whys.get(result.exit_code, result.complaint)
         return Uncertain(message=f"Content {sha} is not at the site: {why}.")
 
     async def _place(self, ready: list[_Prepared], root: Root, account: str) -> dict[str, StageOutcome]:
-        members = {f"{item.job.key}/{name}": content for item in ready for name, content in item.members.items()}
+        members = {f"{item.job.key}/work/": b"" for item in ready}
+        members |= {f"{item.job.key}/{name}": content for item in ready for name, content in item.members.items()}
         files = sum(len(item.job.files) for item in ready)
         result = await self._transport.run(
             ["/bin/sh", "-c", scripts.UNPACK, "sh", root.path],
@@ -265,13 +275,16 @@ async def _content(blobs: BlobStore, sha: str, offset: int) -> AsyncIterator[byt
 
 
 def _tar(members: dict[str, bytes]) -> bytes:
-    """A tar of small files, mode 0600."""
+    """A tar of small files, mode 0600, and of directories (a name that ends in /), mode 0700."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name, content in members.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             entry.mode = 0o600
+            if name.endswith("/"):
+                entry.type = tarfile.DIRTYPE
+                entry.mode = 0o700
             entry.mtime = time.time()  # sites purge what looks old
             archive.addfile(entry, io.BytesIO(content))
     return target.getvalue()

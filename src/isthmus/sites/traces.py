@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.usage import Usage
-from isthmus.sites.port import Observation, Sighting
+from isthmus.sites.port import Observation, Sighting, StepResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +37,14 @@ class Result:
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
     step: int = 0  # the step that decided the end, from 1
+    steps: tuple[StepResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """One attempt's directory. `alive`: whether the claim's process (or, before a claim, the launched wrapper) runs;
-    None when it cannot be told from here (another host). `launched` is only written by the fork scheduler."""
+    None when it cannot be told from here (another host). `orphaned`: it does not, but processes that it started do.
+    `launched` is only written by the fork scheduler."""
 
     directory: bool = False
     staged: bool = False
@@ -51,6 +53,7 @@ class Trace:
     claim: Claim | None = None
     result: Result | None = None
     alive: bool | None = None
+    orphaned: bool = False
 
     @property
     def ended(self) -> Observation | None:
@@ -63,6 +66,7 @@ class Trace:
             exit_code=self.result.exit_code,
             started_at=self.result.started_at,
             ended_at=self.result.ended_at,
+            steps=self.result.steps,
             claim_fence=self.result.fence if self.claim is None or self.claim.fence is None else self.claim.fence,
             nodes=(self.claim.host,) if self.claim is not None and self.claim.host else (),
         )
@@ -127,7 +131,31 @@ def parse_result(line: str) -> Result | None:
         cpu_seconds=_number(words.get("cpu")) or 0.0,
         max_rss_bytes=_integer(words.get("rss")) or 0,
         step=_integer(words.get("step")) or 0,
+        steps=_steps(words.get("steps", "")),
     )
+
+
+def _steps(text: str) -> tuple[StepResult, ...]:
+    """The steps that ran, from `CODE:STARTED:OUT:ERR:ENDED:OUT:ERR,...`; none when any of it is damaged."""
+    steps = []
+    for part in text.split(",") if text else ():
+        fields = part.split(":")
+        numbers = [_number(field) for field in fields]
+        if len(fields) != 7 or any(number is None for number in numbers):
+            return ()
+        code, began, out_from, err_from, ended, out_to, err_to = (number or 0.0 for number in numbers)
+        steps.append(
+            StepResult(
+                exit_code=int(code),
+                started_at=began,
+                ended_at=ended,
+                stdout_from=int(out_from),
+                stdout_to=int(out_to),
+                stderr_from=int(err_from),
+                stderr_to=int(err_to),
+            )
+        )
+    return tuple(steps)
 
 
 def parse_traces(text: str, place: str) -> dict[str, Trace]:
@@ -151,6 +179,7 @@ def parse_traces(text: str, place: str) -> dict[str, Trace]:
             staged="s" in flags,
             cancelled="x" in flags,
             launched=launched,
+            orphaned="o" in flags and host == here,
             claim=claim,
             result=parse_result(result_line) if result_line else None,
             alive=None if host != here else True if "a" in flags else False if "n" in flags else None,

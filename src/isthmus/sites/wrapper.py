@@ -34,31 +34,20 @@ if [ "${1:-}" = watch ]; then
     left=$((WALLTIME - waited)); [ "$pause" -gt "$left" ] && pause=$left
     sleep "$pause"; waited=$((waited + pause))
     [ -n "$3" ] && continue
-    pause=3; read -r child <"$D/child" 2>/dev/null || continue
-    held=$(ps -o rss= -s "$child" 2>/dev/null | awk '{ n += $1 } END { print n * 1024 }')
+    pause=3; read -r child start <"$D/child" 2>/dev/null || continue
+    held=$(ps -o rss= -s "$child" 2>/dev/null | LC_ALL=C awk '{ n += $1 } END { print n * 1024 }')
     [ "${held:-0}" -gt "$most" ] && { most=$held; echo "$most" >"$D/rss"; }
     [ "${held:-0}" -gt "$MEMORY" ] && { : >"$D/overmemory"; kill -KILL "-$child"; exit 0; }
   done
   : >"$D/overtime"; kill -TERM "$2"; exit 0
 fi
 
-read -r B </proc/sys/kernel/random/boot_id
-if ! (set -C; printf 'fence=%s host=%s pid=%s start=%s boot=%s at=%s cpus=%s gpus=%s\\n' "$FENCE" "$(uname -n)" "$$" \\
-    "$(ticks $$)" "$B" "$(now)" "$CPUS" "${CUDA_VISIBLE_DEVICES:-}" >"$D/claim") 2>/dev/null; then
-  exit 0
-fi
 GROUPS_DIRS=${ISTHMUS_CGROUPS:-}; unset ISTHMUS_CGROUPS
-MEMORY_GROUP=; CPU_GROUP=
-for g in $GROUPS_DIRS; do
-  echo $$ >"$g/cgroup.procs" || continue
-  [ -f "$g/memory.max_usage_in_bytes" ] && MEMORY_GROUP=$g
-  [ -f "$g/memory.events" ] && MEMORY_GROUP=$g
-  [ -f "$g/cpuacct.usage" ] && CPU_GROUP=$g
-done 2>/dev/null
-exec </dev/null >>"$D/stdout" 2>>"$D/stderr"
-
+MEMORY_GROUP=; CPU_GROUP=; STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STEPS=; STARTED=$(now)
 SETSID=$(command -v setsid)
-STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STARTED=$(now)
+# Where it can be, a step's command is bound to this script's life: killed alone, the script would leave a command that
+# goes on and perhaps ends well, unseen by anybody, while the attempt is given up and made again.
+SETPRIV=$(command -v setpriv) && "$SETPRIV" --pdeathsig KILL true 2>/dev/null || SETPRIV=
 
 stop_child() {
   [ -n "$CHILD" ] || return 0
@@ -83,30 +72,55 @@ finish() { # reason exit_code step
     done
   elif [ -f "$D/rss" ]; then read -r rss <"$D/rss"; fi
   if [ -n "$CPU_GROUP" ]; then
-    read -r cpu <"$CPU_GROUP/cpuacct.usage"; cpu=$(awk -v n="$cpu" 'BEGIN { printf "%.3f", n / 1e9 }')
+    read -r cpu <"$CPU_GROUP/cpuacct.usage"; cpu=$(LC_ALL=C awk -v n="$cpu" 'BEGIN { printf "%.3f", n / 1e9 }')
   else
     times >"$D/times"
-    cpu=$(awk '{ gsub(/[ms]/, " "); for (i = 1; i < NF; i += 2) n += 60 * $i + $(i + 1) } END { printf "%.3f", n }' "$D/times")
+    cpu=$(LC_ALL=C awk '{ gsub(/[ms]/, " "); for (i = 1; i < NF; i += 2) n += 60 * $i + $(i + 1) } END { printf "%.3f", n }' "$D/times")
   fi
-  printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s\\n' \\
-    "$FENCE" "$1" "$2" "$STARTED" "$(now)" "$cpu" "$rss" "$3" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"
+  ended=$(now); tries=0
+  # A file system that is away for a moment must not cost the result of a job that ran to its end.
+  until printf 'fence=%s reason=%s code=%s started=%s ended=%s cpu=%s rss=%s step=%s steps=%s\\n' "$FENCE" "$1" "$2" \\
+    "$STARTED" "$ended" "$cpu" "$rss" "$3" "$STEPS" >"$D/result.$$" && mv -f "$D/result.$$" "$D/result"; do
+    tries=$((tries + 1)); [ "$tries" -gt 60 ] && break
+    sleep 2
+  done
   rm -f "$D/child" "$D/rss" "$D/times"
   exit "${4:-0}"
 }
 trap interrupt TERM INT HUP
 
-ENVIRONMENT=$(cat "$D/env"; printf x)
+read -r B </proc/sys/kernel/random/boot_id
+if ! (set -C; printf 'fence=%s host=%s pid=%s start=%s boot=%s at=%s cpus=%s gpus=%s\\n' "$FENCE" "$(uname -n)" "$$" \\
+    "$(ticks $$)" "$B" "$(now)" "$CPUS" "${CUDA_VISIBLE_DEVICES:-}" >"$D/claim") 2>/dev/null; then
+  exit 0
+fi
+for g in $GROUPS_DIRS; do
+  echo $$ >"$g/cgroup.procs" || continue
+  [ -f "$g/memory.max_usage_in_bytes" ] && MEMORY_GROUP=$g
+  [ -f "$g/memory.events" ] && MEMORY_GROUP=$g
+  [ -f "$g/cpuacct.usage" ] && CPU_GROUP=$g
+done 2>/dev/null
+exec </dev/null >>"$D/stdout" 2>>"$D/stderr"
+
+# Without its whole environment the command is not run: the site's file system has failed.
+ENVIRONMENT=$(cat "$D/env" && printf x) || finish node_failed "" 0 1
 SECRETS=x
-[ -f "$D/secrets" ] && { SECRETS=$(cat "$D/secrets"; printf x); rm -f "$D/secrets"; }
+if [ -n "@SECRETS@" ]; then
+  SECRETS=$(cat "$D/secrets" && printf x) || finish node_failed "" 0 1
+  rm -f "$D/secrets"
+fi
 if [ -f "$D/cancelled" ]; then finish cancelled_by_user "" 0; fi
 
 _isthmus_begin() { trap - TERM INT HUP; umask "$U"; }
 # The last thing before a step's command: from here on the task's variables may have replaced any of this script's.
-_isthmus_load() { _isthmus_setsid=$SETSID; eval "${ENVIRONMENT%x}
+_isthmus_load() { _isthmus_setsid=$SETSID; _isthmus_setpriv=$SETPRIV; eval "${ENVIRONMENT%x}
 ${SECRETS%x}"; }
 """
 
 _TAIL: Final = """
+# Where the streams end now: steps share them, and each is told apart by where it began and ended.
+ends() { echo "$(($(wc -c <"$D/stdout"))):$(($(wc -c <"$D/stderr")))"; }
+
 oom_kills() {
   [ -n "$MEMORY_GROUP" ] || return 1
   for f in memory.oom_control memory.events; do
@@ -121,8 +135,9 @@ if [ -n "@ENFORCE@" ]; then
 fi
 step=1; code=0
 while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
+  began=$(now):$(ends)
   "step_$step" & CHILD=$!
-  [ -n "@ENFORCE@" ] && echo "$CHILD" >"$D/child"
+  printf '%s %s\\n%s\\n' "$CHILD" "$(ticks "$CHILD")" "$GROUPS_DIRS" >"$D/child"
   [ -n "$STOP" ] && stop_child
   before=
   while :; do
@@ -134,6 +149,7 @@ while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
   done
   kill -KILL "-$CHILD" 2>/dev/null
   CHILD=
+  STEPS="$STEPS${STEPS:+,}$code:$began:$(now):$(ends)"
   after "$step"
   [ -n "$STOP" ] && break
   if [ "$code" -ne 0 ]; then
@@ -171,6 +187,7 @@ def make_script(
         "WALLTIME": str(job.demand.walltime_seconds),
         "MEMORY": str(job.demand.memory_bytes),
         "GRACE": str(grace_seconds),
+        "SECRETS": "1" if job.secrets else "",
         "CPUS": str(job.demand.cpus_per_node),
     }.items():
         head = head.replace(f"@{name}@", value)
@@ -230,7 +247,7 @@ def _step(job: Job, index: int, step: Executor, directory: str, containers: Cont
     lines.append("_isthmus_load")
     if step.env:
         lines.append(_exports(step.env).decode("utf-8", "surrogateescape").rstrip("\n"))
-    lines.append('exec "$_isthmus_setsid" -- "$@"')
+    lines.append('exec ${_isthmus_setpriv:+"$_isthmus_setpriv" --pdeathsig KILL --} "$_isthmus_setsid" -- "$@"')
     return "\n".join(lines) + "\n}\n"
 
 

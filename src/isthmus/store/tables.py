@@ -146,6 +146,14 @@ agent_calls = Table(  # the mailbox between the engine and the agent of a site
 )
 Index("ix_agent_calls_site_state", agent_calls.c.site, agent_calls.c.state, agent_calls.c.id)
 
+site_blobs = Table(  # content that a site's agent showed to have, by sending it
+    "site_blobs",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    _at("created_at", nullable=False),
+)
+
 # --- work -----------------------------------------------------------------------------------------------------------
 
 tasks = Table(
@@ -211,6 +219,14 @@ task_tags = Table(
     Column("task_id", _Key, primary_key=True),
     Column("key", String(255), primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+tes_documents = Table(  # what a GA4GH TES client sent, so that it gets back what it sent
+    "tes_documents",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("document", Text, nullable=False),  # JSON
+    Column("warnings", Text, nullable=False, default="[]"),  # JSON list of lines for the system log
 )
 
 dependencies = Table(

@@ -5,6 +5,7 @@ A token is `ist_` and 32 random bytes; with that much chance in it a plain SHA-2
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 import time
@@ -122,6 +123,23 @@ def look_up(connection: sa.Connection, secret_hash: str, now: float) -> Caller |
     )
 
 
+def secret_of(authorization: str) -> str:
+    """The token in an Authorization header: `Bearer TOKEN`, or HTTP basic with the token as password (GA4GH clients);
+    empty when there is none."""
+    scheme, _, secret = authorization.partition(" ")
+    secret = secret.strip()
+    match scheme.lower():
+        case "bearer":
+            return secret
+        case "basic":
+            try:
+                return base64.b64decode(secret, validate=True).decode().partition(":")[2]
+            except ValueError:
+                return ""
+        case _:
+            return ""
+
+
 class Gate:
     """Finds the caller of a token; remembers each for `MEMORY_SECONDS`, and which tokens were used, until `flush`."""
 
@@ -133,9 +151,8 @@ class Gate:
 
     async def caller(self, authorization: str | None) -> Caller:
         """The caller of an Authorization header; Unauthenticated otherwise."""
-        scheme, _, secret = (authorization or "").partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not secret:
+        secret = secret_of(authorization or "")
+        if not secret:
             raise Unauthenticated("The call has no token.", remedy=_REMEDY)
         now = self._clock()
         secret_hash = hash_of(secret)

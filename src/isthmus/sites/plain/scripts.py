@@ -47,9 +47,22 @@ while read -r k; do
     sleep "$2"; [ -e "$4/result" ] && exit 0
     { read -r s <"/proc/$1/stat"; } 2>/dev/null || exit 0
     s=${s##*) }; set -- "$1" "$2" "$3" "$4" $s; [ "$3" = "${24}" ] || exit 0
-    read -r child <"$4/child" 2>/dev/null && kill -KILL "-$child"
+    read -r child start <"$4/child" 2>/dev/null && kill -KILL "-$child"
     kill -KILL "$1" "-$1"' killer "$p" "$2" "$s" "$PWD/$k" </dev/null >/dev/null 2>&1 &
 done
+exit 0
+"""
+
+# $1 root. Stdin: keys of attempts whose wrapper is gone while processes that it started live on. Nothing of theirs can
+# be delivered any more, so they are ended.
+END_ORPHANS: Final = """cd "$1/attempts" || exit 1
+while read -r k; do
+  [ -e "$k/child" ] && [ ! -e "$k/result" ] || continue
+  { read -r p start; read -r groups; } <"$k/child"
+  kill -KILL "-$p"
+  for q in $(ps -o pid= -s "$p"); do kill -KILL "$q"; done
+  for g in $groups; do while read -r q; do kill -KILL "$q"; done <"$g/cgroup.procs"; break; done
+done 2>/dev/null
 exit 0
 """
 
@@ -99,7 +112,7 @@ exit 0
 
 DESCRIBE: Final = """echo "system $(uname -sr)"
 echo "cpus $(getconf _NPROCESSORS_ONLN)"
-awk '/^MemTotal:/ { print "memory", $2 * 1024 }' /proc/meminfo
+LC_ALL=C awk '/^MemTotal:/ { print "memory", $2 }' /proc/meminfo
 command -v setsid >/dev/null && echo "setsid yes"
 [ -w /sys/fs/cgroup/memory ] && echo "cgroup v1"
 [ -f /sys/fs/cgroup/cgroup.controllers ] && [ -w /sys/fs/cgroup ] && echo "cgroup v2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from isthmus.data.port import BlobStore
@@ -77,7 +78,12 @@ class _PlainSite:
         gpus = [rest for word, _, rest in lines if word == "gpu"]
         if result.exit_code != 0 or not facts.get("cpus", "").isdigit():
             raise Unavailable(f"{self._transport.place} does not describe itself: {result.complaint}")
-        tools = await self._workspace.tools()
+        notes = [] if "setsid" in facts else ["setsid is missing at the host: jobs cannot be started."]
+        try:
+            tools = await self._workspace.tools()
+        except Refused as error:
+            tools = frozenset()
+            notes.append(str(error))
         count = self._gpus_set if self._gpus_set is not None else len(gpus)
         self._devices.offer(count)
         kind, _, memory = gpus[0].rpartition(",") if gpus else ("", "", "0")
@@ -86,13 +92,12 @@ class _PlainSite:
             features |= {"fetch:http", "fetch:https"}
         if "cgroup" in facts and self._limits == "cgroup":
             features.add(f"limits:cgroup-{facts['cgroup']}")
-        notes = () if "setsid" in facts else ("setsid is missing at the host: jobs cannot be started.",)
         longest = self._settings.integer("max_walltime_seconds", 0)
         pool = Pool(
             name=self._pool,
             nodes=1,
             cpus_per_node=self._settings.integer("cpus", int(facts["cpus"])),
-            memory_bytes_per_node=self._settings.size("memory", int(float(facts.get("memory", 1024**3)))),
+            memory_bytes_per_node=self._settings.size("memory", int(facts.get("memory", 1024**2)) * 1024),
             accelerators_per_node=count,
             accelerator_kind=self._settings.text("gpu_kind", _kind(kind)) if count else "",
             accelerator_memory_bytes=int(memory.strip() or 0) * 1024**2 if memory.strip().isdigit() else 0,
@@ -101,7 +106,11 @@ class _PlainSite:
             up="setsid" in facts,
         )
         return SiteDescription(
-            kind=self.KIND, version=facts.get("system", ""), pools=(pool,), features=frozenset(features), notes=notes
+            kind=self.KIND,
+            version=facts.get("system", ""),
+            pools=(pool,),
+            features=frozenset(features),
+            notes=tuple(notes),
         )
 
     async def stage(self, jobs: Sequence[Job]) -> Mapping[str, StageOutcome]:
@@ -190,6 +199,7 @@ class _PlainSite:
     async def observe(self, refs: Sequence[JobRef]) -> Mapping[str, Observation]:
         """One script reads every claim, result and process; see Site."""
         traces = await self._workspace.traces(refs)
+        await self._end_orphans([ref for ref in refs if ref.key in traces and traces[ref.key].orphaned])
         answers: dict[str, Observation] = {}
         for ref in refs:
             trace = traces.get(ref.key)
@@ -216,6 +226,13 @@ class _PlainSite:
             )
             if result.exit_code != 0:
                 raise Unavailable(f"{self._transport.place} did not pass on the cancellation: {result.complaint}")
+
+    async def _end_orphans(self, refs: Sequence[JobRef]) -> None:
+        for account, group in by_account(refs).items():
+            root = await self._workspace.known_root(account)
+            if root is not None:
+                command = ["/bin/sh", "-c", scripts.END_ORPHANS, "sh", root]
+                await self._transport.run(command, stdin=keys_of(group), account=account)
 
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """Surplus copies end by themselves here: only the one with the claim runs. Checks the ids."""
@@ -286,7 +303,7 @@ def _observe(ref: JobRef, trace: Trace | None) -> Observation:
     if ended is not None:
         return _with_ids(ended, ids)
     claim = trace.claim
-    if claim is not None and trace.alive is False:
+    if claim is not None and trace.alive is False and not trace.orphaned:
         return Observation(
             sighting=Sighting.ENDED,
             native_ids=ids,
@@ -314,17 +331,7 @@ def _observe(ref: JobRef, trace: Trace | None) -> Observation:
 
 
 def _with_ids(seen: Observation, ids: tuple[str, ...]) -> Observation:
-    return Observation(
-        sighting=seen.sighting,
-        native_ids=ids,
-        reason=seen.reason,
-        exit_code=seen.exit_code,
-        message=seen.message,
-        started_at=seen.started_at,
-        ended_at=seen.ended_at,
-        claim_fence=seen.claim_fence,
-        nodes=seen.nodes,
-    )
+    return replace(seen, native_ids=ids)
 
 
 def _native_id(trace: Trace) -> str:

@@ -205,6 +205,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_secrets")),
     )
     op.create_table(
+        "site_blobs",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "sha256", name=op.f("pk_site_blobs")),
+    )
+    op.create_table(
         "site_operators",
         sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("user", sa.String(length=63), nullable=False),
@@ -295,6 +302,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("state = 'waiting'"),
         )
 
+    op.create_table(
+        "tes_documents",
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("warnings", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tes_documents")),
+    )
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(length=26), nullable=False),

@@ -1,0 +1,118 @@
+"""A decision in words: the chosen pool, every other with its figures and its reason, and what would help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isthmus.cli import screen
+from isthmus.cli.messages import _
+from isthmus.domain.lifecycle import EndReason
+from isthmus.domain.placement import Candidate, Receipt, Why
+from isthmus.domain.units import show_duration
+
+WORDS = {
+    Why.SITE_DENIED: "the task does not allow this site",
+    Why.REGION_DENIED: "the task does not allow this region",
+    Why.POOL_DENIED: "the task does not allow this pool",
+    Why.TRUST_TOO_LOW: "the site's trust is not what the task asks for",
+    Why.SITE_DRAINING: "the site takes nothing new",
+    Why.SITE_UNREACHABLE: "the site does not answer now",
+    Why.POOL_DOWN: "the pool is down",
+    Why.NO_ACCOUNT: "you have no account there",
+    Why.DATA_ELSEWHERE: "the data it needs is at another site only",
+    Why.TOO_FEW_NODES: "too few nodes",
+    Why.TOO_FEW_CPUS: "too few processors on a node",
+    Why.TOO_LITTLE_MEMORY: "too little memory on a node",
+    Why.TOO_LITTLE_DISK: "too little disk on a node",
+    Why.TOO_FEW_ACCELERATORS: "too few accelerators on a node",
+    Why.WRONG_ACCELERATOR: "another kind of accelerator",
+    Why.NO_LICENCE: "a licence is not there",
+    Why.WALLTIME_TOO_LONG: "it does not allow so long a run",
+    Why.NO_CONTAINERS: "it runs no containers",
+    Why.FAILED_HERE: "it failed here before",
+    Why.MISSES_DEADLINE: "it would miss the deadline",
+    Why.OVER_BUDGET: "it would cost more than the budget",
+    Why.FULL_NOW: "it is full now",
+    Why.LATER_FINISH: "it would be done later",
+    Why.DEARER: "it would cost more",
+    Why.CHOSEN: "chosen",
+}
+ENDS = {
+    EndReason.EXIT_NONZERO: "the command itself failed",
+    EndReason.WALLTIME: "it ran longer than it asked for; ask for more with --time",
+    EndReason.OUT_OF_MEMORY: "it needed more memory than it asked for; ask for more with --memory",
+    EndReason.SIGNALLED: "a signal ended it",
+    EndReason.NODE_FAILED: "its node failed",
+    EndReason.PREEMPTED: "the site took its place away",
+    EndReason.REJECTED_BY_SITE: "the site refused it",
+    EndReason.INPUT_MISSING: "an input could not be had",
+    EndReason.OUTPUT_MISSING: "it did not leave an output that it declared",
+    EndReason.OUTPUT_CORRUPT: "an output changed on its way back",
+    EndReason.OUTPUT_UNDELIVERED: "an output could not be put where it belongs",
+    EndReason.CANCELLED_BY_USER: "you (or a member of the project) cancelled it",
+    EndReason.CANCELLED_AT_SITE: "somebody at the site cancelled it",
+    EndReason.DEPENDENCY_FAILED: "a task that it waited for failed",
+    EndReason.NEVER_ARRIVED: "the site never got it",
+    EndReason.GIVEN_UP: "its site left by force",
+    EndReason.INFEASIBLE: "no site can ever run it as it stands",
+    EndReason.POISON: "handling it failed again and again",
+}
+
+
+def end_in_words(name: str) -> str:
+    """Why a task ended, for people."""
+    return _(ENDS.get(name, name.replace("_", " ")))  # type: ignore[call-overload]
+
+
+def reason(candidate: Candidate) -> str:
+    """Why a pool was refused, lost or won, with its figures."""
+    words = _(WORDS.get(candidate.why, str(candidate.why).replace("_", " ")))
+    if candidate.wanted and candidate.offered:
+        return _("{words}: wants {wanted}, has {offered}").format(
+            words=words, wanted=candidate.wanted, offered=candidate.offered
+        )
+    if candidate.wanted or candidate.offered:
+        return f"{words}: {candidate.wanted or candidate.offered}"
+    return words
+
+
+def show_receipt(receipt: Receipt, *, wide: bool) -> None:
+    """A decision as a table, the chosen one first, then those that lost by a little, then those that were refused."""
+    if receipt.chosen_site:
+        chosen = next((item for item in receipt.candidates if item.why is Why.CHOSEN), None)
+        line = _("Chosen: {site}/{pool}").format(site=receipt.chosen_site, pool=receipt.chosen_pool)
+        if chosen is not None and chosen.finish_seconds is not None:
+            line += _(", done in about {time}").format(time=show_duration(chosen.finish_seconds))
+        screen.put(screen.clean(line))
+    else:
+        screen.put(_("No place now."))
+    if receipt.candidates:
+        headers = [_("SITE"), _("POOL"), _("WAIT"), _("TRANSFER"), _("RUN"), _("PRICE"), _("WHY")]
+        rows = [_row(item, wide) for item in sorted(receipt.candidates, key=_order)]
+        screen.table(headers, rows, right=(2, 3, 4, 5))
+    else:
+        screen.put(_("No site has joined."))
+    actual = [
+        (_("waited"), receipt.actual_wait_seconds),
+        (_("moved data"), receipt.actual_transfer_seconds),
+        (_("ran"), receipt.actual_run_seconds),
+    ]
+    known = [f"{name} {show_duration(seconds)}" for name, seconds in actual if seconds is not None]
+    if known:
+        screen.put(_("Then in fact: {list}").format(list=", ".join(known)))
+    if receipt.remedy:
+        screen.put(screen.clean(_("What would help: {remedy}").format(remedy=receipt.remedy)))
+
+
+def _order(candidate: Candidate) -> tuple[bool, bool, float, str]:
+    finish = candidate.finish_seconds
+    return (candidate.why is not Why.CHOSEN, finish is None, finish or 0.0, candidate.site)
+
+
+def _row(candidate: Candidate, wide: bool) -> list[Any]:
+    figures = []
+    for estimate in (candidate.wait, candidate.transfer, candidate.run):
+        text = show_duration(estimate.seconds) if estimate else ""
+        figures.append(f"{text} ({estimate.source})" if estimate and wide else text)
+    price = "" if candidate.price is None else f"{candidate.price:.4f}"
+    return [candidate.site, candidate.pool, *figures, price, reason(candidate)]

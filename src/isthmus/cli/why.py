@@ -1,0 +1,54 @@
+"""`isthmus why`: the decision about a task in words."""
+
+from __future__ import annotations
+
+import click
+
+from isthmus.cli import exits, screen
+from isthmus.cli.grammar import command
+from isthmus.cli.messages import _
+from isthmus.cli.plans import end_in_words, show_receipt
+from isthmus.cli.session import Session, answers
+
+
+@command(
+    "why",
+    examples="isthmus why TASK\nisthmus why TASK -o wide",
+    help=_(
+        "Why a task runs where it runs, why nowhere else, or why it waits: reasons in order, and the smallest change that would "
+        "help. -o wide says where each figure comes from; --all shows the earlier decisions too."
+    ),
+)
+@click.argument("task_id", metavar="TASK")
+@click.option("--all", "everything", is_flag=True, help=_("Earlier decisions too."))
+@answers
+def why(session: Session, task_id: str, everything: bool) -> int:
+    from isthmus.client import operations
+
+    task = session.run(operations.task(task_id))
+    receipts = sorted(session.run(operations.receipts(task_id)), key=lambda receipt: receipt.decided_at)
+    if session.as_json:
+        screen.put_json({"task": task, "receipts": receipts})
+        return exits.OK
+    from isthmus.cli.run import phase
+
+    screen.put(screen.clean(f"{task.id} {task.name}: {phase(task)}"))
+    if task.state == "blocked":
+        screen.put(_("It waits for: {ids}").format(ids=", ".join(task.waiting_for) or "?"))
+    elif task.state == "held":
+        screen.put(_("You hold it. What would help: isthmus release {id}").format(id=task.id))
+    if task.ended and not task.succeeded:
+        cause = end_in_words(task.reason)
+        code = "" if task.exit_code is None else _(" (exit code {code})").format(code=task.exit_code)
+        screen.put(_("It ended because: {cause}{code}").format(cause=cause or task.state, code=code))
+    if not receipts:
+        if task.state == "waiting":
+            screen.put(_("No round of placement has looked at it yet; ask again in a moment."))
+        return exits.OK
+    shown = receipts if everything else receipts[-1:]
+    for receipt in shown:
+        screen.put("")
+        show_receipt(receipt, wide=session.wide)
+    if len(receipts) > len(shown):
+        screen.say(_("There are {count} earlier decisions; --all shows them.").format(count=len(receipts) - len(shown)))
+    return exits.OK

@@ -1,0 +1,41 @@
+"""The usage that Isthmus has recorded, beside what each cluster's own accounting says of the same job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from isthmus.client.records import UsageRecord
+from isthmus.lab.slurm import SlurmCluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One attempt at a cluster: processor-seconds here and there."""
+
+    record: UsageRecord
+    elapsed_seconds: int
+    allocated_cpu_seconds: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether both say the same."""
+        ours = (self.record.elapsed_seconds, self.record.allocated_cpu_seconds)
+        return ours == (self.elapsed_seconds, self.allocated_cpu_seconds)
+
+
+def compare(records: Sequence[UsageRecord], clusters: Mapping[str, SlurmCluster]) -> list[Line]:
+    """Every record of a cluster with what sacct says; a job that sacct does not know counts -1."""
+    lines = []
+    for name, cluster in clusters.items():
+        shown = cluster.run("sacct", "-X", "-n", "-P", "-a", "-S", "now-1hour", "-o", "JobID,ElapsedRaw,CPUTimeRAW")
+        counted = {}
+        for row in shown.splitlines():
+            job, elapsed, seconds = row.split("|")
+            counted[job] = (int(elapsed or 0), int(seconds or 0))
+        for record in records:
+            if record.site == name:
+                elapsed_seconds, cpu_seconds = counted.get(record.native_id, (-1, -1))
+                line = Line(record=record, elapsed_seconds=elapsed_seconds, allocated_cpu_seconds=cpu_seconds)
+                lines.append(line)
+    return lines

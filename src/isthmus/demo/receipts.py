@@ -1,0 +1,50 @@
+"""The decision about a task in one sentence."""
+
+from __future__ import annotations
+
+from isthmus.domain.placement import Candidate, Receipt, Why
+from isthmus.domain.units import show_duration
+
+WORDS = {
+    Why.SITE_DENIED: "is not allowed by the task",
+    Why.DATA_ELSEWHERE: "does not hold the data",
+    Why.TOO_FEW_NODES: "has too few nodes",
+    Why.TOO_FEW_ACCELERATORS: "has too few accelerators",
+    Why.WRONG_ACCELERATOR: "has other accelerators",
+    Why.FAILED_HERE: "was left because it failed there",
+    Why.LATER_FINISH: "would be later",
+    Why.DEARER: "would cost more",
+    Why.FULL_NOW: "was full",
+    Why.NO_ACCOUNT: "has no account for the user",
+}
+
+
+def sentence(receipt: Receipt) -> str:
+    """Where it went and why, and why nowhere else."""
+    chosen = f"{receipt.chosen_site}/{receipt.chosen_pool}"
+    for candidate in receipt.candidates:
+        if candidate.why is Why.CHOSEN:
+            chosen += _figures(candidate)
+    losers = lost(receipt)
+    return f"to {chosen}; {losers}" if losers else f"to {chosen}"
+
+
+def _figures(candidate: Candidate) -> str:
+    parts = []
+    if candidate.wait is not None:
+        parts.append(f"starts in {show_duration(candidate.wait.seconds)}")
+    if candidate.transfer is not None and candidate.transfer.seconds >= 1:
+        parts.append(f"data in {show_duration(candidate.transfer.seconds)}")
+    if candidate.price:
+        parts.append(f"at most {candidate.price:.4f}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def lost(receipt: Receipt) -> str:
+    """Why the other places lost, each reason once."""
+    others: dict[str, list[str]] = {}
+    for candidate in receipt.candidates:
+        if candidate.why is not Why.CHOSEN:
+            words = WORDS.get(candidate.why, str(candidate.why).replace("_", " "))
+            others.setdefault(words, []).append(f"{candidate.site}/{candidate.pool}")
+    return "; ".join(f"{', '.join(names)} {words}" for words, names in others.items())

@@ -1,0 +1,172 @@
+"""Tasks go through their whole life, with one engine and with several, on each database."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from isthmus.domain.task import Array, Constraints, Demand, Dependency, TaskSpec
+from isthmus.engine import intents, leases
+from isthmus.engine.checking import check
+from isthmus.engine.leases import LostLease, guard
+from isthmus.store import tables
+from isthmus.store.database import Database
+from tests.engine.conftest import EngineMaker, count, join, task
+
+
+async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    """Wait for a condition, at most so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it never came to be")
+
+
+async def submit(store: Database, *specs: TaskSpec) -> list[list[str]]:
+    return await store.write(intents.submit, now=time.time(), user="ada", project="p", specs=specs)
+
+
+def ended(store: Database) -> int:
+    return count(store, tables.tasks, tables.tasks.c.state == "succeeded")
+
+
+def assert_whole(store: Database) -> None:
+    """No invariant is broken and every attempt that ran is accounted exactly once."""
+    assert store.read_now(lambda connection: list(check(connection))) == []
+
+
+async def test_a_hundred_tasks_succeed_and_are_accounted_once(store: Database, make_engine: EngineMaker) -> None:
+    """Every task succeeds with one attempt and one usage record with its charge."""
+    join(store)
+    engine = make_engine(store)
+    await engine.start()
+    await submit(store, TaskSpec(command=("true",), array=Array(size=100)))
+    engine.wake()
+    await until(lambda: ended(store) == 100 and count(store, tables.usage_records) == 100)
+    assert count(store, tables.attempts) == 100
+    assert_whole(store)
+
+
+async def test_dependencies_run_in_order(store: Database, make_engine: EngineMaker) -> None:
+    """A task that depends on another starts after the other ended."""
+    join(store)
+    engine = make_engine(store)
+    await engine.start()
+    ids = await submit(
+        store,
+        TaskSpec(name="first", command=("true",)),
+        TaskSpec(name="then", command=("true",), depends_on=(Dependency(task="first"),)),
+    )
+    engine.wake()
+    await until(lambda: ended(store) == 2)
+    assert task(store, ids[0][0]).ended_at <= task(store, ids[1][0]).started_at + 0.001
+    assert_whole(store)
+
+
+async def test_a_running_task_is_cancelled(store: Database, make_engine: EngineMaker) -> None:
+    """A cancel reaches the site, and the task ends as cancelled."""
+    join(store, config={"seconds": 3600})
+    engine = make_engine(store)
+    await engine.start()
+    [[one]] = await submit(store, TaskSpec(command=("true",)))
+    engine.wake()
+    await until(lambda: task(store, one).state == "running")
+    await store.write(intents.cancel, now=time.time(), task_ids=[one], by="ada")
+    engine.wake()
+    await until(lambda: task(store, one).state == "cancelled")
+    assert task(store, one).reason == "cancelled_by_user"
+
+
+async def test_a_task_that_fits_nowhere_waits_with_a_receipt(store: Database, make_engine: EngineMaker) -> None:
+    """The receipt says why, and what would help."""
+    join(store, config={"cpus": 4})
+    engine = make_engine(store)
+    await engine.start()
+    [[one]] = await submit(store, TaskSpec(command=("true",), demand=Demand(cpus=64)))
+    engine.wake()
+    await until(lambda: count(store, tables.receipts, tables.receipts.c.task_id == one) == 1)
+    query = tables.receipts.select().where(tables.receipts.c.task_id == one)
+    body = store.read_now(lambda connection: connection.execute(query).one()).body
+    assert "too_few_cpus" in body
+    assert "ask for at most 4 a node processors" in body or "at most 4" in body
+    assert task(store, one).state == "waiting"
+
+
+async def test_a_full_site_is_never_promised_twice(store: Database, make_engine: EngineMaker) -> None:
+    """The live attempts of an immediate pool never exceed its processors."""
+    join(store, config={"cpus": 3, "seconds": 0.2})
+    engine = make_engine(store)
+    await engine.start()
+    await submit(store, TaskSpec(command=("true",), array=Array(size=12)))
+    engine.wake()
+    live = tables.attempts.c.state.in_(["placed", "staging", "submitting", "queued", "running", "unknown"])
+    most = 0
+    deadline = time.monotonic() + 60
+    while ended(store) < 12 and time.monotonic() < deadline:
+        most = max(most, count(store, tables.attempts, live))
+        await asyncio.sleep(0.02)
+    assert ended(store) == 12
+    assert 1 <= most <= 3
+
+
+async def test_two_engines_share_the_sites_and_double_nothing(store: Database, make_engine: EngineMaker) -> None:
+    """Two processes on one store: every task has exactly one attempt."""
+    for name in ("north", "south"):
+        join(store, name=name)
+    engines = [make_engine(store, owner=owner) for owner in ("one", "two")]
+    for engine in engines:
+        await engine.start()
+    half = [
+        TaskSpec(command=("true",), array=Array(size=50), constraints=Constraints(sites_allow=(name,)))
+        for name in ("north", "south")
+    ]
+    await submit(store, *half)
+    for engine in engines:
+        engine.wake()
+    await until(lambda: ended(store) == 100 and count(store, tables.usage_records) == 100)
+    assert count(store, tables.attempts) == 100
+    assert_whole(store)
+
+
+async def test_another_engine_takes_over_what_one_left(store: Database, make_engine: EngineMaker) -> None:
+    """When one process stops, the other finishes its work."""
+    join(store, config={"seconds": 1})
+    one, two = make_engine(store, owner="one"), make_engine(store, owner="two")
+    await one.start()
+    await submit(store, TaskSpec(command=("true",), array=Array(size=5)))
+    one.wake()
+    await until(lambda: count(store, tables.attempts, tables.attempts.c.state == "running") == 5)
+    await one.stop()
+    await two.start()
+    # The null site of the other process has forgotten everything: what it does not know is lost, and done again.
+    await until(lambda: ended(store) == 5)
+    assert_whole(store)
+
+
+def test_a_zombie_is_fenced_off(store: Database) -> None:
+    """A process whose lease was taken by another cannot write any more."""
+    first = store.write_now(leases.take, "site:a", "one", 100.0, 10.0)
+    assert first is not None
+    assert store.write_now(leases.take, "site:a", "two", 105.0, 10.0) is None
+    second = store.write_now(leases.take, "site:a", "two", 111.0, 10.0)
+    assert second is not None
+    assert second.token > first.token
+    with pytest.raises(LostLease):
+        store.write_now(guard, first)
+    assert store.write_now(leases.renew, [first], "one", 112.0, 10.0) == set()
+    store.write_now(guard, second)
+
+
+def test_the_same_instance_takes_its_lease_back_at_once(store: Database) -> None:
+    """After a crash the same instance does not wait for its own lease to expire."""
+    first = store.write_now(leases.take, "site:a", "one", 100.0, 60.0)
+    again = store.write_now(leases.take, "site:a", "one", 101.0, 60.0)
+    assert first is not None
+    assert again is not None
+    assert again.token == first.token + 1
