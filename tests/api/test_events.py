@@ -28,7 +28,7 @@ async def served(house: House) -> AsyncIterator[str]:
     config = uvicorn.Config(house.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    with socket.socket() as listener:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         task = asyncio.create_task(server._serve(sockets=[listener]))
@@ -173,7 +173,11 @@ async def test_streams_are_bounded_and_end_with_the_service(tmp_path: Path) -> N
     """Beyond the limit a stream is refused with 429; a stop tells every open stream."""
     settings = ApiSettings(event_poll_seconds=0.05, max_subscribers=1)
     store = f"sqlite:///{tmp_path}/isthmus.db"
-    async with open_house(tmp_path, store, settings) as house, served(house) as url, reading(url, house.admin) as reader:
+    async with (
+        open_house(tmp_path, store, settings) as house,
+        served(house) as url,
+        reading(url, house.admin) as reader,
+    ):
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{url}/v1/events", headers={"Authorization": f"Bearer {house.admin}"})
             problem_of(answer, 429)

@@ -31,6 +31,7 @@ from isthmus.api.body import (
     when,
 )
 from isthmus.api.routing import Router
+from isthmus.api.schemas import NameText
 from isthmus.api.service import Calling, Service, Serving
 from isthmus.api.task_rows import ATTEMPT_FIELDS, show
 from isthmus.domain.errors import Conflict, Forbidden, Invalid, NotFound
@@ -91,7 +92,7 @@ class Join:
     """A site to join. `accounts`: user to local account, "*" = everybody else; `prices`: pool or "*" to amounts as text."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    name: str
+    name: NameText
     kind: str
     mode: Mode = Mode.DIRECT
     region: str = ""
