@@ -30,8 +30,8 @@ import uvicorn
 
 from isthmus.api.agent import serve_agents
 from isthmus.api.app import create_app
+from isthmus.api.joining import Join, insert_site
 from isthmus.api.service import ApiSettings, Service
-from isthmus.api.sites import Join, insert_site
 from isthmus.data.delivery import Delivery
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.data.s3 import S3, read_account
