@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvicorn
 
-from isthmus.api.feed import Feed
+from isthmus.api.feed import Feed, last_number
 from isthmus.api.service import ApiSettings
 from isthmus.store import events
 from tests.api.conftest import House, open_house, problem_of
@@ -196,5 +196,31 @@ async def test_one_reader_of_the_store_serves_all(house: House) -> None:
             while not all(s.waiting for s in subscriptions[1::2]):
                 await asyncio.sleep(0.01)
         assert not any(s.waiting for s in subscriptions[::2])
+    finally:
+        await feed.stop()
+
+
+async def test_nothing_is_missed_by_who_comes_while_the_feed_looks_for_its_place(house: House) -> None:
+    """An event that is stored between a subscription and the end of the feed's own look still reaches the subscriber."""
+    database = house.service.database
+    arrived: list[Any] = []
+
+    class Meddling:
+        """Reads as the store does, but somebody subscribes and something happens before a look at the end returns."""
+
+        async def read(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+            if work is last_number and started and not arrived:
+                arrived.append(feed.subscribe(lambda _: True)[0])
+                await database.write(lambda c: events.add(c, [events.event(1.0, "task.waiting", project="p")]))
+            return await database.read(work, *args, **kwargs)
+
+    started = False
+    feed = Feed(Meddling(), poll_seconds=0.02)  # type: ignore[arg-type]
+    await feed.start()
+    started = True
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not (arrived and arrived[0].waiting):
+                await asyncio.sleep(0.01)
     finally:
         await feed.stop()
