@@ -203,6 +203,18 @@ def test_logs_are_followed_while_they_are_written(service: RunningService, tmp_p
     assert ask("logs", "--since", "6", task_id).out == "late\n"
 
 
+def test_logs_are_followed_across_tries(ask: Ask) -> None:
+    """What every try writes is seen, once; each can be read alone afterwards."""
+    told = ask("run", "--retry-on-exit", "--retries", "1", "--", "sh", "-c", "echo $ISTHMUS_ATTEMPT; exit 6", code=6)
+    first, second = told.out.split()
+    assert first != second
+    assert "attempt 2 at local" in told.err
+    task_id = told.err.split("task ")[1].split()[0]
+    assert ask("logs", "--try", "1", task_id).out.split() == [first]
+    assert ask("logs", task_id).out.split() == [second]
+    ask("logs", "--try", "3", task_id, code=66)
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(service: RunningService, tmp_path: Path) -> None:
     """`isthmus ls | head` ends in peace."""
     reading, writing = os.pipe()

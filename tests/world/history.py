@@ -85,6 +85,7 @@ class World:
     rng: random.Random
     loop: VirtualLoop
     database: Database
+    peek: sqlite3.Connection
     settings: EngineSettings = SETTINGS
     centres: dict[str, Centre] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
@@ -99,6 +100,7 @@ class World:
     specs: dict[str, TaskSpec] = field(default_factory=dict)
     ended_at: dict[str, float] = field(default_factory=dict)  # true time at which a task was first seen ended
     kills: int = 0
+    final: dict[str, list[str]] = field(default_factory=dict)  # states at the end, where a scene wants them
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
@@ -110,7 +112,7 @@ class World:
 
     async def start_engine(self, owner: str) -> None:
         """A new life of this owner; what an earlier life held is gone with it."""
-        process = Process(random.Random(self.rng.random()), self.database, self.blobs, lambda: self.jump)
+        process = Process(random.Random(self.rng.random()), self.database, self.peek, self.blobs, lambda: self.jump)
         engine = Engine(
             process.store,  # type: ignore[arg-type]
             process.blobs,  # type: ignore[arg-type]
@@ -150,7 +152,9 @@ class World:
 
     def submit(self, specs: list[TaskSpec]) -> list[str]:
         """Accepted: from here on each must reach its end."""
-        ids = self.database.write_now(intents.submit, now=self.now() + self.jump, user="ann", project="lab", specs=specs)
+        ids = self.database.write_now(
+            intents.submit, now=self.now() + self.jump, user="ann", project="lab", specs=specs
+        )
         for spec, made in zip(specs, ids, strict=True):
             for task_id in made:
                 self.specs[task_id] = spec
@@ -167,12 +171,8 @@ class World:
 
     def note_ends(self) -> None:
         """Remember in true time which tasks are over."""
-
-        def over(connection: sa.Connection) -> list[str]:
-            t = tables.tasks.c
-            return list(connection.execute(sa.select(t.id).where(t.state.in_([s.value for s in TASK_ENDED]))).scalars())
-
-        for task_id in self.database.read_now(over):
+        query = "SELECT id FROM tasks WHERE state IN ('succeeded', 'failed', 'cancelled')"
+        for (task_id,) in self.peek.execute(query).fetchall():
             self.ended_at.setdefault(task_id, self.now())
 
     def unsettled(self) -> list[str]:
@@ -241,15 +241,21 @@ def determined(rng: random.Random) -> Iterator[None]:
         engine_clock.os, failpoints._POINTS = before_os, before_points
 
 
-def make_fleet(world: World) -> None:
-    """One to three sites, each of its own temper, with rows in the store."""
+def make_fleet(world: World, *, sites: int = 0, plain: bool = False) -> None:
+    """One to three sites, or so many, each of its own temper (all alike and honest when `plain`), with rows in the store."""
     rng = world.rng
     rows = []
-    for number in range(rng.randint(1, 3)):
+    for number in range(sites or rng.randint(1, 3)):
         name = f"site{number}"
         immediate = rng.random() < 0.4
         pools = (
-            Pool(name="main", nodes=1, cpus_per_node=rng.choice((2, 4, 8)), memory_bytes_per_node=256 * GIB, immediate=immediate),
+            Pool(
+                name="main",
+                nodes=1,
+                cpus_per_node=rng.choice((2, 4, 8)),
+                memory_bytes_per_node=256 * GIB,
+                immediate=immediate,
+            ),
         )
         centre = Centre(
             name=name,
@@ -258,11 +264,15 @@ def make_fleet(world: World) -> None:
             pools=pools,
             singleton=rng.random() < 0.6,
             drift=rng.choice((0.0, 0.0, 300.0, -300.0, 1.7)),
-            accounting_delay=rng.choice((0.0, 1.0, 20.0, 600.0)),
+            accounting_delay=rng.choice((0.0, 1.0, 20.0, 120.0)),
             queue_memory=rng.choice((5.0, 60.0, 300.0)),
-            id_limit=rng.choice((3, 40, 1_000_000)),
+            id_limit=rng.choice((40, 200, 1_000_000)),
             blobs=world.blobs,
         )
+        if plain:
+            centre.pools = (replace(pools[0], cpus_per_node=8, immediate=False),)
+            centre.singleton, centre.drift, centre.accounting_delay = False, 0.0, 1.0
+            centre.queue_memory, centre.id_limit = 60.0, 1_000_000
         world.centres[name] = centre
         world.links[name] = Link(random.Random(rng.random()), centre)
         rows.append(
@@ -289,7 +299,10 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
         spec = TaskSpec(
             name=f"t{number}",
             command=("true",),
-            env={"SECONDS": str(round(rng.choice((0.5, 3, 20, 90)) * rng.uniform(0.5, 1.5), 2)), "EXIT": "3" if fails else "0"},
+            env={
+                "SECONDS": str(round(rng.choice((0.5, 3, 20, 90)) * rng.uniform(0.5, 1.5), 2)),
+                "EXIT": "3" if fails else "0",
+            },
             demand=Demand(cpus=rng.choice((1, 1, 2)), memory_bytes=1024**2, walltime_seconds=600),
             outputs=(Output(path="out.txt"),) if rng.random() < 0.5 else (),
             max_attempts=20,
@@ -305,18 +318,22 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
     return specs
 
 
-def run_history(seed: int, play: Callable[[World], Any], judge: Callable[[World], list[str]]) -> tuple[World, list[str]]:
+def run_history(
+    seed: int, play: Callable[[World], Any], judge: Callable[[World], list[str]], *, plain_sites: int = 0
+) -> tuple[World, list[str]]:
     """Run one history to its end; answers the world and what the oracle found wrong."""
     logging.disable(logging.CRITICAL)
     rng = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="isthmus-world-", dir=MEMORY_DIRECTORY))
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
-    database = Database(f"sqlite:///{_store_file(directory)}")
-    world = World(seed=seed, rng=rng, loop=loop, database=database)
+    path = _store_file(directory)
+    database = Database(f"sqlite:///{path}")
+    peek = sqlite3.connect(path, isolation_level=None)
+    world = World(seed=seed, rng=rng, loop=loop, database=database, peek=peek)
     try:
         with determined(random.Random(rng.random())):
-            problems: list[str] = loop.run_until_complete(_whole(world, play))
+            problems: list[str] = loop.run_until_complete(_whole(world, play, plain_sites))
             problems += judge(world)
         return world, problems
     finally:
@@ -325,6 +342,7 @@ def run_history(seed: int, play: Callable[[World], Any], judge: Callable[[World]
         loop.run_until_complete(_last_breath())
         asyncio.set_event_loop(None)
         loop.close()
+        peek.close()
         database.close()
         shutil.rmtree(directory, ignore_errors=True)
         logging.disable(logging.NOTSET)
@@ -335,8 +353,8 @@ async def _last_breath() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-async def _whole(world: World, play: Callable[[World], Any]) -> list[str]:
-    make_fleet(world)
+async def _whole(world: World, play: Callable[[World], Any], plain_sites: int) -> list[str]:
+    make_fleet(world, sites=plain_sites, plain=plain_sites > 0)
     await play(world)
     return await settle(world)
 

@@ -35,9 +35,9 @@ async def play(world: World) -> None:
     await world.start_engine("one")
     if rng.random() < 0.5:
         await world.start_engine("two")
-    faults = rng.sample(FAULTS, k=rng.randint(1, 4))
+    faults = rng.sample(FAULTS, k=rng.randint(2, 6))
     ids: list[str] = []
-    end = world.loop.time() + rng.uniform(60, 400)
+    end = world.loop.time() + rng.uniform(60, 300)
     next_submit, next_fault, next_cancel = 0.0, rng.uniform(0, 20), rng.uniform(5, 200)
     while world.loop.time() < end:
         now = world.loop.time()
@@ -46,7 +46,7 @@ async def play(world: World) -> None:
             next_submit = now + rng.expovariate(1 / 40)
         if now >= next_fault:
             await rng.choice(faults)(world)
-            next_fault = now + rng.expovariate(1 / 25)
+            next_fault = now + rng.expovariate(1 / 12)
         if now >= next_cancel and ids:
             chosen = rng.sample(ids, k=min(len(ids), rng.randint(1, 2)))
             world.tell(f"cancel of {chosen}")
@@ -88,7 +88,7 @@ async def kill(world: World) -> None:
     if world.engines:
         owner = world.rng.choice(sorted(world.engines))
         place = world.rng.choice(PLACES)
-        count = world.rng.randint(1, 40 if place in ("any", "read") else 6)
+        count = world.rng.randint(1, 60 if place in ("any", "read") else 3)
         world.engines[owner][0].kill_at[place] = count
         world.tell(f"{owner} will die at {place}, passage {count}")
 
@@ -119,7 +119,7 @@ async def noise(world: World) -> None:
     link = world.links[_link(world)]
     rng = world.rng
     link.drop, link.lose_answer = rng.uniform(0, 0.3), rng.uniform(0, 0.4)
-    link.late, link.twice, link.partial = rng.uniform(0, 0.2), rng.uniform(0, 0.3), rng.uniform(0, 0.3)
+    link.late, link.twice, link.partial = rng.uniform(0, 0.6), rng.uniform(0, 0.3), rng.uniform(0, 0.3)
     link.latency = rng.choice((0.02, 0.5, 5.0))
     world.tell(f"noise at {link.centre.name}")
     _later(world, rng.uniform(10, 120), link.heal)
@@ -167,7 +167,7 @@ async def reject_after_accept(world: World) -> None:
 async def accounting_late(world: World) -> None:
     """F27: accounting is far behind, or away."""
     centre = world.centres[_link(world)]
-    centre.accounting_delay = world.rng.choice((120.0, 1800.0))
+    centre.accounting_delay = world.rng.choice((120.0, 600.0))
     centre.accounting_down = world.rng.random() < 0.5
     world.tell(f"accounting of {centre.name} is late")
     _later(world, world.rng.uniform(20, 200), lambda: setattr(centre, "accounting_down", False))
@@ -232,6 +232,9 @@ FAULTS: tuple[Callable[[World], Awaitable[None]], ...] = (
     kill,
     kill,
     kill,
+    kill,
+    kill,
+    freeze,
     freeze,
     store_breaks,
     noise,

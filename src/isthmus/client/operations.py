@@ -123,9 +123,12 @@ def task_events(task_id: str) -> Steps[list[Event]]:
     return (yield from every(f"{_task(task_id)}/events", read_event))
 
 
-def logs(task_id: str, *, stream: str = "stdout", offset: int = 0, limit: int = LOG_BYTES) -> Steps[LogChunk]:
-    """A piece of a task's stream from a byte offset on; empty when there is no more yet."""
-    params = {"stream": stream, "offset": offset, "limit": limit}
+def logs(
+    task_id: str, *, stream: str = "stdout", offset: int = 0, limit: int = LOG_BYTES, attempt: str = ""
+) -> Steps[LogChunk]:
+    """A piece of a task's stream from a byte offset on, of its live or last attempt or of the one named; empty when there is
+    no more yet."""
+    params = {"stream": stream, "offset": offset, "limit": limit, "attempt": attempt}
     answer = yield from send(request("GET", f"{_task(task_id)}/logs", params=params))
     following = answer.headers.get("x-next-offset", "")
     return LogChunk(

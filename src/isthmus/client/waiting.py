@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from isthmus.client import operations
 from isthmus.client.records import Task
@@ -75,20 +74,18 @@ def wait(ids: Sequence[str], *, timeout_seconds: float | None = None, changed: C
 
 @dataclass(slots=True)
 class Follower:
-    """Where a reader of one stream stands; bytes are decoded so that no character is cut in two."""
+    """Where a reader of one stream of one attempt (the live or last when empty) stands."""
 
     stream: str
     offset: int = 0
+    attempt: str = ""
     complete: bool = False
-    decoder: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
-    )
 
-    def restart(self) -> None:
+    def restart(self, attempt: str) -> None:
         """Begin anew: another attempt writes another stream."""
+        self.attempt = attempt
         self.offset = 0
         self.complete = False
-        self.decoder.reset()
 
 
 def read_stream(
@@ -103,7 +100,9 @@ def read_stream(
         if follower.complete:
             break
         try:
-            chunk = yield from operations.logs(task_id, stream=follower.stream, offset=follower.offset)
+            chunk = yield from operations.logs(
+                task_id, stream=follower.stream, offset=follower.offset, attempt=follower.attempt
+            )
         except (NotFound, Unavailable):
             break
         follower.offset = chunk.next_offset
@@ -135,9 +134,11 @@ def follow(
     while True:
         task = yield from operations.task(task_id)
         if task.attempt != attempt:
-            if attempt:
-                for follower in followers:
-                    follower.restart()
+            for follower in followers:
+                if attempt:
+                    yield from read_stream(task_id, follower, write)  # what the earlier one wrote last
+                    follower.restart(task.attempt)
+                follower.attempt = task.attempt
             attempt = task.attempt
         moved = before is None or (before.state, before.attempt, before.message) != (
             task.state,

@@ -17,10 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
-
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, Invalid, Refused, Unavailable
 from isthmus.domain.manifest import MAX_FILES
@@ -84,6 +80,9 @@ class S3:
     @property
     def _client(self) -> Any:
         if self._made is None:
+            import boto3  # a third of a second that only an operator with an S3 account pays
+            from botocore.config import Config
+
             self._made = boto3.client(
                 "s3",
                 endpoint_url=self._account.endpoint_url or None,
@@ -184,6 +183,8 @@ class S3:
             return  # the store's own rules remove unfinished uploads
 
     def _has(self, bucket: str, key: str, sha256: str, size: int) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
             head = self._client.head_object(Bucket=bucket, Key=key)
         except (ClientError, BotoCoreError):
@@ -201,6 +202,8 @@ class S3:
 @contextmanager
 def _told(url: str) -> Iterator[None]:
     """The store's errors as ours."""
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
     try:
         yield
     except ClientError as error:

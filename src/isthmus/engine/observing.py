@@ -92,6 +92,7 @@ async def _drop_surplus(work: SiteWork, seen: Mapping[str, Observation]) -> None
     if surplus:
         log.warning("site %s: %d surplus jobs are cancelled", work.name, len(surplus))
         try:
-            await work.adapter.cancel_native(surplus)
-        except IsthmusError as error:
+            async with asyncio.timeout(work.settings.call_timeout):
+                await work.adapter.cancel_native(surplus)
+        except (IsthmusError, TimeoutError, OSError) as error:
             log.warning("site %s: surplus jobs could not be cancelled: %s", work.name, error)
