@@ -133,7 +133,9 @@ class Rig:
 
     def start_agent(self) -> None:
         """Start the agent again."""
-        self.agent = FORK.Process(target=_agent, args=(str(self.directory / "agent.log"), self._agent_argv), daemon=True)
+        self.agent = FORK.Process(
+            target=_agent, args=(str(self.directory / "agent.log"), self._agent_argv), daemon=True
+        )
         self.agent.start()
 
     def kill_agent(self) -> None:

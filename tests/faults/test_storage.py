@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -85,7 +86,17 @@ def _fresh(path: Path) -> None:
 def _strace(inject: str) -> list[str]:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    return ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={inject.partition(':')[0]}", "-e", f"inject={inject}"]
+    return [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={inject.partition(':')[0]}",
+        "-e",
+        f"inject={inject}",
+    ]
 
 
 def test_f02_killed_while_it_migrates(tmp_path: Path) -> None:
@@ -131,7 +142,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one MiB."""
     place = tmp_path / "small"
     place.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False).returncode
+    ):
         pytest.skip("a small file system cannot be mounted here")
     try:
         yield place
@@ -222,7 +236,7 @@ def test_f10_the_connection_breaks_while_it_commits(restartable: Database) -> No
     def break_after(connection: object) -> None:
         commit(connection)  # type: ignore[arg-type]
         dialect.do_commit = commit  # type: ignore[method-assign]
-        connection.close()  # type: ignore[attr-defined]
+        connection.dbapi_connection.close()  # type: ignore[attr-defined]
         commit(connection)  # type: ignore[arg-type]
 
     def work(connection: sa.Connection) -> None:
@@ -239,7 +253,8 @@ def test_f10_the_connection_breaks_while_it_commits(restartable: Database) -> No
 @pytest.mark.real
 def test_f11_a_deadlock_and_a_serialization_failure_are_run_again(postgres_store: Database) -> None:
     """Two writers that lock in opposite order both succeed once; a serialization failure is run again."""
-    postgres_store.write_now(lambda c: (_project(c, "fa"), _project(c, "fb")) and None)
+    for name in ("fa", "fb"):
+        postgres_store.write_now(_project, name)
     meet = threading.Barrier(2, timeout=30)
     tries: list[str] = []
 
@@ -261,8 +276,11 @@ def test_f11_a_deadlock_and_a_serialization_failure_are_run_again(postgres_store
         thread.start()
     for thread in threads:
         thread.join(60)
-    counts = postgres_store.read_now(lambda c: list(c.execute(sa.select(tables.projects.c.created_at).where(
-        tables.projects.c.name.in_(("fa", "fb")))).scalars()))
+    counts = postgres_store.read_now(
+        lambda c: list(
+            c.execute(sa.select(tables.projects.c.created_at).where(tables.projects.c.name.in_(("fa", "fb")))).scalars()
+        )
+    )
     assert counts == [2.0, 2.0]
     assert len(tries) == 3
     failures = iter([True, False])
@@ -329,14 +347,15 @@ def test_f13_the_site_was_restored_and_gives_ids_again() -> None:
 
 
 def test_f13_the_store_is_restored_from_a_backup() -> None:
-    """The control plane goes back to a copy from while jobs ran: it finds them ended at the site and runs none again."""
+    """The control plane goes back to a copy from while jobs ran: it finds them ended and cleaned away at the site, runs
+    none again, and shows them as collecting until their user gives them up."""
 
     async def scene(world: World) -> None:
-        world.submit([spec(30), spec(40)])
+        ids = world.submit([spec(30), spec(40)])
         await until(world, lambda: runs(world) == 2 and states(world).count("running") == 2)
         copy = sqlite3.connect(":memory:")
         world.peek.backup(copy)
-        await until(world, lambda: done(world) == 2)
+        await until(world, lambda: done(world) == 2 and not centre(world).directories)
         dead, engine = world.engines.pop("one")
         dead.kill()
         await end(engine)
@@ -345,6 +364,10 @@ def test_f13_the_store_is_restored_from_a_backup() -> None:
         copy.close()
         assert states(world) == ["running", "running"]
         await world.start_engine("one")
-        await until(world, lambda: done(world) == 2 or "unknown" in states(world), 3600)
+        await until(world, lambda: states(world) == ["collecting", "collecting"], 3600)
+        await asyncio.sleep(3600)
+        assert (states(world), runs(world)) == (["collecting", "collecting"], 2)
+        world.cancel(ids)
+        await until(world, lambda: states(world) == ["cancelled", "cancelled"], 3600)
 
     tell(scene)

@@ -33,7 +33,7 @@ from tests.world.link import FarSite, Link
 from tests.world.process import CURRENT, Process
 from tests.world.virtual import EPOCH, VirtualLoop
 
-MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # noqa: S108
+MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 SETTINGS = EngineSettings(
     round_interval=2.0,
     poll_interval=4.0,
@@ -152,7 +152,9 @@ class World:
 
     def submit(self, specs: list[TaskSpec]) -> list[str]:
         """Accepted: from here on each must reach its end."""
-        ids = self.database.write_now(intents.submit, now=self.now() + self.jump, user="ann", project="lab", specs=specs)
+        ids = self.database.write_now(
+            intents.submit, now=self.now() + self.jump, user="ann", project="lab", specs=specs
+        )
         for spec, made in zip(specs, ids, strict=True):
             for task_id in made:
                 self.specs[task_id] = spec
@@ -247,7 +249,13 @@ def make_fleet(world: World, *, sites: int = 0, plain: bool = False) -> None:
         name = f"site{number}"
         immediate = rng.random() < 0.4
         pools = (
-            Pool(name="main", nodes=1, cpus_per_node=rng.choice((2, 4, 8)), memory_bytes_per_node=256 * GIB, immediate=immediate),
+            Pool(
+                name="main",
+                nodes=1,
+                cpus_per_node=rng.choice((2, 4, 8)),
+                memory_bytes_per_node=256 * GIB,
+                immediate=immediate,
+            ),
         )
         centre = Centre(
             name=name,
@@ -291,7 +299,10 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
         spec = TaskSpec(
             name=f"t{number}",
             command=("true",),
-            env={"SECONDS": str(round(rng.choice((0.5, 3, 20, 90)) * rng.uniform(0.5, 1.5), 2)), "EXIT": "3" if fails else "0"},
+            env={
+                "SECONDS": str(round(rng.choice((0.5, 3, 20, 90)) * rng.uniform(0.5, 1.5), 2)),
+                "EXIT": "3" if fails else "0",
+            },
             demand=Demand(cpus=rng.choice((1, 1, 2)), memory_bytes=1024**2, walltime_seconds=600),
             outputs=(Output(path="out.txt"),) if rng.random() < 0.5 else (),
             max_attempts=20,
