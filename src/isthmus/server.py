@@ -204,7 +204,7 @@ def _works(runtime: str) -> bool:
     if program is None:
         return False
     try:
-        return subprocess.run([program, "info"], capture_output=True, timeout=30, check=False).returncode == 0
+        return subprocess.run([program, "info"], capture_output=True, timeout=10, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 

@@ -1,0 +1,1 @@
+"""Tests of the room agent, and of the mailbox between it and the engine."""

@@ -18,6 +18,7 @@ from isthmus.api.agent import serve_agents
 from isthmus.api.app import create_app
 from isthmus.api.service import Service
 from isthmus.data.directory import DirectoryBlobStore
+from isthmus.data.port import BlobStore
 from isthmus.engine.agentblobs import AgentBlobs
 from isthmus.engine.agentsite import AgentSite, AgentTimeouts
 from isthmus.engine.clock import SystemClock
@@ -57,13 +58,20 @@ class _Quiet(uvicorn.Server):
 class ControlPlane:
     """One control plane; `state` outlives it, so that another one may follow at the same port."""
 
-    def __init__(self, state: Path, *, port: int = 0, settings: MailboxSettings | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        port: int = 0,
+        settings: MailboxSettings | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self.database = Database(f"sqlite:///{state / 'store.db'}")
         tables.metadata.create_all(self.database.engine)
         first.prepare(self.database, state, time.time())
         sealer = Sealer.open(state / "key")
-        self.blobs = DirectoryBlobStore(state / "blobs")
+        self.blobs: BlobStore = blobs or DirectoryBlobStore(state / "blobs")
         self.mailbox = Mailbox(self.database, sealer, SystemClock(), settings)
         self.agent_blobs = AgentBlobs(self.mailbox, self.database, SystemClock())
         self.service = Service(database=self.database, blobs=self.blobs, engine=NoEngine(), sealer=sealer, state=state)

@@ -32,7 +32,7 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "outputs": lambda: operations.outputs(ID),
     "task_usage": lambda: operations.task_usage(ID),
     "task_events": lambda: operations.task_events(ID),
-    "logs": lambda: operations.logs(ID, stream="stderr", offset=1, limit=2),
+    "logs": lambda: operations.logs(ID, stream="stderr", offset=1, limit=2, attempt=ID),
     "cancel": lambda: operations.cancel(ID),
     "hold": lambda: operations.hold(ID),
     "release": lambda: operations.release(ID),

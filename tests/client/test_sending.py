@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -212,3 +214,24 @@ def test_a_profile_does_not_show_its_token() -> None:
     """Neither the profile's nor the client's repr holds the token."""
     with Client(profile=PROFILE, transport=httpx.MockTransport(Script())) as client:
         assert "secret-token" not in repr(client) + repr(PROFILE)
+
+
+@pytest.mark.parametrize(
+    "body", [[], {}, {"id": "t", "created_at": "soon"}, {"id": "t", "priority": "high"}, "text", 3]
+)
+def test_an_answer_of_another_shape_is_told(body: Any) -> None:
+    """JSON that is no task is an error of this tree, not a crash."""
+    with pytest.raises(errors.Unavailable) as caught:
+        _sync(Script(httpx.Response(200, json=body)), lambda: operations.task("t"))
+    assert caught.value.code == "not_isthmus"
+    with pytest.raises(errors.Unavailable):
+        _sync(Script(httpx.Response(200, json=body)), operations.tasks)
+
+
+def test_times_and_money_are_typed() -> None:
+    """ISO 8601 becomes a datetime with zone, money a Decimal."""
+    row = {"attempt": "a", "charge": "0.1", "started_at": "2026-11-26T14:00:00Z", "cpu_seconds": 1}
+    script = Script(httpx.Response(200, json={"items": [row], "next_cursor": None}))
+    (record,) = _sync(script, operations.usage).items
+    assert record.charge == Decimal("0.1")
+    assert record.started_at == datetime(2026, 11, 26, 14, tzinfo=UTC)

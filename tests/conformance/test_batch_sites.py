@@ -71,17 +71,6 @@ def _requests(adapter: Site) -> list[str]:
 
 
 @contextlib.contextmanager
-def _without_controller(cluster: SlurmCluster) -> Iterator[None]:
-    """The controller is down for a while; its nodes and jobs are not."""
-    cluster.daemons.stop("slurmctld")
-    try:
-        yield
-    finally:
-        cluster.start_controller()
-        cluster.wait_ready()
-
-
-@contextlib.contextmanager
 def _without_rest(cluster: SlurmCluster) -> Iterator[None]:
     """slurmrestd stands still for a while."""
     cluster.daemons.send("slurmrestd", signal.SIGSTOP)
@@ -111,7 +100,7 @@ def _without_master(cell: GridEngineCell) -> Iterator[None]:
         cell.start_master()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rest_tokens(slurm_cluster: SlurmCluster, lab_directory: Path) -> Iterator[Callable[[str], Path]]:
     """slurmrestd runs; a function writes the token of an account into a private file."""
     slurm_cluster.start_rest()
@@ -133,7 +122,7 @@ def _whole(cluster: SlurmCluster) -> Demand:
 
 
 class TestSlurmSite(SiteConformance):
-    """Slurm by its commands on this host; jobs run as an ordinary account."""
+    """Slurm by its commands on this host; jobs run as an ordinary account. A dead controller has a test of its own."""
 
     @pytest.fixture
     def centre(self, slurm_cluster: SlurmCluster, lab_account: Account, scratch: Path) -> Centre:
@@ -150,7 +139,6 @@ class TestSlurmSite(SiteConformance):
             scratch=scratch,
             account=lab_account.name,
             full=_whole(slurm_cluster),
-            outage=lambda: _without_controller(slurm_cluster),
             commands=_commands,
         )
 

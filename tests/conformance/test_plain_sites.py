@@ -16,6 +16,7 @@ from isthmus.lab.sshd import SshServer
 from isthmus.sites.plain import LocalSite, SshSite
 from isthmus.sites.port import Site
 from tests.conformance import Centre, SiteConformance
+from tests.conformance.bench import remove_groups
 from tests.conformance.suite import blobs, site
 
 __all__ = ["blobs", "site"]
@@ -55,6 +56,7 @@ def scratch(lab_directory: Path, request: pytest.FixtureRequest) -> Iterator[Pat
     path.mkdir(mode=0o755)
     path.chmod(0o777)
     yield path
+    remove_groups(path)
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.sites.plain import LocalSite
-from tests.conformance.bench import Centre
+from tests.conformance.bench import Centre, remove_groups
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def scratch(lab_directory: Path) -> Iterator[Path]:
     path.mkdir()
     path.chmod(0o777)
     yield path
+    remove_groups(path)
     shutil.rmtree(path, ignore_errors=True)
 
 

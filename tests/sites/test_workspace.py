@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +16,18 @@ from isthmus.domain.lifecycle import EndReason
 from isthmus.sites.matching import fits, literal_start, matches
 from isthmus.sites.plain import LocalSite
 from isthmus.sites.plain.devices import Devices
-from isthmus.sites.port import Collected, Job, JobFile, JobOutput, JobRef, Rejected, Sighting, Staged, Uncertain
+from isthmus.sites.port import (
+    Collected,
+    Job,
+    JobFile,
+    JobOutput,
+    JobRef,
+    LogStream,
+    Rejected,
+    Sighting,
+    Staged,
+    Uncertain,
+)
 from isthmus.sites.settings import Settings
 from isthmus.sites.staging import place_below
 from isthmus.sites.traces import parse_claim, parse_result, parse_traces
@@ -251,3 +263,66 @@ async def test_accelerators_are_assigned(local_site: Callable[..., LocalSite], c
     usage = await wait_for(site, centre, refs)
     assert len(usage) == 2
     assert {used.accelerators for used in (await site.usage(refs)).values()} == {1}
+
+
+async def test_content_unused_for_long_is_swept(
+    local_site: Callable[..., LocalSite], centre: Centre, blobs: DirectoryBlobStore, scratch: Path
+) -> None:
+    """Cleaning also drops old content and what killed commands left; fresh content stays, and dropped content comes anew."""
+    site = local_site(cache_days=3)
+    jobs = [job_at(centre, files=[JobFile(path="in", blob=await blobs.put_bytes(text))]) for text in (b"old", b"new")]
+    await site.stage(jobs)
+    old, new = (scratch / "root/blobs" / job.files[0].blob[:2] / job.files[0].blob for job in jobs)
+    left = scratch / "root/incoming/left"
+    left.mkdir()
+    (left / "secrets").touch()
+    for path in (old, left):
+        os.utime(path, (time.time() - 5 * 86400,) * 2)
+    await site.clean([ref_of(job) for job in jobs])
+    assert (old.exists(), new.exists(), left.exists()) == (False, True, False)
+    assert isinstance((await site.stage(jobs[:1]))[jobs[0].key], Staged)
+
+
+@pytest.mark.parametrize("root", ["~/isthmus-test", "{scratch}/of-{account}", "{scratch}/shared/root"])
+@pytest.mark.parametrize("switch", ["runuser", "sudo"])
+async def test_each_account_has_a_root_of_its_own(
+    local_site: Callable[..., LocalSite],
+    centre: Centre,
+    scratch: Path,
+    root: str,
+    switch: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A root may be in the account's home, named after it, or below a common directory; only its owner can enter."""
+    account = request.getfixturevalue("lab_account")
+    site = local_site(root=root.replace("{scratch}", str(scratch)), switch_account=switch)
+    job = Job(
+        **{name: getattr(job_at(centre, "pwd; stat -c %U,%a ../../.."), name) for name in Job.__slots__}
+        | {"account": account.name}
+    )
+    refs = await start(site, job)
+    await wait_for(site, centre, refs)
+    where, owner = (await site.logs(refs[0], LogStream.STDOUT, 0, 1000)).decode().split()
+    expected = {
+        "~/isthmus-test": f"{account.home}/isthmus-test",
+        "{scratch}/of-{account}": f"{scratch}/of-{account.name}",
+        "{scratch}/shared/root": f"{scratch}/shared/root/{account.name}",
+    }[root]
+    assert where == f"{expected}/attempts/{job.key}/work"
+    assert owner == f"{account.name},700"
+    await site.clean(refs)
+
+
+async def test_an_account_that_may_not_be_asked_is_not_absent(
+    local_site: Callable[..., LocalSite], blobs: DirectoryBlobStore
+) -> None:
+    """When the site may no longer act as an account, nothing is said of its jobs."""
+    ref = JobRef(key=new_key(), account="daemon")
+    off, unmade = local_site(), local_site(switch_account="runuser", root="/proc/no/{account}")
+    for call in (off.find, off.observe, off.usage, off.clean, unmade.find):
+        with pytest.raises(Unavailable):
+            await call([ref])
+    assert (await unmade.observe([ref]))[ref.key].sighting is Sighting.UNSEEN
+    assert await unmade.usage([ref]) == {}
+    described = await local_site(root="/proc/no/root").describe()
+    assert any("/proc/no/root" in note for note in described.notes)

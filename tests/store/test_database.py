@@ -99,11 +99,12 @@ def test_a_reader_of_events_misses_none(store: Database) -> None:
     seen: list[str] = []
     last = 0
     while len(seen) < writers * each:
+        writing = any(thread.is_alive() for thread in threads)
         query = tables.events.select().where(tables.events.c.seq > last).order_by(tables.events.c.seq)
         rows = store.read_now(lambda c, query=query: c.execute(query).all())
         seen += [row.task_id for row in rows]
         last = rows[-1].seq if rows else last
-        if not any(thread.is_alive() for thread in threads) and not rows:
+        if not writing and not rows:
             break
     for thread in threads:
         thread.join()

@@ -76,9 +76,10 @@ class Process:
             raise Killed(place)
 
 
-_LIVE = "SELECT 1 FROM attempts WHERE site = ? AND (due_at <= ? OR due_at > ? + 600) AND state IN (STATES) LIMIT 1"
-_AFTER = "SELECT 1 FROM attempts WHERE site = ? AND (due_at <= ? OR due_at > ? + 600) AND (usage_state = 'due' OR clean_state = 'due') LIMIT 1"
-_WAITING = "SELECT 1 FROM tasks WHERE state = 'waiting' AND (due_at <= ? OR due_at > ? + 600) LIMIT 1"
+_DUE = "(due_at <= ? OR due_at > ? + 600)"
+_LIVE = f"SELECT 1 FROM attempts WHERE site = ? AND {_DUE} AND state IN (STATES) LIMIT 1"
+_AFTER = f"SELECT 1 FROM attempts WHERE site = ? AND {_DUE} AND (usage_state = 'due' OR clean_state = 'due') LIMIT 1"
+_WAITING = f"SELECT 1 FROM tasks WHERE state = 'waiting' AND {_DUE} LIMIT 1"
 
 
 class _Store:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Header, Request, Response
@@ -58,6 +58,39 @@ class HashesRequest:
     hashes: list[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """The site that the agent serves, and the id of its token."""
+
+    site: str
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenCall:
+    """One method call of the port; the arguments are those of `isthmus.sites.wire`."""
+
+    id: str
+    method: str
+    arguments: dict[str, Any]
+    seconds_left: float
+    other_agent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Calls on their way to an agent."""
+
+    calls: list[TakenCall]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Whether somebody still waited for the answer."""
+
+    awaited: bool
+
+
 def serve_agents(app: FastAPI, mailbox: Mailbox, blobs: AgentBlobs) -> None:
     """Hand the routes of agents their parts."""
     app.state.mailbox = mailbox
@@ -77,7 +110,9 @@ def _scope(request: Request) -> AgentBlobs:
     return found
 
 
-@router.route("POST", "/v1/agent/enrol", rule=Anonymous(), body=EnrolRequest, errors=(401, 409, 422, 429))
+@router.route(
+    "POST", "/v1/agent/enrol", rule=Anonymous(), body=EnrolRequest, answer=Enrolled, errors=(401, 409, 422, 429)
+)
 async def enrol_agent(request: Request, service: Serving) -> Response:
     """Exchange a one-time token for the site that it was made for; the agent's own token is good from then on."""
     service.strangers.spend(request.client.host if request.client else "")
@@ -89,7 +124,7 @@ async def enrol_agent(request: Request, service: Serving) -> Response:
     return answer({"site": enrolled.site, "token_id": enrolled.token_id})
 
 
-@router.route("POST", "/v1/agent/calls:take", rule=Agents(), body=TakeRequest, errors=(422,))
+@router.route("POST", "/v1/agent/calls:take", rule=Agents(), body=TakeRequest, answer=Taken, errors=(422,))
 async def take_calls(request: Request, caller: Calling) -> Response:
     """The next calls for the caller's site; waits up to `wait_seconds`, at most 25, for one. `seconds_left` counts from the
     arrival of this request, so that an agent that counts from its sending never runs a call that has expired."""
@@ -122,14 +157,18 @@ def _call(delivery: Delivery, seconds_left: float) -> dict[str, object]:
     }
 
 
-@router.route("POST", "/v1/agent/calls/{call_id}/answer", rule=Agents(), errors=(404, 422))
+@router.route(
+    "POST", "/v1/agent/calls/{call_id}/answer", rule=Agents(), body=dict[str, Any], answer=Answered, errors=(404, 422)
+)
 async def answer_call(request: Request, call_id: TaskIdPath, caller: Calling) -> Response:
     """Answer a call; again is the same as once, and an answer that nobody waits for any more is taken and ignored."""
     body = await request.body()
     try:
-        orjson.loads(body)
+        readable = isinstance(orjson.loads(body), dict)
     except orjson.JSONDecodeError:
-        raise Invalid("", "is not JSON.", remedy="Send the answer as JSON.") from None
+        readable = False
+    if not readable:
+        raise Invalid("", "is not a JSON object.", remedy="Send the answer as isthmus.sites.wire writes it.")
     awaited = await _mailbox(request).answer(caller.agent_site, call_id, body.decode())
     return answer({"awaited": awaited})
 

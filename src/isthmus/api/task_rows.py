@@ -127,14 +127,14 @@ def _conditions(wanted: TaskFilter, cursor: str | None) -> list[sa.ColumnElement
         conditions.append(_T.c.created_at >= wanted.since)
     if wanted.site:
         conditions.append(_T.c.site == wanted.site)
-        conditions.append(sa.text("site <> ''"))  # as the partial index says it
+        conditions.append(sa.literal_column("site <> ''", sa.Boolean))  # as the partial index says it
     if wanted.user:
         conditions.append(_T.c.user == wanted.user)
     if wanted.name:
         conditions.append(_T.c.name == wanted.name)
     if wanted.array_id:
         conditions.append(_T.c.array_id == wanted.array_id)
-        conditions.append(sa.text("array_id <> ''"))  # as the partial index says it
+        conditions.append(sa.literal_column("array_id <> ''", sa.Boolean))  # as the partial index says it
     for key, value in wanted.tags:
         g = tables.task_tags
         conditions.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def events(session: Session, task_id: str, follow: bool, after: str) -> int:
                 body = " ".join(f"{key}={value}" for key, value in event.body.items())
                 place = " ".join(item for item in (event.task_id, event.site) if item)
                 screen.put(screen.clean(f"{event.seq} {screen.moment(event.at)} {event.kind} {place} {body}".rstrip()))
-            click.get_text_stream("stdout").flush()
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     return exits.OK

@@ -33,22 +33,28 @@ from isthmus.cli.session import Session, answers
 )
 @click.option("--since", type=click.IntRange(0), default=0, metavar="BYTE", help=_("Go on from this byte."))
 @click.option("--tail", type=click.IntRange(1), default=None, metavar="N", help=_("Only the last N lines."))
+@click.option(
+    "--try", "number", type=click.IntRange(1), default=None, metavar="N", help=_("Of this try (else the last).")
+)
 @answers
-def logs(session: Session, task_id: str, follow: bool, stream: str | None, since: int, tail: int | None) -> int:
-    from isthmus.cli.run import Phases, _write, tell_end
+def logs(
+    session: Session, task_id: str, follow: bool, stream: str | None, since: int, tail: int | None, number: int | None
+) -> int:
+    from isthmus.cli.run import Phases, tell_end, write_bytes
     from isthmus.client import operations, waiting
+    from isthmus.domain.errors import NotFound
 
     chosen = stream or ("both" if follow else "stdout")
     streams = ["stdout", "stderr"] if chosen == "both" else [chosen]
     alone = len(streams) == 1
-    if follow and tail is None:
+    if follow and tail is None and number is None:
         phases = Phases(not session.as_json, None)
         try:
             task = session.run(
                 waiting.follow(
                     task_id,
                     streams=streams,
-                    write=lambda name, data: _write("stdout" if alone else name, data),
+                    write=lambda name, data: write_bytes("stdout" if alone else name, data),
                     changed=phases.changed,
                     offset=since,
                 )
@@ -60,16 +66,21 @@ def logs(session: Session, task_id: str, follow: bool, stream: str | None, since
             tell_end(task, [])
         return exits.OK
     if follow:
-        raise click.UsageError(_("--tail and --follow do not go together."))
+        raise click.UsageError(_("--follow goes neither with --tail nor with --try."))
+    attempt = ""
+    if number is not None:
+        attempt = next((one.key for one in session.run(operations.attempts(task_id)) if one.number == number), "")
+        if not attempt:
+            raise NotFound(f"Task {task_id} has no try {number}.", remedy=f"See `isthmus show {task_id}`.")
     session.run(operations.task(task_id))  # says NotFound where a stream that is not there yet would be empty
     for name in streams:
         pieces: list[bytes] = []
-        follower = waiting.Follower(name, since)
+        follower = waiting.Follower(name, since, attempt)
         session.run(waiting.read_stream(task_id, follower, lambda _name, data, to=pieces: to.append(data)))  # type: ignore[misc]
         text = b"".join(pieces)
         if tail is not None:
             text = b"".join(text.splitlines(keepends=True)[-tail:])
-        _write("stdout" if alone else name, text)
+        write_bytes("stdout" if alone else name, text)
         if not follower.complete:
             screen.suggest(f"isthmus logs -f {task_id}")
     return exits.OK

@@ -72,7 +72,7 @@ def _print_version(ctx: click.Context, value: bool) -> None:
 
 
 def call(arguments: list[str]) -> int:
-    """Carry out a command line; returns its exit code and never raises."""
+    """Carry out a command line; returns its exit code and never raises, unless ISTHMUS_DEBUG is set."""
     from isthmus.domain.errors import IsthmusError
 
     try:
@@ -81,13 +81,17 @@ def call(arguments: list[str]) -> int:
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
+    except (
+        SystemExit
+    ) as end:  # click leaves so after completion (0), and when the reader (head, less) has seen enough (1)
+        return end.code if isinstance(end.code, int) and end.code != 1 else 0
     except click.ClickException as error:
         _tell_usage(error)
         return 64
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write(_("Interrupted.") + "\n")
         return 130
-    except BrokenPipeError:  # the reader (head, less) has seen enough
+    except BrokenPipeError:
         _silence_stdout()
         return 0
     except IsthmusError as error:
@@ -95,6 +99,12 @@ def call(arguments: list[str]) -> int:
 
         exits.tell(error, as_json="--json" in arguments)
         return exits.code_of(error)
+    except Exception as error:  # a fault of this command: a person gets a sentence, its authors can have the trace
+        if os.environ.get("ISTHMUS_DEBUG"):
+            raise
+        sys.stderr.write(_("error: this command failed: {cause!r}").format(cause=error) + "\n")
+        sys.stderr.write(_("  try: the same with ISTHMUS_DEBUG=1, and report what it shows") + "\n")
+        return 70
 
 
 def _tell_usage(error: click.ClickException) -> None:

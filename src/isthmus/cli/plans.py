@@ -6,6 +6,7 @@ from typing import Any
 
 from isthmus.cli import screen
 from isthmus.cli.messages import _
+from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.placement import Candidate, Receipt, Why
 from isthmus.domain.units import show_duration
 
@@ -36,6 +37,31 @@ WORDS = {
     Why.DEARER: "it would cost more",
     Why.CHOSEN: "chosen",
 }
+ENDS = {
+    EndReason.EXIT_NONZERO: "the command itself failed",
+    EndReason.WALLTIME: "it ran longer than it asked for; ask for more with --time",
+    EndReason.OUT_OF_MEMORY: "it needed more memory than it asked for; ask for more with --memory",
+    EndReason.SIGNALLED: "a signal ended it",
+    EndReason.NODE_FAILED: "its node failed",
+    EndReason.PREEMPTED: "the site took its place away",
+    EndReason.REJECTED_BY_SITE: "the site refused it",
+    EndReason.INPUT_MISSING: "an input could not be had",
+    EndReason.OUTPUT_MISSING: "it did not leave an output that it declared",
+    EndReason.OUTPUT_CORRUPT: "an output changed on its way back",
+    EndReason.OUTPUT_UNDELIVERED: "an output could not be put where it belongs",
+    EndReason.CANCELLED_BY_USER: "you (or a member of the project) cancelled it",
+    EndReason.CANCELLED_AT_SITE: "somebody at the site cancelled it",
+    EndReason.DEPENDENCY_FAILED: "a task that it waited for failed",
+    EndReason.NEVER_ARRIVED: "the site never got it",
+    EndReason.GIVEN_UP: "its site left by force",
+    EndReason.INFEASIBLE: "no site can ever run it as it stands",
+    EndReason.POISON: "handling it failed again and again",
+}
+
+
+def end_in_words(name: str) -> str:
+    """Why a task ended, for people."""
+    return _(ENDS.get(name, name.replace("_", " ")))  # type: ignore[call-overload]
 
 
 def reason(candidate: Candidate) -> str:

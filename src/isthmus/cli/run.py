@@ -129,7 +129,7 @@ def _status(talk: bool, text: str) -> Any:
 
 
 class Phases:
-    """Tells each change of a task, and shows the present one."""
+    """Tells each change of a task: a line each, or on a terminal one line that changes until the task itself writes."""
 
     def __init__(self, talk: bool, status: Any) -> None:
         self._talk = talk
@@ -140,16 +140,28 @@ class Phases:
     def changed(self, task: Task) -> None:
         """The task changed."""
         line = phase(task)
-        if self._status is not None:
-            self._status.update(line)
-        if not self._talk:
-            return
-        if task.attempt and self._attempt and task.attempt != self._attempt:
-            screen.say(_("— attempt {number} at {site} —").format(number=task.attempts, site=task.site or "?"))
+        if self._talk and task.attempt and self._attempt and task.attempt != self._attempt:
+            self._say(_("— attempt {number} at {site} —").format(number=task.attempts, site=task.site or "?"))
         self._attempt = task.attempt or self._attempt
-        if line != self._told and not task.ended:  # the end is told when all of it is known
-            self._told = line
-            screen.say(line)
+        if line == self._told or task.ended:  # the end is told when all of it is known
+            return
+        self._told = line
+        if self._status is not None and task.state != "running":
+            self._status.update(screen.clean(line))
+            self._status.start()
+        elif self._talk:
+            self._say(line)
+
+    def write(self, stream: str, data: bytes) -> None:
+        """What the task wrote; the changing line makes room."""
+        if self._status is not None:
+            self._status.stop()
+        write_bytes(stream, data)
+
+    def _say(self, line: str) -> None:
+        if self._status is not None:
+            self._status.stop()
+        screen.say(line)
 
 
 def phase(task: Task) -> str:
@@ -172,7 +184,7 @@ def phase(task: Task) -> str:
     return f"{line}: {task.message}" if task.message and task.state not in ("succeeded",) else line
 
 
-def _write(stream: str, data: bytes) -> None:
+def write_bytes(stream: str, data: bytes) -> None:
     target = sys.stdout if stream == "stdout" else sys.stderr
     target.flush()
     buffer = getattr(target, "buffer", None)
@@ -188,7 +200,7 @@ def _follow(session: Session, task_id: str, draft: Draft, *, talk: bool, fetch: 
 
     with _status(talk, _("waits")) as status:
         phases = Phases(talk, status)
-        write = (lambda _stream, data: _write("stderr", data)) if session.as_json else _write
+        write = (lambda _stream, data: phases.write("stderr", data)) if session.as_json else phases.write
         task = session.run(waiting.follow(task_id, write=write, changed=phases.changed))
     fetched: list[Path] = []
     if task.succeeded and fetch and draft.spec.get("outputs"):
@@ -232,8 +244,11 @@ def tell_end(task: Task, fetched: list[Path]) -> None:
     if len(fetched) > 20:
         screen.say(_("  and {count} more").format(count=len(fetched) - 20))
     if not task.succeeded:
-        cause = task.message or task.reason.replace("_", " ")
-        screen.say(_("  because: {cause}").format(cause=cause) if cause else "")
+        from isthmus.cli.plans import end_in_words
+
+        causes = [text for text in (end_in_words(task.reason), task.message) if text]
+        if causes:
+            screen.say(_("  because: {cause}").format(cause=": ".join(causes)))
         screen.suggest(f"isthmus why {task.id}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -85,7 +86,11 @@ def console(stderr: bool = False) -> Any:
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(
-        file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, soft_wrap=False, emoji=False
+        file=stream,
+        width=None if stream.isatty() else PIPE_WIDTH,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+        emoji=False,
     )
 
 
@@ -107,13 +112,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Seque
     from rich.table import Table
 
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    last = len(headers) - 1
+    widest = max([len(headers[0]), *(len(str(row[0])) for row in rows)])
     for index, header in enumerate(headers):
-        first = index == 0
         made.add_column(
             header,
             justify="right" if index in right else "left",
-            no_wrap=first,
-            overflow="fold" if first else "ellipsis",
+            no_wrap=index != last,  # the last one holds sentences
+            overflow="fold" if index == last else "ellipsis",
+            min_width=widest if index == 0 else None,  # what names a row is never cut
         )
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))

@@ -56,6 +56,20 @@ def _directory(given: Path | None) -> Path:
     "--insecure", is_flag=True, help=_("Listen beyond this machine without TLS (behind a proxy that has it).")
 )
 @click.option("--join-local/--no-join-local", default=True, help=_("Join this machine as a site (the default)."))
+@click.option(
+    "--local-images",
+    type=click.Choice(["auto", "host", "pull", "none"]),
+    default="auto",
+    show_default=True,
+    help=_("How this machine, once joined, satisfies container images."),
+)
+@click.option(
+    "--tes-files",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help=_("Let file:// addresses of GA4GH TES tasks lead below DIR, for every user; may be given again."),
+)
 @click.option("--detach", "-d", is_flag=True, help=_("Return once it answers; `isthmus down` stops it."))
 def up(
     state: Path | None,
@@ -65,6 +79,8 @@ def up(
     tls_key: str | None,
     insecure: bool,
     join_local: bool,
+    local_images: str,
+    tes_files: tuple[str, ...],
     detach: bool,
 ) -> int:
     where = _directory(state)
@@ -76,7 +92,9 @@ def up(
     for flag, value in (("--database", database), ("--tls-cert", tls_cert), ("--tls-key", tls_key)):
         arguments += [flag, value] if value else []
     arguments += ["--insecure"] if insecure else []
-    arguments += ["--join-local"] if join_local else []
+    arguments += ["--join-local", "--local-images", local_images] if join_local else []
+    for directory in tes_files:
+        arguments += ["--tes-files", directory]
     if not detach:
         screen.say(_("The administrator's token will be in {file}.").format(file=where / "admin-token"))
         sys.stdout.flush()

@@ -7,7 +7,7 @@ import click
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import command
 from isthmus.cli.messages import _
-from isthmus.cli.plans import show_receipt
+from isthmus.cli.plans import end_in_words, show_receipt
 from isthmus.cli.session import Session, answers
 
 
@@ -38,7 +38,7 @@ def why(session: Session, task_id: str, everything: bool) -> int:
     elif task.state == "held":
         screen.put(_("You hold it. What would help: isthmus release {id}").format(id=task.id))
     if task.ended and not task.succeeded:
-        cause = task.reason.replace("_", " ")
+        cause = end_in_words(task.reason)
         code = "" if task.exit_code is None else _(" (exit code {code})").format(code=task.exit_code)
         screen.put(_("It ended because: {cause}{code}").format(cause=cause or task.state, code=code))
     if not receipts:

@@ -19,7 +19,7 @@ from isthmus.client.records import (
     read,
     read_receipt,
 )
-from isthmus.client.wire import Steps, new_key, request, send
+from isthmus.client.wire import Answer, Steps, new_key, request, send
 from isthmus.domain.placement import Receipt
 
 T = TypeVar("T")
@@ -28,10 +28,9 @@ LOG_BYTES = 1024 * 1024
 SpecDocument = Mapping[str, Any]  # canonical TaskSpec as JSON
 
 
-def _page(kind: type[T], document: Any, reader: Callable[[Any], T] | None = None) -> Page[T]:
-    rows = document["items"] if isinstance(document, dict) else document
-    take = reader or (lambda row: read(kind, row))
-    return Page([take(row) for row in rows], document.get("next_cursor") if isinstance(document, dict) else None)
+def _page(kind: type[T], answer: Answer) -> Page[T]:
+    rows = [read(kind, row) for row in answer.items()]
+    return Page(rows, answer.document().get("next_cursor"))
 
 
 def submit(spec: SpecDocument, *, project: str, idempotency_key: str = "") -> Steps[Submitted]:
@@ -40,7 +39,7 @@ def submit(spec: SpecDocument, *, project: str, idempotency_key: str = "") -> St
         "POST", "/v1/tasks", params={"project": project}, json=spec, idempotency_key=idempotency_key or new_key()
     )
     document = (yield from send(call)).document()
-    if "ids" in document:
+    if isinstance(document, dict) and "ids" in document:
         return Submitted(ids=list(document["ids"]), array_id=str(document.get("array_id") or ""))
     task = read(Task, document)
     return Submitted(ids=[task.id], task=task)
@@ -62,8 +61,7 @@ def submit_batch(specs: Sequence[SpecDocument], *, project: str, idempotency_key
         idempotency_key=idempotency_key or new_key(),
         timeout_seconds=300,
     )
-    document = (yield from send(call)).document()
-    return [list(ids) for ids in document["ids"]]
+    return [list(ids) for ids in (yield from send(call)).field("ids")]
 
 
 def tasks(
@@ -92,7 +90,7 @@ def tasks(
         "limit": limit,
         "cursor": cursor,
     }
-    return _page(Task, (yield from send(request("GET", "/v1/tasks", params=params))).document())
+    return _page(Task, (yield from send(request("GET", "/v1/tasks", params=params))))
 
 
 def task(task_id: str) -> Steps[Task]:
@@ -125,9 +123,12 @@ def task_events(task_id: str) -> Steps[list[Event]]:
     return (yield from every(f"{_task(task_id)}/events", read_event))
 
 
-def logs(task_id: str, *, stream: str = "stdout", offset: int = 0, limit: int = LOG_BYTES) -> Steps[LogChunk]:
-    """A piece of a task's stream from a byte offset on; empty when there is no more yet."""
-    params = {"stream": stream, "offset": offset, "limit": limit}
+def logs(
+    task_id: str, *, stream: str = "stdout", offset: int = 0, limit: int = LOG_BYTES, attempt: str = ""
+) -> Steps[LogChunk]:
+    """A piece of a task's stream from a byte offset on, of its live or last attempt or of the one named; empty when there is
+    no more yet."""
+    params = {"stream": stream, "offset": offset, "limit": limit, "attempt": attempt}
     answer = yield from send(request("GET", f"{_task(task_id)}/logs", params=params))
     following = answer.headers.get("x-next-offset", "")
     return LogChunk(
@@ -164,7 +165,7 @@ def usage(
 ) -> Steps[Page[UsageRecord]]:
     """A page of usage records with their charges."""
     params = {"project": project, "site": site, "user": user, "since": since, "limit": limit, "cursor": cursor}
-    return _page(UsageRecord, (yield from send(request("GET", "/v1/usage", params=params))).document())
+    return _page(UsageRecord, (yield from send(request("GET", "/v1/usage", params=params))))
 
 
 def me() -> Steps[dict[str, Any]]:
@@ -203,10 +204,9 @@ def every(
     cursor: str | None = ""
     while cursor is not None:
         call = request("GET", path, params={**(params or {}), **({"limit": PAGE, "cursor": cursor} if paged else {})})
-        document = (yield from send(call)).document()
-        found = document if isinstance(document, list) else document["items"]
-        rows.extend(take(row) for row in found)
-        cursor = None if isinstance(document, list) else document.get("next_cursor")
+        answer = yield from send(call)
+        rows.extend(take(row) for row in answer.items())
+        cursor = answer.document().get("next_cursor")
     return rows
 
 

@@ -30,7 +30,7 @@ def missing(hashes: Sequence[str], *, project: str) -> Steps[set[str]]:
     for start in range(0, len(hashes), HASHES_PER_CALL):
         body = {"hashes": list(hashes[start : start + HASHES_PER_CALL])}
         call = request("POST", "/v1/blobs:missing", params={"project": project}, json=body, repeatable=True)
-        found |= set((yield from send(call)).document()["missing"])
+        found |= set((yield from send(call)).field("missing"))
     return found
 
 

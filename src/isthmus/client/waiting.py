@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from isthmus.client import operations
 from isthmus.client.records import Task
@@ -15,6 +14,7 @@ from isthmus.domain.errors import IsthmusError, NotFound, Unavailable
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 LOG_PAUSE_SECONDS = 1.0
+CALLS_PER_SECOND = 50  # of one waiting caller, however many tasks
 Changed = Callable[[Task], None]
 
 
@@ -68,25 +68,24 @@ def wait(ids: Sequence[str], *, timeout_seconds: float | None = None, changed: C
             running = sum(not task.ended for task in seen.values())
             raise StillRunning(f"{running} of {len(ids)} tasks did not end in time.", remedy="They go on; wait again.")
         pause = FIRST_PAUSE_SECONDS if moved else min(pause * 1.4, LONGEST_PAUSE_SECONDS)
+        pause = max(pause, len(open_ids) / CALLS_PER_SECOND)
         yield Pause(pause if left is None else min(pause, left))
 
 
 @dataclass(slots=True)
 class Follower:
-    """Where a reader of one stream stands; bytes are decoded so that no character is cut in two."""
+    """Where a reader of one stream of one attempt (the live or last when empty) stands."""
 
     stream: str
     offset: int = 0
+    attempt: str = ""
     complete: bool = False
-    decoder: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
-    )
 
-    def restart(self) -> None:
+    def restart(self, attempt: str) -> None:
         """Begin anew: another attempt writes another stream."""
+        self.attempt = attempt
         self.offset = 0
         self.complete = False
-        self.decoder.reset()
 
 
 def read_stream(
@@ -101,7 +100,9 @@ def read_stream(
         if follower.complete:
             break
         try:
-            chunk = yield from operations.logs(task_id, stream=follower.stream, offset=follower.offset)
+            chunk = yield from operations.logs(
+                task_id, stream=follower.stream, offset=follower.offset, attempt=follower.attempt
+            )
         except (NotFound, Unavailable):
             break
         follower.offset = chunk.next_offset
@@ -133,9 +134,11 @@ def follow(
     while True:
         task = yield from operations.task(task_id)
         if task.attempt != attempt:
-            if attempt:
-                for follower in followers:
-                    follower.restart()
+            for follower in followers:
+                if attempt:
+                    yield from read_stream(task_id, follower, write)  # what the earlier one wrote last
+                    follower.restart(task.attempt)
+                follower.attempt = task.attempt
             attempt = task.attempt
         moved = before is None or (before.state, before.attempt, before.message) != (
             task.state,

@@ -58,6 +58,22 @@ class Answer:
                 code="not_isthmus",
             ) from error
 
+    def field(self, name: str) -> Any:
+        """One field of the JSON object in the body; Unavailable when it is not there."""
+        document = self.document()
+        if not isinstance(document, dict) or name not in document:
+            raise Unavailable(
+                f"The answer has no {name!r}.",
+                remedy="Check that ISTHMUS_URL is Isthmus itself, and that this client is not older than the service.",
+                code="not_isthmus",
+            )
+        return document[name]
+
+    def items(self) -> list[Any]:
+        """The items of the list in the body; Unavailable when it is no list."""
+        found = self.field("items")
+        return found if isinstance(found, list) else []
+
 
 @dataclass(frozen=True, slots=True)
 class Lost:

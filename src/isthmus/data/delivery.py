@@ -118,7 +118,7 @@ class Delivery:
                 part.rename(target)
             finally:
                 part.unlink(missing_ok=True)
-        except (NotADirectoryError, PermissionError, IsADirectoryError) as error:
+        except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
             raise Refused(f"{url} cannot be written: {error.strerror}.", remedy="Check the directory.") from None
         except OSError as error:
             raise Unavailable(f"{url} cannot be written now: {error.strerror}.") from None

@@ -17,10 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, Invalid, Refused, Unavailable
 from isthmus.domain.manifest import MAX_FILES
@@ -84,6 +80,9 @@ class S3:
     @property
     def _client(self) -> Any:
         if self._made is None:
+            import boto3  # a third of a second that only an operator with an S3 account pays
+            from botocore.config import Config
+
             self._made = boto3.client(
                 "s3",
                 endpoint_url=self._account.endpoint_url or None,
@@ -115,9 +114,10 @@ class S3:
         if not key:
             raise Invalid("url", f"{url!r} names no object.", remedy="Write s3://BUCKET/KEY.")
         operation = {"GET": "get_object", "PUT": "put_object"}[method]
-        signed: str = self._client.generate_presigned_url(
-            operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=SIGNED_SECONDS, HttpMethod=method
-        )
+        with _told(url):
+            signed: str = self._client.generate_presigned_url(
+                operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=SIGNED_SECONDS, HttpMethod=method
+            )
         return signed
 
     async def below(self, url: str) -> list[tuple[str, str]]:
@@ -163,7 +163,7 @@ class S3:
         upload = {**target, "UploadId": begun["UploadId"]}
         try:
             digest = hashlib.sha256()
-            parts = []
+            parts: list[dict[str, Any]] = []
             async for part in _parts(blobs, sha256, max(SMALL_BYTES, -(-size // MAX_PARTS))):
                 digest.update(part)
                 number = len(parts) + 1
@@ -183,11 +183,13 @@ class S3:
             return  # the store's own rules remove unfinished uploads
 
     def _has(self, bucket: str, key: str, sha256: str, size: int) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
             head = self._client.head_object(Bucket=bucket, Key=key)
         except (ClientError, BotoCoreError):
             return False  # whatever is wrong, the put will say it
-        return head.get("Metadata", {}).get(_MARK) == sha256 and head.get("ContentLength") == size
+        return bool(head.get("Metadata", {}).get(_MARK) == sha256 and head.get("ContentLength") == size)
 
     async def _do(self, url: str, operation: str, **arguments: Any) -> Any:
         def call() -> Any:
@@ -200,6 +202,8 @@ class S3:
 @contextmanager
 def _told(url: str) -> Iterator[None]:
     """The store's errors as ours."""
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
     try:
         yield
     except ClientError as error:
@@ -208,6 +212,8 @@ def _told(url: str) -> Iterator[None]:
         if status in _PASSING or code in ("SlowDown", "RequestTimeout"):
             raise Unavailable(f"The store of {url} does not answer now: {code or status}.") from None
         raise Refused(f"The store of {url} said no: {code or status}.", remedy="Check bucket and account.") from None
+    except ParamValidationError:
+        raise Refused(f"{url} is not an address that S3 can have.", remedy="Write s3://BUCKET/KEY.") from None
     except BotoCoreError as error:
         raise Unavailable(f"The store of {url} does not answer: {type(error).__name__}.") from None
 

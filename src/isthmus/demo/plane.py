@@ -8,11 +8,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import isthmus
 from isthmus.client.config import read_service_file
 from isthmus.client.sync import Client
 from isthmus.demo.checks import DemoError
 from isthmus.demo.screen import Screen
-from isthmus.lab.processes import Daemons
+from isthmus.lab.processes import TAG, Daemons
 
 COMMAND_SECONDS = 180
 
@@ -50,7 +51,8 @@ class Person:
 
     def __init__(self, name: str, environment: Mapping[str, str], directory: Path, screen: Screen) -> None:
         self.name = name
-        self.environment = dict(environment)
+        # Tagged, so that a command left behind by a crash is found and ended too.
+        self.environment = {**environment, TAG: str(directory.parent)}
         self._directory = directory
         self._screen = screen
 
@@ -88,10 +90,16 @@ class Person:
 
 
 def _passed_on() -> dict[str, str]:
-    kept = ("PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "HOME", "USER", "LOGNAME", "ISTHMUS_LOG_LEVEL")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    kept = ("VIRTUAL_ENV", "SSL_CERT_FILE", "HOME", "USER", "LOGNAME", "ISTHMUS_LOG_LEVEL")
+    return {name: os.environ[name] for name in kept if name in os.environ} | _this_isthmus()
+
+
+def _this_isthmus() -> dict[str, str]:
+    """The variable by which a child imports the very package that runs here, wherever it is started."""
+    return {"PYTHONPATH": str(Path(isthmus.__file__).resolve().parents[1])}
 
 
 def _base() -> dict[str, str]:
     """This process's environment without anything that points to another service."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ISTHMUS_")} | {"NO_COLOR": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ISTHMUS_")}
+    return kept | _this_isthmus() | {"NO_COLOR": "1"}

@@ -51,6 +51,10 @@ class Screen:
         """A line."""
         self.console.print(Text(self.brief(text), style=style), soft_wrap=True)
 
+    def exact(self, text: str) -> None:
+        """A line with its paths as they are."""
+        self.console.print(Text(text, style="cyan"), soft_wrap=True)
+
     def typed(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         """A command as one would type it."""
         words = [f"{name}={value}" for name, value in (environment or {}).items()] + [_quoted(word) for word in argv]

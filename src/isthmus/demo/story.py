@@ -55,7 +55,7 @@ def run(*, keep: bool) -> int:
 def _terminable() -> Iterator[None]:
     """Turn the first SIGTERM into a KeyboardInterrupt, so that everything is removed; more of either change nothing."""
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(_number: int, _frame: object) -> None:
         for other in (signal.SIGTERM, signal.SIGINT):
             signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -104,7 +104,7 @@ class _Story:
 
     def _start(self, place: Path) -> None:
         self.screen.heading("Centres on this machine")
-        self.screen.say(f"  DEMO={self.directory}")
+        self.screen.exact(f"$ export DEMO={self.directory}")
         begun = time.monotonic()
         self.centres.start(self.screen)
         if self.centres.laboratory is not None:
@@ -229,7 +229,7 @@ class _Story:
         self._same(reader, tasks["large"][0], digest, "The hash and the sum over 120 MB are right")
         self._stumbled(reader, tasks["stumbles"][0])
         if self.layout.batch:
-            self._two_nodes(reader, tasks["two-nodes"][0])
+            self._two_nodes(tasks["two-nodes"][0])
             self._same(reader, tasks["gpus"][0], "0,1\n", "Two GPUs were set apart (CUDA_VISIBLE_DEVICES=0,1)")
         used = Counter(one.site for group in tasks.values() for task in group for one in reader.attempts(task))
         wanted = {centre.name for centre in self.centres.all}
@@ -252,7 +252,7 @@ class _Story:
         self._tell(good, f"The task that fails on purpose failed at {sites[0]} and went well at {sites[-1]}", tries)
         self._same(reader, task, f"well at {sites[-1]}\n", "and left the result of the good try")
 
-    def _two_nodes(self, reader: _Reader, task: Task) -> None:
+    def _two_nodes(self, task: Task) -> None:
         directory = self.desk / "fetched"
         (file,) = self.client.handle(task.id).fetch(directory)
         nodes = file.read_text(encoding="utf-8").split()
@@ -293,7 +293,7 @@ class _Story:
 
     def _wait_for_the_end(self) -> None:
         self.screen.heading("Left running (--keep). Ctrl-C, or SIGTERM to this process, removes everything")
-        self.screen.say(f"DEMO={self.directory}")
+        self.screen.exact(f"export DEMO={self.directory}")
         for name, value in self.variables.items():
             self.screen.say(f"export {name}={value}")
         for text in (
@@ -310,8 +310,8 @@ class _Story:
         if self.centres.laboratory is not None:
             self.screen.say("At the SSH host:")
             self.screen.say(f"$ {ssh_command(self.centres.laboratory)}", "cyan")
-        self.screen.say(f"process {os.getpid()} waits")
         with contextlib.suppress(KeyboardInterrupt):
+            self.screen.say(f"process {os.getpid()} waits")
             threading.Event().wait()
 
     def _leave(self) -> None:

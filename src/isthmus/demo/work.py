@@ -89,7 +89,7 @@ def sweep_file(layout: Layout, url: str) -> str:
                     "command": f'python3 neighbours.py {DATA} "$K" "$METRIC" > result.json',
                     "workdir": "sweep",
                     "outputs": ["result.json"],
-                    "cpus": 2,
+                    "cpus": 2 if layout.batch else 1,
                     "array": {"size": len(SWEEP), "values": {"K": [str(k) for k in ks], "METRIC": list(metrics)}},
                 },
                 {

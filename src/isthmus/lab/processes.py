@@ -230,14 +230,10 @@ def clean(directory: Path, *, remove: bool = False) -> None:
     """
     directory = directory.resolve()
     state = State.read(directory)
-    found = [known for known in state.processes.values() if alive(known)]
-    found += with_environment(TAG, str(directory))
-    family = {member for known in found for member in (known, *descendants(known.pid))} | set(found)
-    for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 30.0)):
-        for member in family:
-            send_signal(member, signal.SIGCONT)
-            send_signal(member, number)
-        _wait_quietly(lambda: not any(alive(member) for member in family), seconds)
+    family = _frozen(directory, state)
+    for member in family:
+        send_signal(member, signal.SIGKILL)
+    _wait_quietly(lambda: not any(alive(member) for member in family), 30.0)
     for name in state.accounts:
         accounts.remove(name)
     for path in state.paths:
@@ -247,6 +243,22 @@ def clean(directory: Path, *, remove: bool = False) -> None:
     registry.leave(directory)
     if remove:
         _remove_tree(directory)
+
+
+def _frozen(directory: Path, state: State) -> set[ProcessId]:
+    """Stop (SIGSTOP) all that the group started, until a look finds nothing new: a daemon that goes on would start more
+    while it is being ended, and slurmstepd hides the environment by which it could be found later."""
+    family: set[ProcessId] = set()
+    while True:
+        found = {known for known in state.processes.values() if alive(known)}
+        found |= set(with_environment(TAG, str(directory))) | family
+        found |= {member for known in found for member in descendants(known.pid)}
+        fresh = found - family
+        if not fresh:
+            return family
+        for member in fresh:
+            send_signal(member, signal.SIGSTOP)
+        family |= fresh
 
 
 def remove_stale() -> list[Path]:

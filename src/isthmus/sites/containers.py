@@ -88,7 +88,7 @@ class Containers:
         names = f"for n in {' '.join(_SYSTEM)}; do" if rule == "host" else 'for e in "$I"/* "$I"/.[!.]*; do n=${e##*/};'
         share = "--share-net" if self.network == "host" else ""
         hide = '--tmpfs "${D%/attempts/*}"' if directory.split("/")[1] in _SYSTEM and rule == "host" else ""
-        binds = "".join(f"set -- --ro-bind {shlex.quote(path)} {shlex.quote(path)} \"$@\"\n" for path in self.binds)
+        binds = "".join(f'set -- --ro-bind {shlex.quote(path)} {shlex.quote(path)} "$@"\n' for path in self.binds)
         kept = " | ".join(shlex.quote(top) for top in sorted(tops | {"proc", "dev", "tmp", "sys"}))
         return f"""I={shlex.quote(image.rstrip("/"))}
 R="$D/root"; mkdir -p "$R/tmp"

@@ -174,7 +174,7 @@ class CollectedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """All outputs of one job: the files, the declared outputs that matched nothing, and both streams, which are kept as
+    """All outputs of one job: the files, the required outputs that matched nothing, and both streams, which are kept as
     blobs so that logs outlive the job's directory (only the last `MAX_LOG_BYTES` of a longer one)."""
 
     files: tuple[CollectedFile, ...] = ()

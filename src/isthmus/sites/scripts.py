@@ -215,6 +215,13 @@ done 2>/dev/null
 exit 0
 """
 
+# $1 root, $2 days that unused content is kept (0: for ever). What a killed command left in incoming/ goes after a day.
+SWEEP: Final = """cd "$1" || exit 1
+find incoming -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} +
+[ "$2" = 0 ] || find blobs -type f -atime "+$2" -mtime "+$2" -delete
+exit 0
+"""
+
 # $1 file, $2 offset from 1, $3 limit
 LOG: Final = """[ -f "$1" ] || exit 0
 tail -c "+$2" "$1" | head -c "$3"

@@ -274,7 +274,8 @@ def _failure(failed: Any) -> IsthmusError:
         error = kind(cause, remedy=remedy, retry_after_seconds=float(wait) if isinstance(wait, int | float) else 1.0)
     else:
         error = kind(cause, remedy=remedy)
-    error.code = failed["code"]
+    if failed["code"] != error.code:
+        error.code = failed["code"]
     return error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -17,7 +18,9 @@ from isthmus.sites.roots import Root, Roots
 from isthmus.sites.settings import Settings
 from isthmus.sites.staging import Stager, rejection
 from isthmus.sites.traces import Trace, parse_traces
-from isthmus.sites.transport import Transport
+from isthmus.sites.transport import CommandResult, Transport
+
+_SWEEP_SECONDS: Final = 6 * 3600.0
 
 WORKSPACE_HELP: Final[dict[str, str]] = {
     "root": "Directory at the site for attempts and cached content; ~ and {account} are filled in (~/.isthmus).",
@@ -25,6 +28,7 @@ WORKSPACE_HELP: Final[dict[str, str]] = {
     "binds": "Paths at the site, separated by colons, that every container sees read-only at the same place (none).",
     "network": "Network of containers: none or host (none).",
     "runtime_flags": "Extra words after podman or docker, e.g. --cgroup-manager cgroupfs.",
+    "cache_days": "Days that content at the site is kept after its last use (30; 0: for ever).",
     "grace_seconds": "Seconds between TERM and KILL when a job is cancelled or over its time (10).",
 }
 
@@ -48,6 +52,8 @@ class Workspace:
         self._network = settings.choice("network", NETWORKS, "none")
         self._flags = tuple(shlex.split(settings.text("runtime_flags")))
         self.grace_seconds = settings.integer("grace_seconds", 10, least=1, most=3600)
+        self._cache_days = settings.integer("cache_days", 30, most=36500)
+        self._swept: dict[str, float] = {}
         self._enforce = enforce_walltime
         self._stager = Stager(transport, blobs, site=site)
         self._collector = Collector(transport, blobs)
@@ -91,10 +97,10 @@ class Workspace:
         entry: nothing is known of it."""
         found: dict[str, Trace] = {}
         for account, group in by_account(refs).items():
-            root = await self._roots.look(account)
+            root = await self._look(account)
             if root is None:
                 continue
-            result = await self._transport.run(
+            result = await self._run(
                 ["/bin/sh", "-c", scripts.TRACES, "sh", root.path, root.mark],
                 stdin=keys_of(group),
                 timeout_seconds=60 + len(group) / 50,
@@ -111,12 +117,12 @@ class Workspace:
 
     async def log(self, ref: JobRef, stream: LogStream, offset: int, limit: int) -> bytes:
         """What Site.logs promises."""
-        root = await self._roots.look(ref.account)
+        root = await self._look(ref.account)
         if root is None or limit <= 0:
             return b""
         path = f"{root.path}/attempts/{check_key(ref.key)}/{stream.value}"
         command = ["/bin/sh", "-c", scripts.LOG, "sh", path, str(max(0, offset) + 1), str(limit)]
-        result = await self._transport.run(command, account=ref.account)
+        result = await self._run(command, account=ref.account)
         if result.exit_code != 0:
             raise Unavailable(f"{self._transport.place} does not give the job's {stream.value}: {result.complaint}")
         return result.stdout
@@ -127,7 +133,7 @@ class Workspace:
         for account, group in by_account(jobs).items():
             for job in group:
                 check_key(job.key)
-            root = await self._roots.look(account)
+            root = await self._look(account)
             if root is None:
                 why = Uncertain(message=f"There is no root of {account or 'the own account'} at the site.")
                 outcomes |= {job.key: why for job in group}
@@ -138,6 +144,8 @@ class Workspace:
     async def clean(self, refs: Sequence[JobRef]) -> None:
         """What Site.clean promises."""
         await self._for_each_root(refs, scripts.CLEAN)
+        for account in by_account(refs):
+            await self._sweep(account)
 
     async def close(self) -> None:
         """Let go of local scratch space; the transport is the adapter's to close."""
@@ -145,10 +153,10 @@ class Workspace:
 
     async def _for_each_root(self, refs: Sequence[JobRef], script: str) -> None:
         for account, group in by_account(refs).items():
-            root = await self._roots.look(account)
+            root = await self._look(account)
             if root is None:
                 continue
-            result = await self._transport.run(
+            result = await self._run(
                 ["/bin/sh", "-c", script, "sh", root.path],
                 stdin=keys_of(group),
                 timeout_seconds=60 + len(group),
@@ -156,6 +164,35 @@ class Workspace:
             )
             if result.exit_code != 0:
                 raise Unavailable(f"{self._transport.place} does not reach its attempts: {result.complaint}")
+
+    async def _sweep(self, account: str) -> None:
+        """Once in a while, drop content that no job used for long, and what killed commands left."""
+        root = await self._look(account)
+        last = self._swept.get(account)
+        if root is None or (last is not None and time.monotonic() - last < _SWEEP_SECONDS):
+            return
+        self._swept[account] = time.monotonic()
+        await self._run(
+            ["/bin/sh", "-c", scripts.SWEEP, "sh", root.path, str(self._cache_days)],
+            timeout_seconds=600,
+            account=account,
+        )
+
+    async def _look(self, account: str) -> Root | None:
+        try:
+            return await self._roots.look(account)
+        except Refused as error:
+            raise Unavailable(str(error), code=error.code) from None
+
+    async def _run(
+        self, command: Sequence[str], *, account: str, stdin: bytes | None = None, timeout_seconds: float = 60.0
+    ) -> CommandResult:
+        """Run a command about attempts that exist: that it is refused now (an account was removed, switching turned off)
+        says nothing of them, so that it is Unavailable like any other failure to ask."""
+        try:
+            return await self._transport.run(command, stdin=stdin, timeout_seconds=timeout_seconds, account=account)
+        except Refused as error:
+            raise Unavailable(str(error), code=error.code) from None
 
     def _containers(self, root: Root) -> Containers:
         runtimes = {name: path for name, path in root.tools.items() if name in RUNTIMES}

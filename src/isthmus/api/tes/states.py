@@ -72,7 +72,7 @@ def in_state(state: TesState) -> sa.ColumnElement[bool]:
             return sa.and_(live, t.cancel_requested_at.is_not(None))
         case _S.UNKNOWN:
             return sa.false()
-    plain = t.state.in_([known.value for known, shown in _LIVE.items() if shown is state])
+    plain: sa.ColumnElement[bool] = t.state.in_([known.value for known, shown in _LIVE.items() if shown is state])
     unseen = t.state == _T.UNKNOWN.value
     if state is _S.RUNNING:
         plain = sa.or_(plain, sa.and_(unseen, t.started_at.is_not(None)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from isthmus.api.tes.models import TesExecutor, TesFileType, TesInput, TesOutput, TesResources, TesTask
 from isthmus.domain.errors import Invalid
@@ -32,6 +32,7 @@ OWN_PARAMETERS: Final = {
 # Handed to the site's own scheduler, which says which of them it takes.
 PASSED_PARAMETERS: Final = ("account", "constraint", "exclusive", "nice", "qos", "reservation", "wckey")
 PARAMETERS: Final = (*OWN_PARAMETERS, *PASSED_PARAMETERS)
+Kind = TypeVar("Kind")
 _FETCHED = re.compile(r"(https?|s3)://[^\s/][^\s]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _STARS = re.compile(r"\*{2,}")
@@ -76,7 +77,7 @@ def translate(document: TesTask, taken: Mapping[int, Taken], *, walltime_seconds
         executors=tuple(_executor(f"executors.{index}", item) for index, item in enumerate(document.executors)),
         inputs=tuple(_input(f"inputs.{index}", item, taken.get(index)) for index, item in enumerate(inputs)),
         outputs=tuple(_output(f"outputs.{index}", item) for index, item in enumerate(document.outputs or [])),
-        volumes=tuple(_path(f"volumes.{index}", path) for index, path in enumerate(document.volumes or [])),
+        volumes=tuple(_folder(f"volumes.{index}", path) for index, path in enumerate(document.volumes or [])),
         demand=_demand(resources, parameters, walltime_seconds),
         constraints=Constraints(
             regions_allow=tuple(resources.zones or ()),
@@ -132,10 +133,12 @@ def _executor(field: str, item: TesExecutor) -> Executor:
     if not item.command or not item.command[0]:
         raise Invalid(f"{field}.command", "is empty.", remedy="Give the program and its arguments.")
     with_field: dict[str, Any] = {
-        name: _path(f"{field}.{name}", value)
-        for name in ("workdir", "stdin", "stdout", "stderr")
+        name: _file(f"{field}.{name}", value)
+        for name in ("stdin", "stdout", "stderr")
         if (value := getattr(item, name))
     }
+    if item.workdir and _path(f"{field}.workdir", item.workdir) != "/":
+        with_field["workdir"] = _path(f"{field}.workdir", item.workdir)
     return _named(
         field,
         Executor,
@@ -148,8 +151,8 @@ def _executor(field: str, item: TesExecutor) -> Executor:
 
 
 def _input(field: str, item: TesInput, taken: Taken | None) -> Input:
-    path = _path(f"{field}.path", item.path)
     directory = item.type is TesFileType.DIRECTORY
+    path = (_folder if directory else _file)(f"{field}.path", item.path)
     known = {"path": path, "name": item.name or "", "description": item.description or "", "directory": directory}
     if taken is not None:
         return _named(field, Input, blob=taken.sha256, executable=taken.executable, **known)
@@ -167,7 +170,8 @@ def _input(field: str, item: TesInput, taken: Taken | None) -> Input:
 
 
 def _output(field: str, item: TesOutput) -> Output:
-    path, wild = _pattern(_path(f"{field}.path", item.path))
+    directory = item.type is TesFileType.DIRECTORY
+    path, wild = _pattern((_folder if directory else _file)(f"{field}.path", item.path))
     prefix = ""
     if wild:
         if not item.path_prefix:
@@ -180,7 +184,7 @@ def _output(field: str, item: TesOutput) -> Output:
         path=path,
         path_prefix=prefix,
         url=url,
-        directory=item.type is TesFileType.DIRECTORY,
+        directory=directory,
         required=not wild,
         name=item.name or "",
         description=item.description or "",
@@ -209,6 +213,20 @@ def _path(field: str, value: str) -> str:
     return slashes.rstrip("/") or "/"
 
 
+def _folder(field: str, value: str) -> str:
+    path = _path(field, value)
+    if path == "/":
+        raise Invalid(field, "is the root of the container.", remedy="Use a directory in it, such as /data.")
+    return path
+
+
+def _file(field: str, value: str) -> str:
+    path = _folder(field, value)
+    if path.count("/") < 2:
+        raise Invalid(field, f"{path[:200]!r} lies in the root of the container.", remedy="Put it in /data or so.")
+    return path
+
+
 def _whole(parameters: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
     text = parameters.get(name)
     if text is None:
@@ -230,7 +248,7 @@ def _names(parameters: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parameters.get(name, "").split(",") if part.strip())
 
 
-def _named(field: str, kind: type[Any], **values: Any) -> Any:
+def _named(field: str, kind: type[Kind], **values: Any) -> Kind:
     """A value of a domain type; what is wrong with it is named by its place in the document."""
     try:
         return kind(**values)

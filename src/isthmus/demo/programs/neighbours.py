@@ -18,7 +18,7 @@ METRICS = ("euclidean", "manhattan", "chebyshev")
 
 def distance(metric: str, one: tuple[float, ...], other: tuple[float, ...]) -> float:
     """How far two rows are apart, rounded so that every version of Python sorts them alike."""
-    apart = map(abs, map(sub, one, other))
+    apart: list[float] = list(map(abs, map(sub, one, other)))
     if metric == "manhattan":
         return round(sum(apart), 9)
     if metric == "chebyshev":

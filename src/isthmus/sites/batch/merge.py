@@ -15,6 +15,8 @@ from isthmus.sites.port import Observation, Sighting
 from isthmus.sites.traces import Trace
 
 RESULT_GRACE_SECONDS = 60  # how long a shared file system may hide a result that was written on another node
+END_GRACE_SECONDS = 300  # how long the scheduler may take to say why it ended a job whose result is there
+_ENDED_BY_SITE = frozenset({EndReason.CANCELLED_AT_SITE, EndReason.SIGNALLED, EndReason.PREEMPTED})
 _SHARPER = frozenset({EndReason.WALLTIME, EndReason.OUT_OF_MEMORY})
 _SITE_TO_BLAME = frozenset({EndReason.NODE_FAILED, EndReason.REJECTED_BY_SITE})
 _PUT_BACK = "The site put it back into the queue after it had started."
@@ -87,7 +89,10 @@ def observe_one(
     live = [row for row in rows if row.sighting in {Sighting.QUEUED, Sighting.RUNNING} and not row.superseded]
     running = [row for row in live if row.sighting is Sighting.RUNNING]
     if trace is not None and trace.ended is not None:
-        return _by_whom(_with_result(trace.ended, rows, live, common), trace)
+        answered = queue.complete and (not has_accounting or (records is not None and records.complete))
+        if trace.ended.reason is EndReason.SIGNALLED and not rows and not answered:
+            return replace(common, message="It was ended by a signal; who sent it is awaited from the scheduler.")
+        return _by_whom(_with_result(trace.ended, rows, live, common, now), trace)
     if running:
         first = min(running, key=lambda row: row.order)
         return _show(first, common)
@@ -115,7 +120,7 @@ def observe_one(
 
 def _by_whom(seen: Observation, trace: Trace | None) -> Observation:
     """A job that the site ended after the user had cancelled it was ended by the user."""
-    if trace is not None and trace.cancelled and seen.reason in {EndReason.CANCELLED_AT_SITE, EndReason.SIGNALLED}:
+    if trace is not None and trace.cancelled and seen.reason in _ENDED_BY_SITE:
         return replace(seen, reason=EndReason.CANCELLED_BY_USER)
     return seen
 
@@ -131,26 +136,31 @@ def _show(row: NativeJob, common: Observation) -> Observation:
 
 
 def _with_result(
-    ended: Observation, rows: Sequence[NativeJob], live: Sequence[NativeJob], common: Observation
+    ended: Observation, rows: Sequence[NativeJob], live: Sequence[NativeJob], common: Observation, now: float
 ) -> Observation:
     """A result is final; only why a command was killed is better known to the scheduler, so that is waited for."""
     rank = {EndReason.SIGNALLED: _SHARPER_THAN_SIGNAL, EndReason.EXIT_NONZERO: _SHARPER}
     sharper = rank.get(ended.reason) if ended.reason is not None else None
     reason, message = ended.reason, ended.message
     if sharper is not None:
-        still = [
-            row for row in live if row.state == "RUNNING" and (row.started_at or 0.0) <= (ended.started_at or 0.0) + 2
-        ]
-        if still:
-            return _show(still[0], common)
-        if ended.reason is EndReason.SIGNALLED and any(row.superseded for row in rows):
+        ending = [row for row in live if _is_ending(row, ended, now)]
+        if ending:
+            return _show(ending[0], common)
+        explained = [row for row in rows if row.sighting is Sighting.ENDED and row.reason in sharper]
+        if explained:
+            first = min(explained, key=lambda row: row.order)
+            reason, message = first.reason, first.message
+        elif reason is EndReason.SIGNALLED and any(row.superseded or row in live for row in rows):
             reason, message = EndReason.PREEMPTED, _PUT_BACK
-        for row in sorted(rows, key=lambda row: row.order):
-            if row.sighting is Sighting.ENDED and row.reason in sharper:
-                reason, message = row.reason, row.message
-                break
     nodes = next((row.nodes for row in rows if row.nodes), ended.nodes)
     return replace(ended, native_ids=common.native_ids, reason=reason, message=message, nodes=nodes)
+
+
+def _is_ending(row: NativeJob, ended: Observation, now: float) -> bool:
+    """Whether the queue still shows the start that wrote the result; a job that will not end is not waited for long."""
+    if row.sighting is not Sighting.RUNNING or (row.started_at or 0.0) > (ended.started_at or 0.0) + 2:
+        return False
+    return ended.ended_at is None or now - ended.ended_at < END_GRACE_SECONDS
 
 
 def _without_result(ended: Sequence[NativeJob], trace: Trace | None, common: Observation, now: float) -> Observation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from isthmus.domain.lifecycle import EndReason
@@ -51,6 +51,7 @@ class UsageRow:
 
     native_id: str
     name: str
+    user: str = ""
     step: str = ""
     state: str = ""
     final: bool = False
@@ -85,6 +86,16 @@ class UsageAnswer:
     rows: tuple[UsageRow, ...] = field(default=())
     complete: bool = True
     problem: str = ""
+
+
+def is_own(row: NativeJob | UsageRow, owners: Mapping[str, str]) -> bool:
+    """Whether a row is of one of the keys and of that key's account.
+
+    Anybody at a site may give a job of his own the name of an attempt; it must not be seen, ended or billed as one. A row
+    without a user, or with the bare number of one, is taken as it is.
+    """
+    owner = owners.get(row.name)
+    return owner is not None and (not row.user or row.user.isdigit() or row.user == owner)
 
 
 def native_order(native_id: str) -> tuple[float, str]:

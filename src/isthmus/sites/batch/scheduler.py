@@ -13,11 +13,20 @@ from isthmus.sites.port import Job, SubmitOutcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """What one round of questions is about: local accounts, keys, and the age in seconds of the oldest key."""
+    """What one round of questions is about: the local account of each key, and the age in seconds of the oldest key."""
 
-    accounts: tuple[str, ...]
-    keys: tuple[str, ...]
+    owners: Mapping[str, str]
     age_seconds: int
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The local accounts, each once."""
+        return tuple(sorted(set(self.owners.values())))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, each once."""
+        return tuple(self.owners)
 
 
 class Scheduler(Protocol):
@@ -50,7 +59,7 @@ class Scheduler(Protocol):
         """Submit jobs of one account from their directories; never raises, an outcome for each key."""
         ...
 
-    async def cancel(self, account: str, native_ids: Sequence[str]) -> None:
+    async def cancel(self, account: str, jobs: Sequence[NativeJob]) -> None:
         """End jobs of one account; those that have ended already are no error."""
         ...
 

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from isthmus.domain.errors import IsthmusError, Unavailable
 from isthmus.domain.ids import is_id
@@ -18,7 +19,7 @@ from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
 from isthmus.sites.batch.counting import usage_by_key
 from isthmus.sites.batch.merge import by_key, native_ids, observe_one
-from isthmus.sites.batch.rows import Answer, NativeJob
+from isthmus.sites.batch.rows import Answer, NativeJob, is_own
 from isthmus.sites.batch.scheduler import Asking, Scheduler
 from isthmus.sites.port import (
     CollectOutcome,
@@ -95,7 +96,7 @@ class BatchSite:
         if not refs:
             return {}
         asking = self._asking(refs)
-        queue, _ = await self._scheduler.queue(asking)
+        queue, _ = await self._queue(asking)
         records = await self._records(asking)
         rows = by_key((*queue.rows, *(records.rows if records else ())), asking.keys)
         found = {key: native_ids(rows[key]) for key in asking.keys}
@@ -111,7 +112,7 @@ class BatchSite:
         if not refs:
             return {}
         asking = self._asking(refs)
-        queue, now = await self._scheduler.queue(asking)
+        queue, now = await self._queue(asking)
         traces = await self._traces(refs)
         queue_rows = by_key(queue.rows, asking.keys)
         self._remember(row for rows in queue_rows.values() for row in rows)
@@ -146,13 +147,14 @@ class BatchSite:
             return
         await self._workspace.mark_cancelled(refs)
         asking = self._asking(refs)
-        queue, _ = await self._scheduler.queue(asking)
+        queue, _ = await self._queue(asking)
         await self._cancel([row for rows in by_key(queue.rows, asking.keys).values() for row in rows])
 
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
-        """End jobs by id, each as the account that owns it."""
+        """End jobs by id, each as the account that owns it; an id that the site has given to a job that is no attempt is
+        left alone."""
         if native_ids:
-            await self._cancel(await self._scheduler.by_id(native_ids))
+            await self._cancel(row for row in await self._scheduler.by_id(native_ids) if is_id(row.name))
 
     async def logs(self, ref: JobRef, stream: LogStream, offset: int, limit: int) -> bytes:
         """See Site.logs."""
@@ -173,7 +175,8 @@ class BatchSite:
         answer = await self._scheduler.usage(asking)
         if not answer.complete and not answer.rows:
             raise Unavailable(f"The accounting of {self.name} does not answer. {answer.problem}".strip())
-        return usage_by_key(answer.rows, asking.keys, self.usage_source)
+        rows = [row for row in answer.rows if is_own(row, asking.owners)]
+        return usage_by_key(rows, asking.keys, self.usage_source)
 
     usage_source = "sacct"
 
@@ -188,18 +191,21 @@ class BatchSite:
         await self._transport.close()
 
     def _asking(self, refs: Sequence[JobRef]) -> Asking:
-        accounts = tuple(sorted({ref.account or self._transport.own_account for ref in refs}))
         now = time.time()
         oldest = max((now - _born(ref) for ref in refs), default=0.0)
-        keys = tuple(dict.fromkeys(ref.key for ref in refs))
-        return Asking(accounts=accounts, keys=keys, age_seconds=int(max(0.0, oldest)) + CLOCK_MARGIN_SECONDS)
+        owners = {ref.key: ref.account or self._transport.own_account for ref in refs}
+        return Asking(owners=owners, age_seconds=int(max(0.0, oldest)) + CLOCK_MARGIN_SECONDS)
+
+    async def _queue(self, asking: Asking) -> tuple[Answer, float]:
+        answer, now = await self._scheduler.queue(asking)
+        return _own(answer, asking), now
 
     async def _records(self, asking: Asking) -> Answer | None:
         if not self._scheduler.has_accounting:
             return None
         try:
             answer = await self._scheduler.records(asking)
-            return answer if self._scheduler.has_accounting else None
+            return _own(answer, asking) if self._scheduler.has_accounting else None
         except Unavailable as error:
             return Answer(complete=False, problem=str(error))
 
@@ -210,13 +216,13 @@ class BatchSite:
             return {}  # then nothing is concluded from silence; live states of the queue still count
 
     async def _cancel(self, rows: Iterable[NativeJob]) -> None:
-        groups: dict[str, list[str]] = {}
+        groups: dict[str, dict[str, NativeJob]] = {}
         for row in rows:
-            if row.sighting is not Sighting.ENDED:
+            if row.sighting is not Sighting.ENDED and not row.gone:
                 account = "" if row.user == self._transport.own_account else row.user
-                groups.setdefault(account, []).append(row.native_id)
-        for account, ids in groups.items():
-            await self._scheduler.cancel(account, list(dict.fromkeys(ids)))
+                groups.setdefault(account, {})[row.native_id] = row
+        for account, jobs in groups.items():
+            await self._scheduler.cancel(account, list(jobs.values()))
 
     def _remember(self, rows: Iterable[NativeJob]) -> None:
         if self._scheduler.has_accounting:
@@ -228,7 +234,7 @@ class BatchSite:
             self._last_seen.popitem(last=False)
 
     async def _usage_without_accounting(self, refs: Sequence[JobRef], asking: Asking) -> dict[str, Usage]:
-        queue, _ = await self._scheduler.queue(asking)
+        queue, _ = await self._queue(asking)
         self._remember(row for rows in by_key(queue.rows, asking.keys).values() for row in rows)
         traces = await self._traces(refs)
         found: dict[str, Usage] = {}
@@ -241,6 +247,10 @@ class BatchSite:
             if usage is not None:
                 found[key] = usage
         return found
+
+
+def _own(answer: Answer, asking: Asking) -> Answer:
+    return replace(answer, rows=tuple(row for row in answer.rows if is_own(row, asking.owners)))
 
 
 def _is_settled(seen: Observation, trace: Trace | None) -> bool:

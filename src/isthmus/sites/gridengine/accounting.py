@@ -118,6 +118,7 @@ def _usage_row(block: Mapping[str, str], gpu_resource: str) -> UsageRow | None:
     return UsageRow(
         native_id=row.native_id,
         name=row.name,
+        user=row.user,
         step="" if task in {"NONE", "undefined", ""} else task,
         state=row.state,
         final=True,

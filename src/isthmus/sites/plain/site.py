@@ -78,7 +78,12 @@ class _PlainSite:
         gpus = [rest for word, _, rest in lines if word == "gpu"]
         if result.exit_code != 0 or not facts.get("cpus", "").isdigit():
             raise Unavailable(f"{self._transport.place} does not describe itself: {result.complaint}")
-        tools = await self._workspace.tools()
+        notes = [] if "setsid" in facts else ["setsid is missing at the host: jobs cannot be started."]
+        try:
+            tools = await self._workspace.tools()
+        except Refused as error:
+            tools = frozenset()
+            notes.append(str(error))
         count = self._gpus_set if self._gpus_set is not None else len(gpus)
         self._devices.offer(count)
         kind, _, memory = gpus[0].rpartition(",") if gpus else ("", "", "0")
@@ -87,7 +92,6 @@ class _PlainSite:
             features |= {"fetch:http", "fetch:https"}
         if "cgroup" in facts and self._limits == "cgroup":
             features.add(f"limits:cgroup-{facts['cgroup']}")
-        notes = () if "setsid" in facts else ("setsid is missing at the host: jobs cannot be started.",)
         longest = self._settings.integer("max_walltime_seconds", 0)
         pool = Pool(
             name=self._pool,
@@ -102,7 +106,11 @@ class _PlainSite:
             up="setsid" in facts,
         )
         return SiteDescription(
-            kind=self.KIND, version=facts.get("system", ""), pools=(pool,), features=frozenset(features), notes=notes
+            kind=self.KIND,
+            version=facts.get("system", ""),
+            pools=(pool,),
+            features=frozenset(features),
+            notes=tuple(notes),
         )
 
     async def stage(self, jobs: Sequence[Job]) -> Mapping[str, StageOutcome]:

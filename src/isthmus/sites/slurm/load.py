@@ -123,8 +123,8 @@ def _pairs(line: str) -> Iterable[tuple[str, str]]:
 
 def _pool(name: str, found: _Partition, load: _Load, licences: Mapping[str, int]) -> Pool:
     totals: dict[tuple[int, int, int, str, int], int] = {}
-    for count, *rest in found.groups:
-        shape = (rest[0], rest[1], rest[2], rest[3], rest[4])
+    for group in found.groups:
+        count, shape = group[0], group[1:]
         totals[shape] = totals.get(shape, 0) + count
     cpus, memory, accelerators, kind, disk = max(totals, key=lambda shape: (totals[shape], shape))
     return Pool(

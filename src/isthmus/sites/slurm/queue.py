@@ -65,9 +65,11 @@ class ShowRecords:
         words += [f"--format={_RECORD_FIELDS}"]
         if not self.steps:
             words.append("-X")
-        words.append("--user=" + ",".join(self.users) if self.users else "--allusers")
         if self.names and len(self.names) <= MAX_NAMES:
-            words.append("--name=" + ",".join(self.names))
+            # Not by user as well: sacct fails as a whole when one of the users is no longer known at the site.
+            words += ["--allusers", "--name=" + ",".join(self.names)]
+        else:
+            words.append("--user=" + ",".join(self.users) if self.users else "--allusers")
         return words
 
     def parse(self, text: str) -> Answer:
@@ -78,9 +80,9 @@ class ShowRecords:
         """What allocations and steps used."""
         rows: list[UsageRow] = []
         problem = ""
-        names: dict[str, str] = {}
+        owners: dict[str, tuple[str, str]] = {}
         for line in _lines(text):
-            row = _usage_row(line, names)
+            row = _usage_row(line, owners)
             if row is None:
                 problem = f"sacct printed something unexpected: {line[:200]!r}"
             else:
@@ -181,21 +183,23 @@ def _record_row(line: str) -> tuple[bool, NativeJob | None]:
     )
 
 
-def _usage_row(line: str, names: dict[str, str]) -> UsageRow | None:
-    """One line as usage; a step takes the name of its allocation, whose line comes before it."""
+def _usage_row(line: str, owners: dict[str, tuple[str, str]]) -> UsageRow | None:
+    """One line as usage; a step takes name and user of its allocation, whose line comes before it."""
     fields = _split_record(line)
     if fields is None:
         return None
     job, _, step = fields[0].partition(".")
     if not step:
-        names[job] = fields[17]
+        owners[job] = (fields[17], fields[1])
+    name, user = owners.get(job, ("", ""))
     state = state_word(fields[2])
     exit_code, signal = values.exit_status(fields[3])
     ended_at = values.moment(fields[6])
     ended = sighting_of(state, exit_code, signal)[0] is Sighting.ENDED or state == "REQUEUED"
     return UsageRow(
         native_id=job,
-        name=names.get(job, ""),
+        name=name,
+        user=user,
         step=step,
         state=state,
         final=ended and ended_at is not None,

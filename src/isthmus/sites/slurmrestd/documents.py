@@ -105,7 +105,7 @@ def _queue_row(job: Mapping[str, Any]) -> NativeJob | None:
     started_at = number(job.get("start_time")) or None
     ended_at = number(job.get("end_time")) or None
     cause = str(job.get("state_reason") or "")
-    elapsed = (ended_at or 0.0) - (started_at or 0.0) if ended and started_at else 0.0
+    elapsed = (ended_at or started_at) - started_at if ended and started_at else 0.0
     return NativeJob(
         native_id=str(native_id),
         name=name,
@@ -170,6 +170,7 @@ def _usage_rows(job: Mapping[str, Any]) -> Iterable[UsageRow]:
     yield UsageRow(
         native_id=record.native_id,
         name=record.name,
+        user=record.user,
         state=record.state,
         final=record.ended_at is not None and (record.sighting is Sighting.ENDED or record.superseded),
         submitted_at=record.submitted_at,
@@ -194,6 +195,7 @@ def _step(record: NativeJob, step: Mapping[str, Any]) -> UsageRow:
     return UsageRow(
         native_id=record.native_id,
         name=record.name,
+        user=record.user,
         step=str(at(step, "step", "id") or at(step, "step", "name") or "step"),
         state=state,
         final=bool(number(at(step, "time", "end"))),

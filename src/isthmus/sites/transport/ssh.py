@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shlex
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from isthmus.sites.transport.port import (
 from isthmus.sites.transport.together import together
 
 _CHUNK_BYTES = 256 * 1024
+logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it would log every command
+_CHANNEL_NOT_OPENED = 2  # SSH_OPEN_CONNECT_FAILED, RFC 4254 section 5.1
 _BROKEN = (OSError, asyncssh.Error, EOFError)
 
 
@@ -62,6 +65,7 @@ class SshTransport:
         self._switch = switch_account
         self._env = check_environment(env or {})
         self._connection: asyncssh.SSHClientConnection | None = None
+        self._retired: list[asyncssh.SSHClientConnection] = []
         self._connecting = asyncio.Lock()
 
     @property
@@ -103,7 +107,6 @@ class SshTransport:
                 _kill(process)
                 raise TimedOut(f"A command on {self.place} took more than {timeout_seconds:g} s.") from None
             except _BROKEN as broken:
-                self._forget()
                 raise Unavailable(f"The connection to {self.place} broke: {_say(broken)}.") from None
             except BaseException:
                 _kill(process)
@@ -136,7 +139,6 @@ class SshTransport:
                 _kill(process)
                 raise TimedOut(f"A command on {self.place} was silent for more than {timeout_seconds:g} s.") from None
             except _BROKEN as broken:
-                self._forget()
                 raise Unavailable(f"The connection to {self.place} broke: {_say(broken)}.") from None
             finally:
                 process.close()
@@ -149,8 +151,9 @@ class SshTransport:
 
     async def close(self) -> None:
         """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        connections = [*self._retired, *([self._connection] if self._connection is not None else [])]
+        self._connection, self._retired = None, []
+        for connection in connections:
             connection.close()
             with contextlib.suppress(*_BROKEN, TimeoutError):
                 await asyncio.wait_for(connection.wait_closed(), 5)
@@ -169,12 +172,15 @@ class SshTransport:
                 async with asyncio.timeout(timeout_seconds):
                     return await connection.create_process(line, encoding=None)
             except TimeoutError:
-                self._forget()
+                self._forget(connection)
                 raise TimedOut(f"{self.place} did not start a command in {timeout_seconds:g} s.") from None
             except _BROKEN as broken:
-                self._forget()
-                # A kept connection may have died in silence. The channel never opened, so nothing ran: try anew, once.
-                if last_try:
+                if connection.is_closed():
+                    self._forget(connection)
+                # A kept connection may have died in silence. Only where no channel was opened is it certain that
+                # nothing ran; a connection lost after that may have carried the command across.
+                unsent = isinstance(broken, asyncssh.ChannelOpenError) and broken.code == _CHANNEL_NOT_OPENED
+                if last_try or not unsent:
                     raise Unavailable(f"{self.place} did not start a command: {_say(broken)}.") from None
         raise AssertionError("unreachable")
 
@@ -214,10 +220,13 @@ class SshTransport:
                 raise Unavailable(f"{self.place} cannot be reached: {_say(error)}.") from None
             return self._connection
 
-    def _forget(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
+    def _forget(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Make the next command use a new connection; other commands on this one may still come to their end."""
+        if self._connection is connection:
+            self._connection = None
+        if not connection.is_closed():
+            self._retired.append(connection)
+        self._retired = [kept for kept in self._retired if not kept.is_closed()]
 
     def _exit_code(self, process: Any) -> int:
         if process.exit_status is None:

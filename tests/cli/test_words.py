@@ -1,0 +1,155 @@
+"""Help begins with examples and loads little; slips are answered; errors say what, why and how; completion is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from isthmus.cli.grammar import Command, Group
+from isthmus.cli.main import call, isthmus
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+
+
+def _all(group: Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found: list[tuple[tuple[str, ...], click.Command]] = [(path, group)]
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        here = (*path, name)
+        found += _all(command, here) if isinstance(command, Group) else [(here, command)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), _all(isthmus), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_begins_with_examples(
+    path: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Examples are there, come before the options, and are this command's."""
+    assert isinstance(command, Command | Group)
+    assert command.examples
+    if path == ("agent",):
+        return  # its help is that of its own process
+    assert call([*path, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.index("Examples:") < text.index("Options:")
+    assert " ".join(("isthmus", *path)) in text
+
+
+def test_help_and_a_wrong_word_load_nothing_heavy() -> None:
+    """`isthmus --help` loads neither HTTP, nor tables, nor validation, and no room of the server."""
+    script = (
+        "import sys; from isthmus.cli.main import call; call(['--help']); "
+        "print([m for m in ('httpx', 'rich', 'pydantic', 'yaml', 'asyncio', 'sqlalchemy') if m in sys.modules], "
+        "[m for m in sys.modules if m.startswith('isthmus.') and m.split('.')[1] not in ('cli', 'domain')], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": SOURCE, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr.strip() == "[] []"
+
+
+def test_no_command_loads_a_room_of_the_server() -> None:
+    """All commands together import client and domain alone."""
+    script = (
+        "import sys, click; from importlib import import_module; from isthmus.cli.main import COMMANDS\n"
+        "for place, _, _ in COMMANDS.values(): import_module(place.split(':')[0])\n"
+        "import isthmus; isthmus.Client; isthmus.AsyncClient\n"
+        "print(sorted({m.split('.')[1] for m in sys.modules if m.startswith('isthmus.')}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": SOURCE, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "['cli', 'client', 'domain']", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["sumbit"], "submit"),
+        (["sites"], "site"),
+        (["site", "jion"], "join"),
+        (["token", "list"], "ls"),
+        (["ls", "--staet", "x"], "--state"),
+    ],
+)
+def test_did_you_mean(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest word is named, on stderr, with exit code 64."""
+    assert call(words) == 64
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert hint in captured.err or words == ["token", "list"]
+
+
+@pytest.mark.parametrize(
+    "words", [["run"], ["submit"], ["cancel"], ["run", "--cpus", "many", "--", "x"], ["ls", "--state", "dead"]]
+)
+def test_what_is_missing_is_said(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command line that cannot be understood ends with 64 and says where to look."""
+    assert call(words) == 64
+    assert "--help" in capsys.readouterr().err
+
+
+def test_without_a_service_it_says_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 78; the same as JSON on stderr for programs."""
+    monkeypatch.setenv("ISTHMUS_STATE", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("ISTHMUS_URL", "ISTHMUS_TOKEN", "ISTHMUS_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert call(["ls"]) == 78
+    captured = capsys.readouterr()
+    assert "isthmus up" in captured.err
+    assert "code: not_configured" in captured.err
+    assert call(["ls", "--json"]) == 78
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert json.loads(captured.err)["error"]["code"] == "not_configured"
+
+
+def test_a_service_that_does_not_answer_is_69(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unavailable, with the address to check; the token is in no word of it."""
+    monkeypatch.setenv("ISTHMUS_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("ISTHMUS_TOKEN", "ist_very-secret")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("isthmus.client.wire.FIRST_PAUSE_SECONDS", 0.001)
+    assert call(["site", "ls"]) == 69
+    captured = capsys.readouterr()
+    assert "ISTHMUS_URL" in captured.err
+    assert "very-secret" not in captured.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each names the command and its variable."""
+    assert call(["completion", shell]) == 0
+    assert "_ISTHMUS_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_completes() -> None:
+    """What bash would ask is answered with commands."""
+    done = subprocess.run(
+        [sys.executable, "-m", "isthmus"],
+        env={"PYTHONPATH": SOURCE, "PATH": "/usr/bin:/bin", "_ISTHMUS_COMPLETE": "bash_complete", "COMP_WORDS": "isthmus su", "COMP_CWORD": "1"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.strip() == "plain,submit"
