@@ -225,7 +225,8 @@ async def test_two_changes_of_one_job_never_run_at_once(pair: Linked, key: str) 
 
 
 async def test_a_full_mailbox_is_busy(plane: ControlPlane, tmp_path: Path, key: str) -> None:
-    """More open calls than the bound are refused with nothing stored; logs have a smaller bound of their own."""
+    """More open calls than the bound are refused with nothing stored: Unavailable to the engine, as the port says, Busy to a
+    reader of logs, which have a smaller bound of their own."""
     small = MailboxSettings(max_open=3, max_open_logs=1)
     async with linked(plane, "alpha", tmp_path / "agent") as pair:
         plane.mailbox._settings = small
@@ -236,7 +237,7 @@ async def test_a_full_mailbox_is_busy(plane: ControlPlane, tmp_path: Path, key: 
             await pair.site.logs(ref(key), LogStream.STDOUT, 0, 1)
         asked += [asyncio.create_task(pair.site.describe()) for _ in range(2)]
         await eventually(lambda: len(plane.rows()) == 3)
-        with pytest.raises(Busy):
+        with pytest.raises(Unavailable, match="Too many calls"):
             await pair.site.describe()
         pair.adapter.gate.set()
         await asyncio.gather(*asked)

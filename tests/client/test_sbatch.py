@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from isthmus.client.draft import check_spec
-from isthmus.client.sbatch import SCRIPT_PATH, options, translate
+from isthmus.client.sbatch import SCRIPT_PATH, translate
+from isthmus.client.sbatch_lines import options
 from isthmus.domain.errors import Invalid
 
 G, M = 1024**3, 1024**2

@@ -79,10 +79,7 @@ def _cell(value: Any) -> str:
 
 
 def _made(session: Session, answer: Any, text: str) -> int:
-    if session.as_json:
-        screen.put_json(answer)
-    else:
-        screen.say(text)
+    session.answer(answer, text)
     return exits.OK
 
 

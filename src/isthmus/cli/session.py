@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from isthmus.cli.messages import _
-from isthmus.cli.screen import say
+from isthmus.cli.screen import put_json, say
 
 if TYPE_CHECKING:
     from isthmus.client.sync import Client
@@ -62,6 +62,13 @@ class Session:
     def run(self, steps: Steps[T]) -> T:
         """Perform an operation."""
         return self.client.run(steps)
+
+    def answer(self, document: Any, text: str) -> None:
+        """What was done: a document for programs, a sentence on stderr for people."""
+        if self.as_json:
+            put_json(document)
+        else:
+            say(text)
 
     def close(self) -> None:
         """Let go of the connection."""

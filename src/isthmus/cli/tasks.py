@@ -193,7 +193,7 @@ def cancel(session: Session, ids: tuple[str, ...], array_id: str, states: tuple[
     if array_id:
         confirm(_("End all tasks of array {id}?").format(id=array_id), yes=yes)
         answer = session.run(operations.cancel_many(array_id=array_id))
-        _tell_cancelled(session, answer, _("array {id}: asked to end").format(id=array_id))
+        session.answer(answer, _("array {id}: asked to end").format(id=array_id))
         return exits.OK
     if not wanted:
         if states:
@@ -213,15 +213,8 @@ def cancel(session: Session, ids: tuple[str, ...], array_id: str, states: tuple[
     for start in range(0, len(wanted), 1000):
         answer = session.run(operations.cancel_many(ids=wanted[start : start + 1000]))
         changed += int(answer.get("changed", 0))
-    _tell_cancelled(session, {"changed": changed}, _("{count} tasks were asked to end").format(count=changed))
+    session.answer({"changed": changed}, _("{count} tasks were asked to end").format(count=changed))
     return exits.OK
-
-
-def _tell_cancelled(session: Session, answer: dict[str, Any], text: str) -> None:
-    if session.as_json:
-        screen.put_json(answer)
-    else:
-        screen.say(text)
 
 
 def _intent(verb: str, text: str, said: str) -> Command:

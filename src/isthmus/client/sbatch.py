@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,41 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.client.draft import Draft, expand_indices, parse_gpus
+from isthmus.client.sbatch_lines import options
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.units import parse_duration, parse_size
 
 SCRIPT_PATH = ".isthmus/script"
-_SHORT = {
-    "A": "account", "a": "array", "C": "constraint", "c": "cpus-per-task", "D": "chdir", "d": "dependency",
-    "e": "error", "F": "nodefile", "G": "gpus", "H": "hold", "I": "immediate", "i": "input", "J": "job-name",
-    "L": "licenses", "k": "no-kill", "M": "clusters", "m": "distribution", "N": "nodes", "n": "ntasks",
-    "O": "overcommit", "o": "output", "p": "partition", "Q": "quiet", "q": "qos", "S": "core-spec",
-    "s": "oversubscribe", "t": "time", "v": "verbose", "W": "wait", "w": "nodelist", "x": "exclude",
-}  # fmt: skip
-_ALIAS = {"workdir": "chdir", "tasks-per-node": "ntasks-per-node", "licences": "licenses", "gid-name": "gid"}
-_FLAGS = frozenset(
-    [
-        "contiguous",
-        "exclusive",
-        "hold",
-        "get-user-env",
-        "kill-on-invalid-dep",
-        "no-kill",
-        "no-requeue",
-        "requeue",
-        "overcommit",
-        "oversubscribe",
-        "parsable",
-        "quiet",
-        "reboot",
-        "spread-job",
-        "test-only",
-        "verbose",
-        "wait",
-        "use-min-nodes",
-        "immediate",
-    ]
-)
 _NOT_CARRIED = {
     "begin": "a start time is not carried; use --hold and `isthmus release`, or let the budget and deadline decide",
     "chdir": "a directory of one site is not carried; use --workdir to send yours",
@@ -185,46 +154,6 @@ def translate(
     if reading.native:
         spec["backend_parameters"] = reading.native
     return Draft(spec=spec, notes=tuple(reading.notes))
-
-
-def options(text: str) -> list[tuple[str, str]]:
-    """The options of the #SBATCH lines that stand before the first command, by long name, in order."""
-    words: list[str] = []
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped and not stripped.startswith("#"):
-            break
-        if line.startswith("#SBATCH"):
-            words += [*shlex.split(line.removeprefix("#SBATCH"), comments=True), "\n"]
-    found: list[tuple[str, str]] = []
-    index = 0
-    while index < len(words):
-        word = words[index]
-        following = words[index + 1] if index + 1 < len(words) else "\n"
-        index += 1
-        if word == "\n":
-            continue
-        if word.startswith("--"):
-            option, separator, value = word[2:].partition("=")
-        elif word.startswith("-") and len(word) > 1:
-            option, value = _SHORT.get(word[1], word[1]), word[2:]
-            separator = "=" if value else ""
-            value = value.removeprefix("=")
-        elif word in ("hetjob", "packjob"):
-            option, separator, value = word, "=", ""
-        else:
-            found.append((word, ""))
-            continue
-        option = _ALIAS.get(option, option)
-        if not separator and option not in _FLAGS and following != "\n" and not _is_option(following):
-            value = following
-            index += 1
-        found.append((option, value))
-    return found
-
-
-def _is_option(word: str) -> bool:
-    return re.fullmatch(r"--[a-z].*|-[A-Za-z].*", word) is not None
 
 
 def _number(option: str, value: str) -> int:

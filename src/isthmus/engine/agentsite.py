@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from isthmus.domain.errors import Unavailable
+from isthmus.domain.errors import Busy, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
 from isthmus.engine.mailbox import Mailbox
@@ -132,7 +132,12 @@ class AgentSite:
 
     async def _ask(self, method: str, arguments: wire.Arguments) -> Any:
         timeout: float = getattr(self._timeouts, method)
-        text = await self._mailbox.ask(self.name, method, wire.encode_arguments(arguments), timeout)
+        try:
+            text = await self._mailbox.ask(self.name, method, wire.encode_arguments(arguments), timeout)
+        except Busy as error:
+            if method == "logs":
+                raise  # a person asks, and is told when to come back
+            raise Unavailable(error.cause, remedy=error.remedy) from error
         try:
             return wire.decode_answer(method, text)
         except wire.Unreadable as error:

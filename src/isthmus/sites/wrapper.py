@@ -45,6 +45,9 @@ fi
 GROUPS_DIRS=${ISTHMUS_CGROUPS:-}; unset ISTHMUS_CGROUPS
 MEMORY_GROUP=; CPU_GROUP=; STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STEPS=; STARTED=$(now)
 SETSID=$(command -v setsid)
+# Where it can be, a step's command is bound to this script's life: killed alone, the script would leave a command that
+# goes on and perhaps ends well, unseen by anybody, while the attempt is given up and made again.
+SETPRIV=$(command -v setpriv) && "$SETPRIV" --pdeathsig KILL true 2>/dev/null || SETPRIV=
 
 stop_child() {
   [ -n "$CHILD" ] || return 0
@@ -110,7 +113,7 @@ if [ -f "$D/cancelled" ]; then finish cancelled_by_user "" 0; fi
 
 _isthmus_begin() { trap - TERM INT HUP; umask "$U"; }
 # The last thing before a step's command: from here on the task's variables may have replaced any of this script's.
-_isthmus_load() { _isthmus_setsid=$SETSID; eval "${ENVIRONMENT%x}
+_isthmus_load() { _isthmus_setsid=$SETSID; _isthmus_setpriv=$SETPRIV; eval "${ENVIRONMENT%x}
 ${SECRETS%x}"; }
 """
 
@@ -244,7 +247,7 @@ def _step(job: Job, index: int, step: Executor, directory: str, containers: Cont
     lines.append("_isthmus_load")
     if step.env:
         lines.append(_exports(step.env).decode("utf-8", "surrogateescape").rstrip("\n"))
-    lines.append('exec "$_isthmus_setsid" -- "$@"')
+    lines.append('exec ${_isthmus_setpriv:+"$_isthmus_setpriv" --pdeathsig KILL --} "$_isthmus_setsid" -- "$@"')
     return "\n".join(lines) + "\n}\n"
 
 

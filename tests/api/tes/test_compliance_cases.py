@@ -113,6 +113,8 @@ def test_documents_that_are_accepted(http: Http, more: dict[str, Any]) -> None:
         (hello(outputs=[{"path": "/a/*", "url": "s3://a/b"}]), "outputs.0.path_prefix"),
         (hello(outputs=[{"path": "/a/b", "url": "gopher://x"}]), "outputs.0.url"),
         (hello(volumes=["relative"]), "volumes.0"),
+        (hello(volumes=["/"]), "volumes.0"),
+        (hello(outputs=[{"path": "/out", "url": "s3://b/c"}]), "outputs.0.path"),
         (hello(tags={"a": 1}), "tags.a"),
         (hello(resources={"cpu_cores": -1}), "resources.cpu_cores"),
         (hello(resources={"cpu_cores": "4"}), "resources.cpu_cores"),

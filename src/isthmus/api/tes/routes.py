@@ -6,11 +6,11 @@ What is wrong with a document or a parameter is answered with 400, as clients of
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from pydantic import ValidationError
 
 from isthmus import __version__
@@ -33,6 +33,7 @@ PAGE_SIZE, LONGEST_PAGE = 256, 2048
 ONE_TAIL_BYTES, LIST_TAIL_BYTES = 65_536, 8_192  # of each stream of an executor, in the view FULL
 MAX_TAGS = 64
 Word = TypeVar("Word", bound=StrEnum)
+ViewQuery = Annotated[str, Query(description="MINIMAL (also when not given), BASIC or FULL.")]
 router = Router("ga4gh-tes")
 
 
@@ -129,45 +130,57 @@ async def tes_create_task(request: Request, service: Serving, caller: Calling) -
 @router.route(
     "GET", f"{BASE}/tasks", rule=Signed(Scope.TASKS_READ), answer=models.TesListTasksResponse, errors=[400, 404]
 )
-async def tes_list_tasks(request: Request, service: Serving, caller: Calling) -> Response:
+async def tes_list_tasks(
+    service: Serving,
+    caller: Calling,
+    name_prefix: str = "",
+    state: str = "",
+    tag_key: Annotated[list[str] | None, Query()] = None,
+    tag_value: Annotated[list[str] | None, Query(description="One for each tag_key; none: any value.")] = None,
+    page_size: Annotated[str, Query(description=f"1 to {LONGEST_PAGE}; {PAGE_SIZE} when not given.")] = "",
+    page_token: str = "",
+    view: ViewQuery = "",
+) -> Response:
     """The TES tasks that one may see, newest first."""
-    query = request.query_params
-    view = _word(query.get("view"), TesView, "view") or TesView.MINIMAL
-    state = _word(query.get("state"), TesState, "state")
-    keys, values = query.getlist("tag_key"), query.getlist("tag_value")
+    # The parameters are text, and looked at here: a wrong one is answered with 400, not with 422.
+    shown_view = _word(view, TesView, "view") or TesView.MINIMAL
+    keys, values = tag_key or [], tag_value or []
     if len(values) > len(keys) or len(keys) > MAX_TAGS:
         raise BadRequest(
             f"There are {len(keys)} tag_key and {len(values)} tag_value.", remedy="Give a key for each value."
         )
-    token = query.get("page_token") or None
-    if token is not None and not is_id(token):
+    if page_token and not is_id(page_token):
         raise BadRequest("page_token is none of this service.", remedy="Use next_page_token as it was answered.")
     wanted = rows.Wanted(
         projects=None if caller.rules_all else tuple(sorted(caller.projects)),
-        name_prefix=_clean("name_prefix", query.get("name_prefix") or ""),
-        state=state,
+        name_prefix=_clean("name_prefix", name_prefix),
+        state=_word(state, TesState, "state"),
         tags=tuple(
             (_clean("tag_key", key), _clean("tag_value", values[index]) if index < len(values) else "")
             for index, key in enumerate(keys)
         ),
     )
     records, following = await service.database.read(
-        rows.page, wanted, before=token, limit=_page_size(query.get("page_size")), whole=view is not TesView.MINIMAL
+        rows.page,
+        wanted,
+        before=page_token or None,
+        limit=_page_size(page_size),
+        whole=shown_view is not TesView.MINIMAL,
     )
-    tasks = await _show_all(service, records, view, LIST_TAIL_BYTES)
+    tasks = await _show_all(service, records, shown_view, LIST_TAIL_BYTES)
     return answer({"tasks": tasks, "next_page_token": following} if following else {"tasks": tasks})
 
 
 @router.route(
     "GET", f"{BASE}/tasks/{{task_id}}", rule=OfTask(Scope.TASKS_READ), answer=models.TesTaskShown, errors=[400]
 )
-async def tes_get_task(request: Request, service: Serving, task_id: str) -> Response:
+async def tes_get_task(service: Serving, task_id: str, view: ViewQuery = "") -> Response:
     """One task."""
-    view = _word(request.query_params.get("view"), TesView, "view") or TesView.MINIMAL
-    record = await service.database.read(rows.one, task_id, whole=view is not TesView.MINIMAL)
+    shown_view = _word(view, TesView, "view") or TesView.MINIMAL
+    record = await service.database.read(rows.one, task_id, whole=shown_view is not TesView.MINIMAL)
     if record is None:
         raise NotFound("There is no such task for you.")
-    return answer((await _show_all(service, [record], view, ONE_TAIL_BYTES))[0])
+    return answer((await _show_all(service, [record], shown_view, ONE_TAIL_BYTES))[0])
 
 
 @router.route(
@@ -234,7 +247,7 @@ def _project(caller: Caller, wanted: str) -> str:
     return next(iter(caller.projects))
 
 
-def _word(text: str | None, kind: type[Word], name: str) -> Word | None:
+def _word(text: str, kind: type[Word], name: str) -> Word | None:
     if not text:
         return None
     try:
@@ -243,7 +256,7 @@ def _word(text: str | None, kind: type[Word], name: str) -> Word | None:
         raise BadRequest(f"{name} is {text[:80]!r}.", remedy=f"Use one of {', '.join(kind)}.") from None
 
 
-def _page_size(text: str | None) -> int:
+def _page_size(text: str) -> int:
     if not text:
         return PAGE_SIZE
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= LONGEST_PAGE):

@@ -77,7 +77,7 @@ def translate(document: TesTask, taken: Mapping[int, Taken], *, walltime_seconds
         executors=tuple(_executor(f"executors.{index}", item) for index, item in enumerate(document.executors)),
         inputs=tuple(_input(f"inputs.{index}", item, taken.get(index)) for index, item in enumerate(inputs)),
         outputs=tuple(_output(f"outputs.{index}", item) for index, item in enumerate(document.outputs or [])),
-        volumes=tuple(_path(f"volumes.{index}", path) for index, path in enumerate(document.volumes or [])),
+        volumes=tuple(_folder(f"volumes.{index}", path) for index, path in enumerate(document.volumes or [])),
         demand=_demand(resources, parameters, walltime_seconds),
         constraints=Constraints(
             regions_allow=tuple(resources.zones or ()),
@@ -133,10 +133,12 @@ def _executor(field: str, item: TesExecutor) -> Executor:
     if not item.command or not item.command[0]:
         raise Invalid(f"{field}.command", "is empty.", remedy="Give the program and its arguments.")
     with_field: dict[str, Any] = {
-        name: _path(f"{field}.{name}", value)
-        for name in ("workdir", "stdin", "stdout", "stderr")
+        name: _file(f"{field}.{name}", value)
+        for name in ("stdin", "stdout", "stderr")
         if (value := getattr(item, name))
     }
+    if item.workdir and _path(f"{field}.workdir", item.workdir) != "/":
+        with_field["workdir"] = _path(f"{field}.workdir", item.workdir)
     return _named(
         field,
         Executor,
@@ -149,8 +151,8 @@ def _executor(field: str, item: TesExecutor) -> Executor:
 
 
 def _input(field: str, item: TesInput, taken: Taken | None) -> Input:
-    path = _path(f"{field}.path", item.path)
     directory = item.type is TesFileType.DIRECTORY
+    path = (_folder if directory else _file)(f"{field}.path", item.path)
     known = {"path": path, "name": item.name or "", "description": item.description or "", "directory": directory}
     if taken is not None:
         return _named(field, Input, blob=taken.sha256, executable=taken.executable, **known)
@@ -168,7 +170,8 @@ def _input(field: str, item: TesInput, taken: Taken | None) -> Input:
 
 
 def _output(field: str, item: TesOutput) -> Output:
-    path, wild = _pattern(_path(f"{field}.path", item.path))
+    directory = item.type is TesFileType.DIRECTORY
+    path, wild = _pattern((_folder if directory else _file)(f"{field}.path", item.path))
     prefix = ""
     if wild:
         if not item.path_prefix:
@@ -181,7 +184,7 @@ def _output(field: str, item: TesOutput) -> Output:
         path=path,
         path_prefix=prefix,
         url=url,
-        directory=item.type is TesFileType.DIRECTORY,
+        directory=directory,
         required=not wild,
         name=item.name or "",
         description=item.description or "",
@@ -208,6 +211,20 @@ def _path(field: str, value: str) -> str:
         raise Invalid(field, "holds a NUL or a line break.", remedy="Remove it.")
     slashes = re.sub(r"/{2,}", "/", value)
     return slashes.rstrip("/") or "/"
+
+
+def _folder(field: str, value: str) -> str:
+    path = _path(field, value)
+    if path == "/":
+        raise Invalid(field, "is the root of the container.", remedy="Use a directory in it, such as /data.")
+    return path
+
+
+def _file(field: str, value: str) -> str:
+    path = _folder(field, value)
+    if path.count("/") < 2:
+        raise Invalid(field, f"{path[:200]!r} lies in the root of the container.", remedy="Put it in /data or so.")
+    return path
 
 
 def _whole(parameters: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:

@@ -59,7 +59,7 @@ class Scheduler(Protocol):
         """Submit jobs of one account from their directories; never raises, an outcome for each key."""
         ...
 
-    async def cancel(self, account: str, native_ids: Sequence[str]) -> None:
+    async def cancel(self, account: str, jobs: Sequence[NativeJob]) -> None:
         """End jobs of one account; those that have ended already are no error."""
         ...
 

@@ -78,7 +78,7 @@ async def _run(transport: Transport, script: str, account: str, timeout_seconds:
         )
         async with aclosing(stream) as parts:
             async for chunk in parts:
-                chunks.append(chunk)  # noqa: PERF401 - what came before a break must be kept
+                chunks.append(chunk)
     except IsthmusError as error:
         trouble = str(error)
     return b"".join(chunks).decode("utf-8", "replace"), trouble

@@ -216,13 +216,13 @@ class BatchSite:
             return {}  # then nothing is concluded from silence; live states of the queue still count
 
     async def _cancel(self, rows: Iterable[NativeJob]) -> None:
-        groups: dict[str, list[str]] = {}
+        groups: dict[str, dict[str, NativeJob]] = {}
         for row in rows:
-            if row.sighting is not Sighting.ENDED:
+            if row.sighting is not Sighting.ENDED and not row.gone:
                 account = "" if row.user == self._transport.own_account else row.user
-                groups.setdefault(account, []).append(row.native_id)
-        for account, ids in groups.items():
-            await self._scheduler.cancel(account, list(dict.fromkeys(ids)))
+                groups.setdefault(account, {})[row.native_id] = row
+        for account, jobs in groups.items():
+            await self._scheduler.cancel(account, list(jobs.values()))
 
     def _remember(self, rows: Iterable[NativeJob]) -> None:
         if self._scheduler.has_accounting:

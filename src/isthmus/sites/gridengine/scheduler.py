@@ -102,10 +102,10 @@ class GridEngineCommands:
         )
         return outcomes | sent
 
-    async def cancel(self, account: str, native_ids: Sequence[str]) -> None:
+    async def cancel(self, account: str, jobs: Sequence[NativeJob]) -> None:
         """qdel, some hundred ids at once."""
-        for start in range(0, len(native_ids), MAX_DELETED):
-            argv = ["qdel", ",".join(native_ids[start : start + MAX_DELETED])]
+        for start in range(0, len(jobs), MAX_DELETED):
+            argv = ["qdel", ",".join(job.native_id for job in jobs[start : start + MAX_DELETED])]
             asked, complaint = await self._one(argv, account)
             said = f"{asked.text} {complaint}"
             if asked.code != 0 and "does not exist" not in said and "registered the job" not in said:

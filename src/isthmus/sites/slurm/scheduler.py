@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.site import SiteDescription
-from isthmus.sites.batch.asking import Asked, ask
+from isthmus.sites.batch.asking import Asked, Talk, ask
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.batch.sending import send
-from isthmus.sites.port import Job, Rejected, SubmitOutcome
+from isthmus.sites.port import Job, Rejected, Sighting, SubmitOutcome
 from isthmus.sites.slurm import load, submission
 from isthmus.sites.slurm.queue import ShowQueue, ShowRecords
 from isthmus.sites.slurm.values import TIME_ENVIRONMENT
@@ -122,19 +122,25 @@ class SlurmCommands:
         )
         return outcomes | sent
 
-    async def cancel(self, account: str, native_ids: Sequence[str]) -> None:
-        """scancel, some hundred ids at once."""
-        for start in range(0, len(native_ids), MAX_CANCEL):
-            argv = submission.scancel_argv(list(native_ids[start : start + MAX_CANCEL]))
-            asked, complaint = await self._one(argv, account)
-            if asked.code != 0 and "already completing or completed" not in complaint:
-                raise Unavailable(f"scancel failed on {self._transport.place}: {complaint or asked.code}.")
+    async def cancel(self, account: str, jobs: Sequence[NativeJob]) -> None:
+        """scancel, some hundred ids at once.
+
+        Slurm ends a job by a signal to one process after another, so a shell may go on to its next line before its turn
+        comes. A running job's wrapper is therefore asked first: it ends all its processes at once and writes a result.
+        """
+        for start in range(0, len(jobs), MAX_CANCEL):
+            some = jobs[start : start + MAX_CANCEL]
+            running = [job.native_id for job in some if job.sighting is Sighting.RUNNING]
+            commands = [submission.ask_to_end_argv(running), ["sleep", "1"]] if running else []
+            commands.append(submission.scancel_argv([job.native_id for job in some]))
+            talk = await self._ask(commands, account)
+            if talk.answers[-1].code != 0 and "already completing or completed" not in talk.complaint:
+                raise Unavailable(f"scancel failed on {self._transport.place}: {talk.complaint or 'no reason given'}.")
 
     async def describe(self) -> SiteDescription:
         """sinfo, squeue of all jobs and the licences, in one go over the transport."""
         configuration = await self._configured()
-        commands = [self._path(argv) for argv in (load.SINFO, load.QUEUE, load.LICENCES)]
-        talk = await ask(self._transport, commands, env=TIME_ENVIRONMENT, timeout_seconds=self._timeout)
+        talk = await self._ask([load.SINFO, load.QUEUE, load.LICENCES])
         sinfo, queue, licences = talk.answers
         if sinfo.code != 0 or queue.code != 0:
             raise Unavailable(f"sinfo or squeue failed on {self._transport.place}: {talk.complaint}.")
@@ -168,14 +174,18 @@ class SlurmCommands:
         return configuration
 
     async def _one(self, argv: Sequence[str], account: str = "") -> tuple[Asked, str]:
-        talk = await ask(
+        talk = await self._ask([argv], account)
+        return talk.answers[0], talk.complaint
+
+    async def _ask(self, commands: Sequence[Sequence[str]], account: str = "") -> Talk:
+        return await ask(
             self._transport,
-            [self._path(argv)],
+            [self._path(argv) for argv in commands],
             env=TIME_ENVIRONMENT,
             timeout_seconds=self._timeout,
             account=account,
         )
-        return talk.answers[0], talk.complaint
 
     def _path(self, argv: Sequence[str]) -> list[str]:
-        return [f"{self._bin}/{argv[0]}" if self._bin else argv[0], *argv[1:]]
+        plain = not self._bin or argv[0] == "sleep"
+        return [argv[0] if plain else f"{self._bin}/{argv[0]}", *argv[1:]]

@@ -121,6 +121,11 @@ def _short(text: str) -> str:
     return " ".join(text.split())[:500] or "(no output)"
 
 
+def ask_to_end_argv(native_ids: list[str]) -> list[str]:
+    """The command that sends TERM to the batch script of running jobs, and to nothing else of them."""
+    return ["scancel", "--quiet", "--batch", "--signal=TERM", *native_ids]
+
+
 def scancel_argv(native_ids: list[str]) -> list[str]:
     """The command that ends jobs; jobs that have ended already are passed over in silence."""
     return ["scancel", "--quiet", *native_ids]

@@ -75,12 +75,13 @@ class SlurmRest:
         outcomes = await asyncio.gather(*(self._submit(account, job, directories[job.key]) for job in jobs))
         return {job.key: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
 
-    async def cancel(self, account: str, native_ids: Sequence[str]) -> None:
+    async def cancel(self, account: str, jobs: Sequence[NativeJob]) -> None:
         """One request for each job; one that has ended is no error."""
         version = await self._client.version()
         who = account or self._own
-        for native_id in native_ids:
-            status, document = await self._client.call("DELETE", f"/slurm/v0.0.{version}/job/{native_id}", account=who)
+        for job in jobs:
+            path = f"/slurm/v0.0.{version}/job/{job.native_id}"
+            status, document = await self._client.call("DELETE", path, account=who)
             text = "; ".join(error_texts(document))
             gone = "Invalid job id" in text or "already completing or completed" in text
             if status != 200 and not gone:
