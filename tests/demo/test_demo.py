@@ -122,7 +122,7 @@ def test_a_machine_alone_says_what_is_left_out_and_does_the_rest(environment: di
 def test_after_a_crash_the_next_run_removes_what_was_left(environment: dict[str, str], alone: bool) -> None:
     """Killed in the middle of its work, all that it started goes with the next clean-up."""
     with _begin(environment, alone=alone) as process:
-        text = _read_until(process, r"sweep: .*running at", 200)
+        text = _read_until(process, r"sweep: .*(queued|running|collecting|succeeded)", 200)
         process.kill()
         process.communicate(timeout=60)
     directory, account = _directory(text), "" if alone else _account(text)
