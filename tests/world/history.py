@@ -33,7 +33,7 @@ from tests.world.link import FarSite, Link
 from tests.world.process import CURRENT, Process
 from tests.world.virtual import EPOCH, VirtualLoop
 
-MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # noqa: S108
 SETTINGS = EngineSettings(
     round_interval=2.0,
     poll_interval=4.0,
@@ -100,6 +100,7 @@ class World:
     specs: dict[str, TaskSpec] = field(default_factory=dict)
     ended_at: dict[str, float] = field(default_factory=dict)  # true time at which a task was first seen ended
     kills: int = 0
+    final: dict[str, list[str]] = field(default_factory=dict)  # states at the end, where a scene wants them
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
@@ -240,11 +241,11 @@ def determined(rng: random.Random) -> Iterator[None]:
         engine_clock.os, failpoints._POINTS = before_os, before_points
 
 
-def make_fleet(world: World) -> None:
-    """One to three sites, each of its own temper, with rows in the store."""
+def make_fleet(world: World, *, sites: int = 0, plain: bool = False) -> None:
+    """One to three sites, or so many, each of its own temper (all alike and honest when `plain`), with rows in the store."""
     rng = world.rng
     rows = []
-    for number in range(rng.randint(1, 3)):
+    for number in range(sites or rng.randint(1, 3)):
         name = f"site{number}"
         immediate = rng.random() < 0.4
         pools = (
@@ -268,6 +269,10 @@ def make_fleet(world: World) -> None:
             id_limit=rng.choice((40, 200, 1_000_000)),
             blobs=world.blobs,
         )
+        if plain:
+            centre.pools = (replace(pools[0], cpus_per_node=8, immediate=False),)
+            centre.singleton, centre.drift, centre.accounting_delay = False, 0.0, 1.0
+            centre.queue_memory, centre.id_limit = 60.0, 1_000_000
         world.centres[name] = centre
         world.links[name] = Link(random.Random(rng.random()), centre)
         rows.append(
@@ -314,7 +319,7 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
 
 
 def run_history(
-    seed: int, play: Callable[[World], Any], judge: Callable[[World], list[str]]
+    seed: int, play: Callable[[World], Any], judge: Callable[[World], list[str]], *, plain_sites: int = 0
 ) -> tuple[World, list[str]]:
     """Run one history to its end; answers the world and what the oracle found wrong."""
     logging.disable(logging.CRITICAL)
@@ -328,7 +333,7 @@ def run_history(
     world = World(seed=seed, rng=rng, loop=loop, database=database, peek=peek)
     try:
         with determined(random.Random(rng.random())):
-            problems: list[str] = loop.run_until_complete(_whole(world, play))
+            problems: list[str] = loop.run_until_complete(_whole(world, play, plain_sites))
             problems += judge(world)
         return world, problems
     finally:
@@ -348,8 +353,8 @@ async def _last_breath() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-async def _whole(world: World, play: Callable[[World], Any]) -> list[str]:
-    make_fleet(world)
+async def _whole(world: World, play: Callable[[World], Any], plain_sites: int) -> list[str]:
+    make_fleet(world, sites=plain_sites, plain=plain_sites > 0)
     await play(world)
     return await settle(world)
 

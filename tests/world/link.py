@@ -49,7 +49,7 @@ class Link:
         await asyncio.sleep(rng.expovariate(1 / self.latency))
         if not self.there or rng.random() < self.drop:
             await self._silence(name)
-        if rng.random() < self.late:
+        if rng.random() < (self.late if name == "submit" else self.late / 5):
             loop.call_later(rng.uniform(1, 90), act)
             await self._silence(name)
         if rng.random() < self.twice:

@@ -119,7 +119,7 @@ async def noise(world: World) -> None:
     link = world.links[_link(world)]
     rng = world.rng
     link.drop, link.lose_answer = rng.uniform(0, 0.3), rng.uniform(0, 0.4)
-    link.late, link.twice, link.partial = rng.uniform(0, 0.2), rng.uniform(0, 0.3), rng.uniform(0, 0.3)
+    link.late, link.twice, link.partial = rng.uniform(0, 0.6), rng.uniform(0, 0.3), rng.uniform(0, 0.3)
     link.latency = rng.choice((0.02, 0.5, 5.0))
     world.tell(f"noise at {link.centre.name}")
     _later(world, rng.uniform(10, 120), link.heal)

@@ -34,6 +34,7 @@ from isthmus.domain.lifecycle import TaskState
 from isthmus.domain.placement import Receipt
 from isthmus.domain.task import FORBID_UNKNOWN, TaskSpec
 from isthmus.engine import intents
+from isthmus.engine.failpoints import failpoint
 from isthmus.store import tables
 from isthmus.store.documents import dump
 from isthmus.trust.access import DEFAULT_PROJECT, Caller, InProject, OfTask, Scope, Signed
@@ -162,6 +163,7 @@ async def submit_batch(
         )
 
     body = await service.database.write(store)
+    failpoint("submit.stored")
     service.engine.wake()
     service.feed.prod()
     return made(body)

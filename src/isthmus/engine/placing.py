@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -11,11 +12,14 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, TaskState
+from isthmus.domain.errors import Refused
+from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState
 from isthmus.domain.placement import PASSING, PoolView, Promise, Receipt, Snapshot, WaitingTask, Why
 from isthmus.domain.site import SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.clock import new_id
+from isthmus.engine.endings import end_tasks
+from isthmus.engine.failpoints import failpoint
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.settings import EngineSettings
 from isthmus.placement import Decision, decide
@@ -23,6 +27,7 @@ from isthmus.store import events, tables
 from isthmus.store.database import Database
 from isthmus.store.documents import dump, load
 
+log = logging.getLogger(__name__)
 _ENDED = [state.value for state in ATTEMPT_ENDED]
 _MAX_QUEUED = 10_000  # own jobs in one batch queue; the rest waits here, by priority
 _MAX_IMMEDIATE = 1_000_000  # a pool without a queue is bounded by its processors
@@ -162,13 +167,29 @@ class Round:
             if not rows:
                 break
             after = (rows[-1].rank, rows[-1].id)
-            specs = {row.id: self._spec(row.spec) for row in rows}
+            specs, broken = self._read_specs(rows)
+            if broken:
+                await database.write(_park, now, lease, broken)
+                rows = [row for row in rows if row.id in specs]
             tasks = [waiting_task(row.id, row.user, specs[row.id], orjson.loads(row.avoid_sites)) for row in rows]
             decision = await asyncio.to_thread(decide, snapshot, tasks)
+            failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
-            if len(rows) < self._settings.round_tasks:
+            if len(rows) + len(broken) < self._settings.round_tasks:
                 break
         return placed
+
+    def _read_specs(self, rows: Sequence[Any]) -> tuple[dict[str, TaskSpec], list[str]]:
+        """What each task asks for, and the tasks whose rows cannot be read: they must not hold up the others."""
+        specs: dict[str, TaskSpec] = {}
+        broken: list[str] = []
+        for row in rows:
+            try:
+                specs[row.id] = self._spec(row.spec)
+            except (ValueError, Refused) as error:
+                log.error("task %s cannot be read and is parked: %s", row.id, error)
+                broken.append(row.id)
+        return specs, broken
 
     def _spec(self, text: str) -> TaskSpec:
         """Elements of an array share their text: read it once."""
@@ -304,6 +325,14 @@ class Round:
                 .where(tables.tasks.c.state == TaskState.WAITING.value)
                 .values(due_at=now + self._settings.hopeless_interval)
             )
+
+
+def _park(connection: sa.Connection, now: float, lease: Lease, task_ids: Sequence[str]) -> None:
+    """End tasks whose rows cannot be read."""
+    guard(connection, lease)
+    message = "Its row in the store cannot be read; the service's log says why."
+    poisoned = dict.fromkeys(task_ids, (TaskState.FAILED, EndReason.POISON))
+    end_tasks(connection, now, poisoned, {task_id: {"message": message} for task_id in task_ids})
 
 
 def _accounts(connection: sa.Connection) -> dict[str, dict[str, str]]:

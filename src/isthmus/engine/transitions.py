@@ -183,7 +183,7 @@ def verdict(task: Any, ended: AttemptState, reason: EndReason) -> TaskState:
         return TaskState.SUCCEEDED
     if task.cancel_requested_at is not None or reason is EndReason.CANCELLED_BY_USER:
         return TaskState.CANCELLED
-    if task.attempts >= task.max_attempts:
+    if task.attempts >= task.max_attempts or reason is EndReason.POISON:  # a poisoned row is not read again
         return TaskState.FAILED
     retry_on_exit = bool(orjson.loads(task.spec).get("retry_on_exit"))
     if reason.is_site_fault or retry_on_exit:

@@ -2,7 +2,8 @@
 
 A transaction is a function of a connection. It may be run again when the database says that nothing of it was
 committed (busy, serialization failure, deadlock, a connection lost before commit), so it must have no effect
-outside the database. SQLite has one writer: writes take a lock here and `BEGIN IMMEDIATE` there.
+outside the database. When the connection is lost during the commit nobody knows: that is Unavailable, never run
+again. SQLite has one writer: writes take a lock here and `BEGIN IMMEDIATE` there.
 """
 
 from __future__ import annotations
@@ -59,15 +60,26 @@ class Database:
     def write_now(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a writing transaction in this thread; runs it again while the database says it was not committed."""
         for attempt in range(_TRIES):
+            committing = False
             try:
                 if self.is_sqlite:
                     with self._writer, self.engine.connect() as connection:
                         connection = connection.execution_options(isthmus_write=True)
                         with connection.begin():
-                            return work(connection, *args, **kwargs)
+                            answer = work(connection, *args, **kwargs)
+                            committing = True
+                        return answer
                 with self.engine.begin() as connection:
-                    return work(connection, *args, **kwargs)
+                    answer = work(connection, *args, **kwargs)
+                    committing = True
+                return answer
             except sa.exc.DBAPIError as error:
+                if committing and not self.is_sqlite and getattr(error.orig, "sqlstate", None) not in _RETRY_STATES:
+                    # The connection broke during COMMIT: it may have happened. Run again, it could happen twice.
+                    raise Unavailable(
+                        "The store broke while it committed: nobody knows whether this was stored.",
+                        remedy="Look, or repeat it under the same Idempotency-Key.",
+                    ) from error
                 if not _is_passing(error) or attempt == _TRIES - 1:
                     raise _translate(error) from error
                 log.warning("transaction is run again: %s", type(error.orig).__name__)
