@@ -112,7 +112,7 @@ class S3Server:
                 "-master.electionTimeout=1s",
                 f"-volume.port={volume}",
                 f"-volume.port.grpc={grpc[1]}",
-                "-volume.max=40",
+                "-volume.max=500",
                 "-filer",
                 f"-filer.port={filer}",
                 f"-filer.port.grpc={grpc[2]}",
