@@ -137,6 +137,15 @@ def parse(argv: Sequence[str]) -> Options:
             f"{host} can be reached from other machines and there is no TLS: tokens would travel readable.",
             remedy="Give --tls-cert and --tls-key, or --insecure behind a proxy that has TLS.",
         )
+    for path in arguments.tes_files:
+        if arguments.state.resolve().is_relative_to(path.resolve()) or path.resolve().is_relative_to(
+            arguments.state.resolve()
+        ):
+            raise Invalid(
+                "--tes-files",
+                f"{path} holds the state directory, or lies in it.",
+                remedy="Name a directory apart from it.",
+            )
     return Options(
         state=arguments.state.resolve(),
         host=host,

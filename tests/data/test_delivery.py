@@ -179,7 +179,7 @@ async def test_http(blobs: DirectoryBlobStore, taker: Taker) -> None:
             await delivery.deliver(blobs, sha256, url)
         assert "secret" not in str(caught.value)
     with pytest.raises(Unavailable):
-        await delivery.deliver(blobs, sha256, "http://127.0.0.1:9/x")
+        await Delivery(origins=["http://127.0.0.1:9"]).deliver(blobs, sha256, "http://127.0.0.1:9/x")
     with pytest.raises(Refused):
         await delivery.deliver(blobs, sha256, "gopher://x/y")
     assert show("https://user:word@host:1/a?b=c") == "https://host:1/a"

@@ -151,7 +151,7 @@ def pairs(rows: Sequence[tuple[str, Any]]) -> None:
     if not sys.stdout.isatty():
         width = max((len(name) for name, _value in shown), default=0)
         for name, value in shown:
-            put(f"{name.ljust(width)}  {clean(value)}")
+            put(f"{name.ljust(width)}  {one_line(value)}")
         return
     from rich.table import Table
     from rich.text import Text
@@ -160,7 +160,7 @@ def pairs(rows: Sequence[tuple[str, Any]]) -> None:
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in shown:
-        made.add_row(name, value if isinstance(value, Text) else Text(clean(value)))
+        made.add_row(name, value if isinstance(value, Text) else Text(one_line(value)))
     console().print(made)
 
 
