@@ -88,3 +88,19 @@ def test_tes_files_never_hold_the_state(tmp_path: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with pytest.raises(Invalid, match="state directory"):
             parse(["--state", str(state), "--tes-files", str(directory)])
+
+
+def test_the_audit_is_searched_by_administrators_only(call: Any) -> None:
+    """Changes of people and sites are found by who, what and to whom, page by page; others do not see them."""
+    call("POST", "/v1/users", {"name": "eve"})
+    token = call("POST", "/v1/tokens", {"user": "eve", "scopes": ["tasks:write"]}).json()["token"]
+
+    found = call("GET", "/v1/audit?action=user.put&subject=eve").json()
+    page = call("GET", "/v1/audit?limit=1").json()
+    rest = call("GET", f"/v1/audit?cursor={page['next_cursor']}").json()
+
+    assert [(item["user"], item["subject"]) for item in found["items"]] == [("admin", "eve")]
+    assert page["items"][0]["action"] == "token.create"
+    assert rest["items"][0]["seq"] < page["items"][0]["seq"]
+    assert token not in str(page)
+    assert call("GET", "/v1/audit", token=token).status_code == 403
