@@ -11,6 +11,7 @@ from pathlib import Path
 BEGIN = "<!-- settings: written by `python docs/settings.py`; do not change by hand -->"
 END = "<!-- end of settings -->"
 PAGE = Path(__file__).parent / "joining-a-site.md"
+SHARED_BY = 3  # a setting of so many kinds is told once
 KINDS = {
     "local": "this machine, without a batch system",
     "ssh": "one host over SSH, without a batch system",
@@ -32,8 +33,20 @@ def settings() -> dict[str, dict[str, str]]:
 
 def tables() -> str:
     """A table for each kind."""
-    lines = []
-    for kind, help_texts in settings().items():
+    found = settings()
+    shared = {
+        key: sentence
+        for help_texts in found.values()
+        for key, sentence in help_texts.items()
+        if sum(other.get(key) == sentence for other in found.values()) >= SHARED_BY
+    }
+    lines = ["### Several kinds", "", "| setting | kinds | meaning (default) |", "|---|---|---|"]
+    for key, sentence in shared.items():
+        kinds = ", ".join(kind for kind, help_texts in found.items() if help_texts.get(key) == sentence)
+        lines.append(f"| `{key}` | {kinds} | {sentence.replace('|', '&#124;')} |")
+    lines.append("")
+    for kind, every in found.items():
+        help_texts = {key: sentence for key, sentence in every.items() if key not in shared}
         lines += [
             f"### {kind}",
             "",

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ from isthmus.api.agent import serve_agents
 from isthmus.api.app import create_app
 from isthmus.api.joining import Join, insert_site
 from isthmus.api.service import ApiSettings, Service
-from isthmus.data.delivery import Delivery
+from isthmus.data.delivery import Delivery, origin_of
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.data.s3 import S3, read_account
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Refused
@@ -41,6 +42,7 @@ from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import SystemClock
 from isthmus.engine.engine import Engine
 from isthmus.engine.mailbox import Mailbox
+from isthmus.loglines import log_to_stderr
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
@@ -67,6 +69,7 @@ class Options:
     open_metrics: bool = False
     local_images: str = "auto"
     tes_files: tuple[Path, ...] = ()
+    http_outputs: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -117,6 +120,13 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="DIR",
         help="let file:// addresses of GA4GH TES tasks read and write below DIR, for every user; may be given again",
     )
+    parser.add_argument(
+        "--http-outputs",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again",
+    )
     arguments = parser.parse_args(argv)
     host, port = parse_address(arguments.listen)
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
@@ -127,6 +137,15 @@ def parse(argv: Sequence[str]) -> Options:
             f"{host} can be reached from other machines and there is no TLS: tokens would travel readable.",
             remedy="Give --tls-cert and --tls-key, or --insecure behind a proxy that has TLS.",
         )
+    for path in arguments.tes_files:
+        if arguments.state.resolve().is_relative_to(path.resolve()) or path.resolve().is_relative_to(
+            arguments.state.resolve()
+        ):
+            raise Invalid(
+                "--tes-files",
+                f"{path} holds the state directory, or lies in it.",
+                remedy="Name a directory apart from it.",
+            )
     return Options(
         state=arguments.state.resolve(),
         host=host,
@@ -139,6 +158,7 @@ def parse(argv: Sequence[str]) -> Options:
         open_metrics=arguments.open_metrics,
         local_images=arguments.local_images,
         tes_files=tuple(directory(path) for path in arguments.tes_files),
+        http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
     )
 
 
@@ -157,6 +177,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def close_to_others(state: Path) -> None:
+    """Make the state directory, or see that only this account can look into one that is there: it holds the key and every
+    user's content. Refused when it belongs to somebody else."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = state.stat()
+    if found.st_uid != os.geteuid():
+        raise Refused(f"{state} belongs to another account.", remedy="Give it to this one, or use another --state.")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        state.chmod(0o700)
+        log.warning("%s could be read by others; its mode is 0700 now", state)
 
 
 def lock(state: Path) -> TextIO:
@@ -256,7 +288,7 @@ class _Server(uvicorn.Server):
 async def serve(options: Options) -> None:
     """Serve until SIGTERM or SIGINT."""
     state = options.state
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    close_to_others(state)
     held = lock(state)
     database = Database(options.database or f"sqlite:///{state / 'isthmus.db'}")
     try:
@@ -279,7 +311,7 @@ async def serve(options: Options) -> None:
             owner=instance_of(state),
             unseal=sealer.unseal,
             presign=s3,
-            deliver=Delivery(s3=s3, directories=options.tes_files).deliver,
+            deliver=Delivery(s3=s3, directories=options.tes_files, origins=options.http_outputs).deliver,
             agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
         )
         service = Service(
@@ -336,11 +368,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the service; 0 after a wanted stop, 1 when it could not start."""
-    logging.basicConfig(
-        level=os.environ.get("ISTHMUS_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(os.environ.get("ISTHMUS_LOG_LEVEL", "INFO").upper())
     os.umask(0o077)
     try:
         options = parse(sys.argv[1:] if argv is None else argv)

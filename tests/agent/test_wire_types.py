@@ -44,7 +44,9 @@ demands = st.builds(
     cpus=st.integers(1, 64),
     memory_bytes=st.integers(1024**2, 2**50),
     accelerators=st.builds(Accelerators, count=st.integers(0, 8), kind=st.sampled_from(["", "a100"])),
-    licences=st.dictionaries(TEXT, st.integers(1, 9), max_size=2),
+    licences=st.dictionaries(
+        st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,20}", fullmatch=True), st.integers(1, 9), max_size=2
+    ),
 )
 executors = st.builds(Executor, command=st.tuples(LINE), env=ENV, ignore_error=st.booleans())
 files = st.builds(JobFile, path=TEXT, blob=TEXT, url=TEXT, size_bytes=COUNT, headers=MAPS, executable=st.booleans())
@@ -108,7 +110,7 @@ pools = st.builds(
     name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9),
     nodes=COUNT,
     max_walltime_seconds=st.none() | COUNT,
-    licences=st.dictionaries(TEXT, COUNT, max_size=2),
+    licences=st.dictionaries(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,20}", fullmatch=True), COUNT, max_size=2),
     queued_cpu_seconds=TIME,
     free_cpus=st.none() | COUNT,
     price_per_cpu_hour=st.decimals(0, 1000, places=4),

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,20 @@ def test_down_does_not_touch_another_process(tmp_path: Path, monkeypatch: pytest
         assert other.poll() is None
     finally:
         other.communicate(b"\n", timeout=60)
+
+
+def test_leaving_by_force_names_the_jobs_that_are_given_up(ask: Ask, tmp_path: Path) -> None:
+    """The operator is told which jobs may still run at the site, since Isthmus looks after them no more."""
+    ask("site", "join", "local", "third", "--set", f"root={tmp_path / 'third'}", "--account", "*=")
+    task = ask("submit", "--site", "third", "--memory", "10M", "--", "sleep", "60").out.strip()
+    deadline = time.monotonic() + 60
+    while ask("show", task, "--json").document["state"] != "running" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    native = ask("show", task, "--json").document["native_id"]
+
+    said = ask("site", "leave", "third", "--force", "--yes").err
+
+    assert "may still run at third" in said
+    assert any(line.split()[:1] == [native] and task in line for line in said.splitlines())
+    ask("cancel", task, "--yes", code=None)
+    ask("cancel", task, code=None)

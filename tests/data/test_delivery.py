@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from isthmus.data import s3 as s3_module
-from isthmus.data.delivery import Delivery, allowed_path, show
+from isthmus.data.delivery import Delivery, allowed_path, is_public, show
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.data.s3 import S3, S3Account, read_account, split
 from isthmus.domain.errors import Corrupt, Invalid, Refused, Unavailable
@@ -168,7 +168,7 @@ async def test_s3_signing_and_listing(blobs: DirectoryBlobStore, account: S3, bu
 
 async def test_http(blobs: DirectoryBlobStore, taker: Taker) -> None:
     """PUT delivers; refusals that will stay are Refused, those that pass are Unavailable; queries are not told."""
-    delivery = Delivery()
+    delivery = Delivery(origins=[f"http://127.0.0.1:{taker.server_port}"])
     sha256 = await blobs.put_bytes(b"content")
     url = f"http://127.0.0.1:{taker.server_port}/x?key=secret"
     await delivery.deliver(blobs, sha256, url)
@@ -179,7 +179,7 @@ async def test_http(blobs: DirectoryBlobStore, taker: Taker) -> None:
             await delivery.deliver(blobs, sha256, url)
         assert "secret" not in str(caught.value)
     with pytest.raises(Unavailable):
-        await delivery.deliver(blobs, sha256, "http://127.0.0.1:9/x")
+        await Delivery(origins=["http://127.0.0.1:9"]).deliver(blobs, sha256, "http://127.0.0.1:9/x")
     with pytest.raises(Refused):
         await delivery.deliver(blobs, sha256, "gopher://x/y")
     assert show("https://user:word@host:1/a?b=c") == "https://host:1/a"
@@ -191,7 +191,9 @@ async def test_http_damaged(blobs: DirectoryBlobStore, taker: Taker) -> None:
     with blobs.path_of(sha256).open("r+b") as file:
         file.write(b"damage")
     with pytest.raises(Corrupt):
-        await Delivery().deliver(blobs, sha256, f"http://127.0.0.1:{taker.server_port}/x")
+        await Delivery(origins=[f"http://127.0.0.1:{taker.server_port}"]).deliver(
+            blobs, sha256, f"http://127.0.0.1:{taker.server_port}/x"
+        )
     assert taker.taken == {}
 
 
@@ -251,3 +253,29 @@ def test_account_file(tmp_path: Path) -> None:
         with pytest.raises(Refused) as caught:
             read_account(path)
         assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "127.1"])
+async def test_http_reaches_nothing_inside(blobs: DirectoryBlobStore, taker: Taker, host: str) -> None:
+    """Without the operator's word no user can make the service call its own host."""
+    sha256 = await blobs.put_bytes(b"content")
+
+    with pytest.raises(Refused, match="not on the public internet"):
+        await Delivery().deliver(blobs, sha256, f"http://{host}:{taker.server_port}/x")
+
+    assert taker.taken == {}
+
+
+def test_what_is_public() -> None:
+    """Private, shared, link-local and disguised addresses are not public."""
+    inside = [
+        "10.0.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "fe80::1%eth0",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "224.0.0.1",
+    ]
+    assert not any(is_public(address) for address in inside)
+    assert all(is_public(address) for address in ("1.1.1.1", "2606:4700::1111"))

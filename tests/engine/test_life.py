@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from isthmus.domain.task import Array, Constraints, Demand, Dependency, TaskSpec
 from isthmus.engine import intents, leases
 from isthmus.engine.checking import check
+from isthmus.engine.describing import is_idle
 from isthmus.engine.leases import LostLease, guard
 from isthmus.store import tables
 from isthmus.store.database import Database
-from tests.engine.conftest import EngineMaker, count, join, task
+from tests.engine.conftest import QUICK, EngineMaker, count, join, task
 
 
 async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
@@ -174,3 +177,31 @@ def test_the_same_instance_takes_its_lease_back_at_once(store: Database) -> None
     assert first is not None
     assert again is not None
     assert again.token == first.token + 1
+
+
+async def test_an_idle_site_is_asked_rarely_and_at_once_when_work_comes(
+    store: Database, make_engine: EngineMaker
+) -> None:
+    """With nothing there and nothing waiting a site is left alone; a task that comes wakes the look at its pools."""
+    join(store)
+    engine = make_engine(store, settings=replace(QUICK, idle_describe_interval=3600.0))
+    await engine.start()
+
+    def seen() -> float:
+        return float(store.read_now(lambda c: c.scalar(sa.select(tables.sites.c.described_at))) or 0.0)
+
+    await until(lambda: seen() > 0)
+    assert store.read_now(is_idle, "null")
+    first = seen()
+    await submit(store, TaskSpec(command=("true",)))
+    engine.wake()
+    await until(lambda: ended(store) == 1)
+    await until(lambda: seen() > first)
+
+
+async def test_what_keeps_a_site_from_being_idle(store: Database) -> None:
+    """A waiting task does, wherever it may go."""
+    join(store)
+    assert store.read_now(is_idle, "null")
+    await submit(store, TaskSpec(command=("true",)))
+    assert not store.read_now(is_idle, "null")

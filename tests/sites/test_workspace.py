@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -329,3 +330,17 @@ async def test_an_account_that_may_not_be_asked_is_not_absent(
     assert await unmade.usage([ref]) == {}
     described = await local_site(root="/proc/no/root").describe()
     assert any("/proc/no/root" in note for note in described.notes)
+
+
+@pytest.mark.parametrize(("own", "account"), [("root", "root"), ("root", ""), ("isthmus", "root")])
+async def test_nobody_is_mapped_to_root(centre: Centre, blobs: DirectoryBlobStore, own: str, account: str) -> None:
+    """Where jobs run as other accounts, whoever maps users cannot give them root: nothing is even asked of the site."""
+    transport = ScriptedTransport(own_account=own)
+    settings = Settings({"switch_account": "sudo"}, {**WORKSPACE_HELP, "switch_account": ""})
+    job = replace(job_at(centre), account=account)
+
+    outcome = (await Workspace(transport, blobs, settings, site="s").stage([job]))[job.key]
+
+    assert isinstance(outcome, Rejected)
+    assert "root" in outcome.message
+    assert transport.asked == []

@@ -19,6 +19,7 @@ from isthmus.agent.service import Agent, AgentSettings
 from isthmus.agent.state import Identity, StateDirectory
 from isthmus.data.http import HttpBlobStore
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Unavailable
+from isthmus.loglines import log_to_stderr
 from isthmus.sites.port import Site
 from isthmus.sites.registry import build
 
@@ -43,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent; 0 after a stop that was asked for, 1 for an error at the start, 2 for a wrong command or setting."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(
-        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(arguments.log_level.upper())
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(serve(arguments))

@@ -185,6 +185,17 @@ class Event(_Answer):
     body: dict[str, Any]
 
 
+class AuditLine(_Answer):
+    """What somebody changed."""
+
+    seq: int
+    at: datetime
+    user: str
+    action: str
+    subject: str
+    body: dict[str, Any]
+
+
 class Missing(_Answer):
     """Content that must be uploaded."""
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isthmus import __version__
-from isthmus.api import agent, blobs, events, health, logs, people, sites, tasks, tokens, usage
+from isthmus.api import agent, audit, blobs, events, health, logs, people, sites, tasks, tokens, usage
 from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
 from isthmus.api.routing import Router
@@ -32,6 +32,7 @@ ROUTERS: tuple[Router, ...] = (
     usage.router,
     people.router,
     tokens.router,
+    audit.router,
     agent.router,
     tes.router,
     health.router,

@@ -18,6 +18,7 @@ from isthmus.domain.ids import is_name
 from isthmus.domain.site import SiteState
 from isthmus.domain.task import FORBID_UNKNOWN
 from isthmus.sites import registry
+from isthmus.sites.transport.port import is_account
 from isthmus.store import events, tables
 
 _PRICES = {"cpu_hour", "accelerator_hour"}
@@ -41,7 +42,7 @@ def _check_accounts(accounts: Mapping[str, str]) -> None:
     for user, account in accounts.items():
         if user != "*" and not is_name(user):
             raise Invalid(f"accounts.{user}", "is not a user.", remedy='Name users, or "*" for everybody else.')
-        if len(account) > 255 or any(c in account for c in "\0\n/: "):
+        if account and not is_account(account):
             raise Invalid(f"accounts.{user}", "is not an account.", remedy="Name a local account of the site.")
 
 

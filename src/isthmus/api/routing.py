@@ -132,7 +132,7 @@ class Guard:
         except IsthmusError:
             service.strangers.spend(request.client.host if request.client else "")
             raise
-        service.rates.spend(caller.token_id)
+        service.rates.spend(caller.agent_site or caller.user)  # not by token: one may make as many as one likes
         request.state.caller = caller
         request.scope["isthmus.user"] = caller.user
         parameters = {**request.query_params, **request.path_params}

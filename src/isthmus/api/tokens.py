@@ -114,7 +114,7 @@ async def create_token(request: Request, service: Serving, caller: Calling, key:
     request_hash = await fingerprint(request)
     now = service.clock()
     expires_at = None if new.expires_in_seconds is None else now + new.expires_in_seconds
-    if caller.expires_at is not None and not new.user:
+    if caller.expires_at is not None and new.user in ("", caller.user):
         expires_at = min(expires_at or caller.expires_at, caller.expires_at)  # a token does not outlive its maker
 
     def store(connection: sa.Connection) -> bytes:

@@ -14,6 +14,7 @@ from isthmus.cli.grammar import command
 from isthmus.cli.messages import _
 from isthmus.cli.session import Session, answers
 from isthmus.cli.task_options import read_flags, task_options
+from isthmus.cli.terminal import TerminalFilter
 
 if TYPE_CHECKING:
     from isthmus.client.draft import Draft
@@ -184,9 +185,14 @@ def phase(task: Task) -> str:
     return f"{line}: {task.message}" if task.message and task.state not in ("succeeded",) else line
 
 
+_FILTERS = {"stdout": TerminalFilter(), "stderr": TerminalFilter()}
+
+
 def write_bytes(stream: str, data: bytes) -> None:
     target = sys.stdout if stream == "stdout" else sys.stderr
     target.flush()
+    if target.isatty():
+        data = _FILTERS[stream].pass_on(data)
     buffer = getattr(target, "buffer", None)
     if buffer is None:
         target.write(data.decode(errors="replace"))

@@ -57,7 +57,9 @@ def put(text: str) -> None:
 
 def put_json(value: Any) -> None:
     """Data for programs."""
-    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
+    made = json.dumps(plain(value), ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
+    # JSON escapes the control characters of ASCII only; C1 controls and signs that reorder text steer terminals too.
+    sys.stdout.write("".join(s if s.isprintable() or s == "\n" else json.dumps(s)[1:-1] for s in made) + "\n")
 
 
 def plain(value: Any) -> Any:
@@ -78,6 +80,11 @@ def plain(value: Any) -> Any:
 def clean(text: object) -> str:
     """Text without control characters: what a site or a task says must not steer the terminal."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "�" for sign in str(text))
+
+
+def one_line(text: object) -> str:
+    """Text for a cell of a table: printable, and no line break that could look like another row."""
+    return clean(text).replace("\n", " ").replace("\t", " ")
 
 
 def console(stderr: bool = False) -> Any:
@@ -123,7 +130,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Seque
             min_width=widest if index == 0 else None,  # what names a row is never cut
         )
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in row))
     console().print(made)
 
 
@@ -131,7 +138,7 @@ def _plain_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.cells import cell_len
 
     lines = [[clean(header) for header in headers]]
-    lines += [[clean(cell).replace("\n", " ").replace("\t", " ") for cell in row] for row in rows]
+    lines += [[one_line(cell) for cell in row] for row in rows]
     widths = [max(cell_len(line[index]) for line in lines) for index in range(len(headers))]
     for line in lines:
         padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
@@ -144,7 +151,7 @@ def pairs(rows: Sequence[tuple[str, Any]]) -> None:
     if not sys.stdout.isatty():
         width = max((len(name) for name, _value in shown), default=0)
         for name, value in shown:
-            put(f"{name.ljust(width)}  {clean(value)}")
+            put(f"{name.ljust(width)}  {one_line(value)}")
         return
     from rich.table import Table
     from rich.text import Text
@@ -153,7 +160,7 @@ def pairs(rows: Sequence[tuple[str, Any]]) -> None:
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in shown:
-        made.add_row(name, value if isinstance(value, Text) else Text(clean(value)))
+        made.add_row(name, value if isinstance(value, Text) else Text(one_line(value)))
     console().print(made)
 
 

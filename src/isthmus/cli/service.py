@@ -70,6 +70,12 @@ def _directory(given: Path | None) -> Path:
     metavar="DIR",
     help=_("Let file:// addresses of GA4GH TES tasks lead below DIR, for every user; may be given again."),
 )
+@click.option(
+    "--http-outputs",
+    multiple=True,
+    metavar="URL",
+    help=_("Let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again."),
+)
 @click.option("--detach", "-d", is_flag=True, help=_("Return once it answers; `isthmus down` stops it."))
 def up(
     state: Path | None,
@@ -81,6 +87,7 @@ def up(
     join_local: bool,
     local_images: str,
     tes_files: tuple[str, ...],
+    http_outputs: tuple[str, ...],
     detach: bool,
 ) -> int:
     where = _directory(state)
@@ -95,6 +102,8 @@ def up(
     arguments += ["--join-local", "--local-images", local_images] if join_local else []
     for directory in tes_files:
         arguments += ["--tes-files", directory]
+    for url in http_outputs:
+        arguments += ["--http-outputs", url]
     if not detach:
         screen.say(_("The administrator's token will be in {file}.").format(file=where / "admin-token"))
         sys.stdout.flush()

@@ -13,6 +13,7 @@ from isthmus.cli.messages import _
 from isthmus.cli.session import Session, answers, confirm
 
 _HERE = "isthmus.cli.site:"
+_TOLD = 50  # jobs named by `leave --force`
 _SETTINGS = "isthmus.cli.site_settings:"
 site = Group(
     name="site",
@@ -215,6 +216,14 @@ def leave(session: Session, name: str, force: bool, yes: bool) -> int:
 
     question = _("Give up all that runs at {name} and take it out?") if force else _("Take {name} out?")
     confirm(question.format(name=name), yes=yes)
+    live = session.run(administration.site_tasks(name)) if force else []
     answer = session.run(administration.leave_site(name, force=force))
+    given_up = [row for row in live if row.get("native_id")]
+    if given_up:
+        screen.say(_("These jobs were given up and may still run at {name}; end them there:").format(name=name))
+        for row in given_up[:_TOLD]:
+            screen.say(f"  {row['native_id']}  {row.get('account') or '-'}  {row.get('task_id')}")
+        if len(given_up) > _TOLD:
+            screen.say(_("  and {count} more").format(count=len(given_up) - _TOLD))
     session.answer(answer, _("{name}: {state}").format(name=name, state=answer.get("state", _("leaves"))))
     return exits.OK

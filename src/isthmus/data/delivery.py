@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from isthmus.domain.errors import Corrupt, Invalid, Refused, Unavailable
 
 _PASSING = frozenset({408, 425, 429})
 _FILE_MODE = 0o644
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address within
 
 
 def path_of(url: str) -> Path:
@@ -56,13 +59,20 @@ def allowed_path(url: str, directories: Sequence[Path]) -> Path:
 
 
 class Delivery:
-    """Delivers by the kind of the address. `s3` None: no account; `directories`: where file:// may lead."""
+    """Delivers by the kind of the address. `s3` None: no account; `directories`: where file:// may lead; `origins`: the
+    `https://HOST:PORT` that http(s):// may lead to although they are not on the public internet."""
 
     def __init__(
-        self, *, s3: S3 | None = None, directories: Sequence[Path] = (), timeout_seconds: float = 120.0
+        self,
+        *,
+        s3: S3 | None = None,
+        directories: Sequence[Path] = (),
+        origins: Sequence[str] = (),
+        timeout_seconds: float = 120.0,
     ) -> None:
         self._s3 = s3
         self._directories = tuple(directories)
+        self._origins = frozenset(origin_of(origin) for origin in origins)
         self._timeout = timeout_seconds
 
     async def deliver(self, blobs: BlobStore, sha256: str, url: str) -> None:
@@ -87,9 +97,19 @@ class Delivery:
         shown = show(url)
         size = await blobs.size(sha256)
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        extensions: dict[str, str] = {}
         try:
+            target = httpx.URL(url)
+            if origin_of(url) not in self._origins:
+                # The name is resolved once and the connection goes to what was looked at: a name server that answers
+                # otherwise the second time leads nowhere else.
+                headers["Host"] = target.netloc.decode()
+                extensions["sni_hostname"] = target.host
+                target = target.copy_with(host=await public_address(target))
             async with httpx.AsyncClient(timeout=self._timeout, follow_redirects=False) as client:
-                answer = await client.put(url, content=_checked(blobs, sha256), headers=headers)
+                answer = await client.put(
+                    target, content=_checked(blobs, sha256), headers=headers, extensions=extensions
+                )
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
             raise Refused(f"{shown} is not an address that can be reached.") from None
         except httpx.HTTPError as error:
@@ -122,6 +142,47 @@ class Delivery:
             raise Refused(f"{url} cannot be written: {error.strerror}.", remedy="Check the directory.") from None
         except OSError as error:
             raise Unavailable(f"{url} cannot be written now: {error.strerror}.") from None
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of an address, as `https://host:443`; Invalid when it is no http(s) address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        raise Invalid("url", f"{url[:200]!r} is no http(s) address.", remedy="Write https://HOST:PORT.") from None
+    if not parts.hostname:
+        raise Invalid("url", f"{url[:200]!r} names no host.", remedy="Write https://HOST:PORT.")
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address lies on the public internet: not this host, not a private, shared or link-local network."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
+        if inner is None and found in _TRANSLATED:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return found.is_global and not found.is_multicast
+
+
+async def public_address(url: httpx.URL) -> str:
+    """The IP address that the host of an address has; Refused when any that it has is not public: a user of the service
+    must not reach, through it, what only this host can reach. Unavailable when the name is not found now."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise Unavailable(f"The host {url.host} is not found.") from None
+    addresses = [str(item[4][0]) for item in found]
+    if not addresses or not all(is_public(address) for address in addresses):
+        raise Refused(
+            f"{url.host} is not on the public internet, and this service puts nothing inside its own network.",
+            remedy="Use s3://, or ask the operator to allow the address (isthmus up --http-outputs).",
+            code="address_not_allowed",
+        )
+    return addresses[0]
 
 
 def show(url: str) -> str:

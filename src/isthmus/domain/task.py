@@ -21,6 +21,8 @@ from isthmus.domain.ids import is_name, is_sha256
 MAX_ARRAY = 10_000
 MAX_INLINE_BYTES = 131_072
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LICENCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")  # it becomes a part of one option of the scheduler
+_IMAGE = re.compile(r"(?!-)[!-~]*")  # a container runtime would take one that begins with - for an option
 _URL = re.compile(r"(https?|s3)://[^\s]+")
 _TARGET = re.compile(r"((https?|s3)://|file:///)[^\s]+")
 FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}  # read by pydantic at the edge; plain data here
@@ -95,6 +97,8 @@ class Demand:
         _at_least("memory_bytes", self.memory_bytes, 1024**2)
         _at_least("disk_bytes", self.disk_bytes, 0)
         for name, count in self.licences.items():
+            if _LICENCE.fullmatch(name) is None:
+                raise Invalid(f"licences.{name[:80]}", "is not a licence's name.", remedy="Write it like matlab.")
             _at_least(f"licences.{name}", count, 1)
 
     @property
@@ -123,6 +127,8 @@ class Executor:
         for index, word in enumerate(self.command):
             _text(f"command.{index}", word, MAX_INLINE_BYTES)
         _text("image", self.image, 1024)
+        if _IMAGE.fullmatch(self.image) is None:
+            raise Invalid("image", f"{self.image[:80]!r} is not an image's name.", remedy="Write it like alpine:3.20.")
         _environment("env", self.env)
         for name in ("workdir", "stdin", "stdout", "stderr"):
             if getattr(self, name):

@@ -16,6 +16,7 @@ from isthmus.store import events, tables
 from isthmus.store.documents import dump, load
 
 log = logging.getLogger(__name__)
+_LIVE = sa.text("state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')")  # as the partial index says it
 
 
 async def describe(work: SiteWork) -> None:
@@ -29,6 +30,14 @@ async def describe(work: SiteWork) -> None:
     changed = await work.database.write(_store, work.lease, work.name, work.clock.now(), description)
     if changed:
         work.look_again()
+
+
+def is_idle(connection: sa.Connection, site: str) -> bool:
+    """Whether nothing of ours is at the site and no task waits that could go there: then it is asked rarely."""
+    a, t = tables.attempts, tables.tasks
+    live = sa.select(a.c.key).where(a.c.site == site, _LIVE).limit(1)
+    waiting = sa.select(t.c.id).where(sa.text("state = 'waiting'")).limit(1)
+    return all(connection.execute(query).first() is None for query in (live, waiting))
 
 
 def _said(error: Exception) -> str:

@@ -104,6 +104,7 @@ class Engine:
         for worker, _ in self._workers.values():
             worker.work.dispatch_due.set()
             worker.work.observe_due.set()
+            worker.work.describe_due.set()
 
     def wake_sites(self) -> None:
         """A site joined, left or was changed: follow soon."""

@@ -15,6 +15,7 @@ class EngineSettings:
     round_tasks: int = 2_000  # tasks looked at in one round
     poll_interval: float = 2.0  # between two looks at one site
     describe_interval: float = 10.0  # between two looks at a site's pools
+    idle_describe_interval: float = 60.0  # the same while nothing is there and nothing waits anywhere
     dispatch_batch: int = 200  # attempts staged and submitted in one go, for each site
     collect_batch: int = 100
     lease_seconds: float = 60.0  # a worker that stops is replaced after this

@@ -33,7 +33,7 @@ class SiteWorker:
         """Work until the lease is lost."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._repeat("describe", self._describe, asyncio.Event()))
+                group.create_task(self._repeat("describe", self._describe, self.work.describe_due))
                 group.create_task(
                     self._batches(group, "dispatch", dispatching.take, self._dispatch, self.work.dispatch_due)
                 )
@@ -46,8 +46,12 @@ class SiteWorker:
             log.info("site %s: its work is done by another process now", self.work.name)
 
     async def _describe(self) -> float:
+        self.work.describe_due.clear()
         await describing.describe(self.work)
-        return self.work.settings.describe_interval
+        settings = self.work.settings
+        if await self.work.database.read(describing.is_idle, self.work.name):
+            return max(settings.describe_interval, settings.idle_describe_interval)
+        return settings.describe_interval
 
     async def _observe(self) -> float:
         clock = self.work.clock
@@ -84,6 +88,8 @@ class SiteWorker:
 
     def _floor(self, what: str) -> float:
         """However often it is woken, a site is not looked at more often than this."""
+        if what == "describe":
+            return self.work.settings.describe_interval
         return min(0.5, self.work.settings.poll_interval) if what == "observe" else 0.02
 
     async def _batches(

@@ -46,6 +46,7 @@ class SiteWork:
     observe_due: asyncio.Event = field(default_factory=asyncio.Event)
     collect_due: asyncio.Event = field(default_factory=asyncio.Event)
     account_due: asyncio.Event = field(default_factory=asyncio.Event)
+    describe_due: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def adapter(self) -> Site:

@@ -41,7 +41,9 @@ class Containers:
     binds: tuple[str, ...] = ()
 
     def rule(self, image: str) -> str:
-        """What satisfies the image; Refused when nothing does."""
+        """What satisfies the image; Refused when nothing does, or when the runtime would take its name for an option."""
+        if image.startswith("-"):
+            raise Refused(f"{image!r} is not an image's name.", code="no_image")
         for pattern, value in self.images.items():
             if fnmatch.fnmatchcase(image, pattern):
                 return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from isthmus.domain.errors import Invalid
@@ -89,3 +89,13 @@ class Settings:
         ):
             raise Invalid(key, "is not a map of strings.", remedy='Write {"name": "value"}.')
         return dict(value)
+
+
+def read_user_options(settings: Settings, known: Collection[str]) -> frozenset[str]:
+    """The setting `user_options`: the scheduler's options that a task may bring; none unless the operator says so. Invalid
+    for one that may never be set."""
+    names = frozenset(name.strip() for name in settings.text("user_options").split(",") if name.strip())
+    strange = sorted(names - set(known))
+    if strange:
+        raise Invalid("user_options", f"{strange[0]!r} cannot be set.", remedy=f"Known: {', '.join(sorted(known))}.")
+    return names

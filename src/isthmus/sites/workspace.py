@@ -46,6 +46,7 @@ class Workspace:
         if not root.startswith(("/", "~/")) or ".." in root.split("/"):
             raise Invalid("root", f"{root!r} is not an absolute path.", remedy="Write /path or ~/path.")
         self._transport = transport
+        self._switches = settings.text("switch_account", "none") != "none"
         self._roots = Roots(transport, root, shared=settings.text("switch_account", "none") != "none")
         self._images = check_images(settings.mapping("images"))
         self._binds = _paths("binds", settings.text("binds"))
@@ -91,6 +92,7 @@ class Workspace:
         outcomes: dict[str, StageOutcome] = {}
         for account, group in by_account(jobs).items():
             try:
+                self._check_account(account)
                 root = await self._roots.make(account)
             except Refused as error:
                 outcomes |= {job.key: rejection(error) for job in group}
@@ -100,6 +102,15 @@ class Workspace:
                 group, root, account, containers, grace_seconds=self.grace_seconds, enforce_walltime=self._enforce
             )
         return outcomes
+
+    def _check_account(self, account: str) -> None:
+        """Refused for root where jobs run as other accounts: whoever maps users must not thereby become root."""
+        if self._switches and (account or self._transport.own_account) == "root":
+            raise Refused(
+                "No user's job runs as root at a site that acts as other accounts (switch_account).",
+                remedy="Map the user to an ordinary account.",
+                code="account_root",
+            )
 
     async def traces(self, refs: Sequence[JobRef]) -> dict[str, Trace]:
         """Claims and results of many attempts with one command for each account; a Trace for every key. Unavailable

@@ -15,8 +15,10 @@ from isthmus.sites.batch.rows import expand_hosts
 from isthmus.sites.port import Rejected, Sighting, Submitted, Uncertain
 from isthmus.sites.slurm import load, values
 from isthmus.sites.slurm.queue import ShowQueue, ShowRecords
+from isthmus.sites.slurm.scheduler import SlurmCommands
 from isthmus.sites.slurm.states import ENDED, QUEUED, RUNNING, sighting_of, state_word
 from isthmus.sites.slurm.submission import check_native, parse_sbatch, sbatch_argv
+from isthmus.sites.transport import ScriptedTransport
 from tests.sites.attempts import make_job
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "slurm"
@@ -325,3 +327,14 @@ def test_load_of_mixed_partitions() -> None:
 def test_host_lists(text: str, hosts: tuple[str, ...]) -> None:
     """Host lists as Slurm folds them."""
     assert expand_hosts(text) == hosts
+
+
+async def test_users_set_no_options_unless_the_operator_says_so() -> None:
+    """What a task asks of the scheduler by name is refused before anything is sent, unless `user_options` has it."""
+    job = make_job("true", pool="gpu", native={"qos": "urgent"})
+    for allowed in ((), ("constraint",)):
+        scheduler = SlurmCommands(ScriptedTransport(), user_options=allowed)
+        outcome = (await scheduler.submit("", [job], {job.key: "/d"}))[job.key]
+        assert isinstance(outcome, Rejected)
+        assert "user_options" in outcome.message
+    assert check_native(job.native, {"qos"}) == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
@@ -29,15 +29,17 @@ class GridEngineCommands:
         *,
         resources: submission.Resources,
         defaults: Mapping[str, str] | None = None,
+        user_options: Collection[str] = (),
         gpu_kind: str = "",
         bin_directory: str = "",
         timeout_seconds: float = 60.0,
         submit_timeout_seconds: int = 30,
     ) -> None:
-        """`defaults`: options of every job."""
+        """`defaults`: options of every job; `user_options`: those that a job may bring of its own."""
         self._transport = transport
         self._resources = resources
         self._defaults = dict(defaults or {})
+        self._user_options = frozenset(user_options)
         self._gpu_kind = gpu_kind
         self._bin = bin_directory.rstrip("/")
         self._timeout = timeout_seconds
@@ -85,7 +87,7 @@ class GridEngineCommands:
         outcomes: dict[str, SubmitOutcome] = {}
         commands: dict[str, list[str]] = {}
         for job in jobs:
-            wrong = submission.check(job, self._resources)
+            wrong = submission.check(job, self._resources, self._user_options)
             if wrong:
                 outcomes[job.key] = Rejected(reason=EndReason.REJECTED_BY_SITE, message=wrong)
                 continue

@@ -9,8 +9,8 @@ from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid
 from isthmus.sites.batch.site import BatchSite
 from isthmus.sites.gridengine.scheduler import GridEngineCommands
-from isthmus.sites.gridengine.submission import Resources, check_native
-from isthmus.sites.settings import Settings
+from isthmus.sites.gridengine.submission import NATIVE, Resources, check_native
+from isthmus.sites.settings import Settings, read_user_options
 from isthmus.sites.transport import TRANSPORT_HELP, open_transport
 from isthmus.sites.workspace import WORKSPACE_HELP, Workspace
 
@@ -22,6 +22,7 @@ class GridEngineSite(BatchSite):
         **TRANSPORT_HELP,
         **WORKSPACE_HELP,
         "options": 'Options of every job: project, priority, resources, reservation, account, e.g. {"project": "phys"}.',
+        "user_options": "Options, separated by commas, that users may set for their own tasks, e.g. project (none).",
         "bin": "Directory of Grid Engine's commands at the site (found by PATH).",
         "pe": "Parallel environment for several processors on one node (smp).",
         "pe_nodes": "Parallel environment for several nodes (none: such jobs are rejected).",
@@ -55,6 +56,7 @@ class GridEngineSite(BatchSite):
                 memory_per_slot=settings.flag("memory_per_slot", True),
             ),
             defaults=options,
+            user_options=read_user_options(settings, NATIVE),
             gpu_kind=settings.text("gpu_kind"),
             bin_directory=settings.text("bin"),
             timeout_seconds=settings.seconds("command_timeout_seconds", 60.0),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from isthmus.domain.lifecycle import EndReason
 from isthmus.sites.gridengine.queue import PREFIX
 from isthmus.sites.port import Job, Rejected, SubmitOutcome, Submitted, Uncertain
 
-# What an operator may pass through `native`, with its option.
+# What may be passed through at all, with its option; what users may is the operator's to say.
 NATIVE = {"project": "-P", "priority": "-p", "resources": "-l", "reservation": "-ar", "account": "-A"}
 _VALUE = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_.,:=*/-]{0,254}")
 _TERSE = re.compile(r"(\d{1,18})(?:\.\d+(?:-\d+:\d+)?)?")
@@ -63,9 +63,9 @@ def qsub_argv(job: Job, script: str, directory: str, resources: Resources, defau
     return [*words, script]
 
 
-def check(job: Job, resources: Resources) -> str:
-    """What this cell cannot take of a job, or an empty text."""
-    wrong = check_native(job.native)
+def check(job: Job, resources: Resources, user_options: Collection[str] = ()) -> str:
+    """What this cell cannot take of a job, or an empty text. `user_options`: native options that a job may bring."""
+    wrong = check_native(job.native, user_options)
     if wrong:
         return wrong
     if job.demand.nodes > 1 and not resources.nodes_environment:
@@ -75,11 +75,14 @@ def check(job: Job, resources: Resources) -> str:
     return ""
 
 
-def check_native(native: Mapping[str, str]) -> str:
-    """What is wrong with native options, or an empty text."""
+def check_native(native: Mapping[str, str], allowed: Collection[str] = frozenset(NATIVE)) -> str:
+    """What is wrong with native options of which only some are allowed, or an empty text."""
     for name, value in native.items():
-        if name not in NATIVE:
-            return f"The option {name!r} is not among those that may be set: {', '.join(sorted(NATIVE))}."
+        if name not in allowed or name not in NATIVE:
+            return (
+                f"The option {name!r} is not among those that may be set here: {', '.join(sorted(allowed)) or 'none'} "
+                "(the site's setting user_options)."
+            )
         if _VALUE.fullmatch(value) is None:
             return f"The value of the option {name!r} is empty or holds characters that are not allowed."
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
@@ -31,15 +31,18 @@ class SlurmCommands:
         *,
         accounting: str = "auto",
         defaults: Mapping[str, str] | None = None,
+        user_options: Collection[str] = (),
         gpu_gres: str = "gpu",
         bin_directory: str = "",
         timeout_seconds: float = 60.0,
         submit_timeout_seconds: int = 30,
     ) -> None:
-        """`accounting`: auto (as the cluster's configuration says), sacct or none. `defaults`: options of every job."""
+        """`accounting`: auto (as the cluster's configuration says), sacct or none. `defaults`: options of every job.
+        `user_options`: those that a job may bring of its own."""
         self._transport = transport
         self._accounting = accounting
         self._defaults = dict(defaults or {})
+        self._user_options = frozenset(user_options)
         self._gpu_gres = gpu_gres
         self._bin = bin_directory.rstrip("/")
         self._timeout = timeout_seconds
@@ -105,7 +108,7 @@ class SlurmCommands:
         outcomes: dict[str, SubmitOutcome] = {}
         commands: dict[str, list[str]] = {}
         for job in jobs:
-            wrong = submission.check_native(job.native)
+            wrong = submission.check_native(job.native, self._user_options)
             if wrong:
                 outcomes[job.key] = Rejected(reason=EndReason.REJECTED_BY_SITE, message=wrong)
                 continue

@@ -8,15 +8,16 @@ from typing import Any, ClassVar, Final
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid
 from isthmus.sites.batch.site import BatchSite
-from isthmus.sites.settings import Settings
+from isthmus.sites.settings import Settings, read_user_options
 from isthmus.sites.slurm.scheduler import SlurmCommands
-from isthmus.sites.slurm.submission import check_native
+from isthmus.sites.slurm.submission import NATIVE, check_native
 from isthmus.sites.transport import TRANSPORT_HELP, open_transport
 from isthmus.sites.workspace import WORKSPACE_HELP, Workspace
 
 ACCOUNTING: Final = ("auto", "sacct", "none")
 SUBMISSION_HELP: Final[dict[str, str]] = {
     "options": 'Options of every job: account, qos, constraint, reservation and the like, e.g. {"account": "phys"}.',
+    "user_options": "Options, separated by commas, that users may set for their own tasks, e.g. qos,constraint (none).",
     "gpu_gres": "Name of the generic resource that counts accelerators (gpu).",
     "accounting": "Whether sacct can be asked: auto, sacct or none (auto).",
     "describe_seconds": "Seconds for which a look at the cluster's load is used again (5).",
@@ -43,6 +44,7 @@ class SlurmSite(BatchSite):
             transport,
             accounting=settings.choice("accounting", ACCOUNTING, "auto"),
             defaults=read_options(settings),
+            user_options=read_user_options(settings, NATIVE),
             gpu_gres=settings.text("gpu_gres", "gpu"),
             bin_directory=settings.text("bin"),
             timeout_seconds=settings.seconds("command_timeout_seconds", 60.0),

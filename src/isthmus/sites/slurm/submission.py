@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.task import Demand
 from isthmus.sites.port import Job, Rejected, SubmitOutcome, Submitted, Uncertain
 
-# What an operator may pass through `native`, each as the option of the same name.
+# What may be passed through at all, each as the option of the same name; what users may is the operator's to say.
 NATIVE: Final = frozenset({"account", "constraint", "exclusive", "nice", "qos", "reservation", "wckey"})
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:&|()*\[\]=+@/-]{0,254}")
 _PARSABLE = re.compile(r"(\d{1,18})(?:;[^\s;]+)?")
@@ -74,11 +74,14 @@ def _demand(demand: Demand, gpu_gres: str) -> list[str]:
     return words
 
 
-def check_native(native: Mapping[str, str]) -> str:
-    """What is wrong with a job's native options, or an empty text."""
+def check_native(native: Mapping[str, str], allowed: Collection[str] = NATIVE) -> str:
+    """What is wrong with native options of which only some are allowed, or an empty text."""
     for name, value in native.items():
-        if name not in NATIVE:
-            return f"The option {name!r} is not among those that may be set: {', '.join(sorted(NATIVE))}."
+        if name not in allowed or name not in NATIVE:
+            return (
+                f"The option {name!r} is not among those that may be set here: {', '.join(sorted(allowed)) or 'none'} "
+                "(the site's setting user_options)."
+            )
         if value and _VALUE.fullmatch(value) is None:
             return f"The value of the option {name!r} holds characters that are not allowed."
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from isthmus.domain.errors import IsthmusError, Unavailable
@@ -33,13 +33,15 @@ class SlurmRest:
         own_account: str,
         accounting: bool = True,
         defaults: Mapping[str, str] | None = None,
+        user_options: Collection[str] = (),
         gpu_gres: str = "gpu",
     ) -> None:
-        """`own_account`: who jobs without an account run as."""
+        """`own_account`: who jobs without an account run as; `user_options`: options that a job may bring of its own."""
         self._client = client
         self._own = own_account
         self._accounting = accounting
         self._defaults = dict(defaults or {})
+        self._user_options = frozenset(user_options)
         self._gpu_gres = gpu_gres
 
     @property
@@ -128,7 +130,7 @@ class SlurmRest:
         return await self._client.get("slurmdb", "jobs", params)
 
     async def _submit(self, account: str, job: Job, directory: str) -> SubmitOutcome:
-        wrong = check_native(job.native)
+        wrong = check_native(job.native, self._user_options)
         if wrong:
             return Rejected(reason=EndReason.REJECTED_BY_SITE, message=wrong)
         try:

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid
 from isthmus.sites.batch.site import BatchSite
-from isthmus.sites.settings import Settings
+from isthmus.sites.settings import Settings, read_user_options
 from isthmus.sites.slurm.site import SUBMISSION_HELP, read_options
+from isthmus.sites.slurm.submission import NATIVE
 from isthmus.sites.slurmrestd.client import NEWEST, OLDEST, RestClient
 from isthmus.sites.slurmrestd.scheduler import SlurmRest
 from isthmus.sites.slurmrestd.token import TokenSource
@@ -54,6 +55,7 @@ class SlurmRestSite(BatchSite):
             own_account=transport.own_account,
             accounting=settings.choice("accounting", ("auto", "sacct", "none"), "auto") != "none",
             defaults=read_options(settings),
+            user_options=read_user_options(settings, NATIVE),
             gpu_gres=settings.text("gpu_gres", "gpu"),
         )
         super().__init__(
