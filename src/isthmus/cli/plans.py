@@ -131,8 +131,9 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
 def _within(chosen: Candidate, seconds: float) -> str:
     """When it will be done: about then where the run was learned; where --time is all that is known, a range."""
     if chosen.run is not None and chosen.run.source == "declared":
-        first = show_duration(max(0.0, seconds - chosen.run.seconds))
-        return _(", starts in about {first}, done within {last} (it runs at most {run}, by its --time)").format(
+        wait = max(0.0, seconds - chosen.run.seconds)
+        first = _("in about {time}").format(time=show_duration(wait)) if wait >= 1 else _("now")
+        return _(", starts {first}, done within {last} (it runs at most {run}, by its --time)").format(
             first=first, last=show_duration(seconds), run=show_duration(chosen.run.seconds)
         )
     return _(", done in about {time}").format(time=show_duration(seconds))

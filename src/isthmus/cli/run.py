@@ -230,26 +230,29 @@ def _follow(session: Session, task_id: str, draft: Draft, *, talk: bool, fetch: 
     if session.as_json:
         screen.put_json({**screen.plain(task), "fetched": [str(path) for path in fetched]})
     elif talk:
-        tell_end(task, fetched, _cost(session, task))
+        tell_end(task, fetched, *account(session, task))
     return exits.of_task(task)
 
 
-def _cost(session: Session, task: Task) -> str:
-    """What the task cost so far by its sites' accounting; empty while the last record is not there yet."""
+def account(session: Session, task: Task) -> tuple[str, str]:
+    """How long the last try ran at its site, and what the task cost by the sites' accounting; empty what is not known yet."""
     from isthmus.client import operations
     from isthmus.domain.errors import IsthmusError
 
     if not task.attempt:
-        return ""
-    for pause in (0.1, 0.2, 0.4, 0.0):
-        try:
+        return "", ""
+    ran = ""
+    try:
+        last = session.run(operations.attempts(task.id))[-1]
+        ran = screen.span(last.started_at, last.ended_at)
+        for pause in (0.1, 0.2, 0.4, 0.0):
             usage = session.run(operations.task_usage(task.id))
-        except IsthmusError:  # the task is over; only its price is not known now
-            return ""
-        if any(record.attempt == task.attempt for record in usage):
-            return screen.money(sum((record.charge for record in usage), start=Decimal(0)))
-        time.sleep(pause)
-    return ""
+            if any(record.attempt == task.attempt for record in usage):
+                return ran, screen.money(sum((record.charge for record in usage), start=Decimal(0)))
+            time.sleep(pause)
+    except (IsthmusError, IndexError):  # the task is over; only its figures are not known now
+        pass
+    return ran, ""
 
 
 def _fetch(session: Session, task: Task, draft: Draft, talk: bool) -> list[Path]:
@@ -274,14 +277,13 @@ def _fetch(session: Session, task: Task, draft: Draft, talk: bool) -> list[Path]
             return []
 
 
-def tell_end(task: Task, fetched: list[Path], cost: str = "") -> None:
+def tell_end(task: Task, fetched: list[Path], ran: str = "", cost: str = "") -> None:
     """How it ended, where, how long it ran, what it cost, and what is here now."""
-    took = screen.span(task.started_at, task.ended_at)
     line = task.state
     if task.site:
         line += _(" at {site}/{pool}").format(site=task.site, pool=task.pool)
-    if took:
-        line += _(", ran {time}").format(time=took)
+    if ran:
+        line += _(", ran {time}").format(time=ran)
     if cost:
         line += _(", cost {cost}").format(cost=cost)
     screen.say(f"{screen.MARKS.get(task.state, ('·', ''))[0]} {line}")
