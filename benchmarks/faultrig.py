@@ -28,7 +28,7 @@ from tests.agent.proxy import Proxy, Weather
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["isthmus.server", "isthmus.agent.main", "isthmus.sites.plain", "isthmus.sites.slurm"])
-SCRIPT = 'echo "s $ISTHMUS_TASK_ID $ISTHMUS_ATTEMPT $$" >>"$0"; sleep "$1"; echo "c $ISTHMUS_TASK_ID $ISTHMUS_ATTEMPT $$" >>"$0"'
+SCRIPT = 'echo "s $ISTHMUS_TASK_ID $ISTHMUS_ATTEMPT $$" >>"$0"; sleep "$1" && echo "c $ISTHMUS_TASK_ID $ISTHMUS_ATTEMPT $$" >>"$0"'
 
 
 def _enter(log: str, points: str) -> None:
@@ -222,9 +222,10 @@ def _kill(process: BaseProcess | None) -> None:
 
 def kill_wrapper(roots: Path, keys: set[str]) -> str | None:
     """SIGKILL to the wrapper of one attempt that runs now, of those given; answers its key."""
-    for claim in sorted(roots.glob("**/attempts/*/claim")):
+    places = [*roots.glob("attempts"), *roots.glob("*/attempts")]
+    for claim in (place / key / "claim" for place in places for key in sorted(keys)):
         key = claim.parent.name
-        if key not in keys or (claim.parent / "result").exists():
+        if not claim.exists() or (claim.parent / "result").exists():
             continue
         with suppress(OSError):
             found = re.search(r"pid=(\d+)", claim.read_text())

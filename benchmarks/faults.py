@@ -229,7 +229,6 @@ def local(number: int, limit_seconds: float, seed: int) -> dict[str, Any]:
 
 def slurm(number: int, limit_seconds: float, seed: int) -> dict[str, Any]:
     """A real Slurm cluster with accounting; the store is PostgreSQL."""
-    begun = time.monotonic()
     with _directory() as directory:
         people = Daemons(directory / "people")
         try:
@@ -240,23 +239,39 @@ def slurm(number: int, limit_seconds: float, seed: int) -> dict[str, Any]:
                 SlurmCluster(directory / "alpha", "alpha", cpus_per_node=16, gpu_nodes=1, database=accounts) as cluster,
             ):
                 cluster.add_user(account.name)
-                roots = directory / "roots"
-                roots.mkdir(mode=0o755)
-                roots.chmod(0o777)
-                rig = Rig(directory, server.create_database("faults"))
-                try:
-                    rig.start()
-                    config = {"switch_account": "runuser", "env": cluster.environment, "root": f"{roots}/{{account}}"}
-                    config |= {"describe_seconds": 1, "submit_timeout_seconds": 8}
-                    rig.join("alpha", "slurm", config, account=account.name)
-                    play = Play(rig, random.Random(seed), roots, ("alpha",))
-                    play.cluster, play.user = cluster, account.name
-                    play.run(FAULTS_SLURM, number, limit_seconds)
-                    return report("slurm", play, check(rig, play.accepted, _sacct(cluster)), begun)
-                finally:
-                    rig.stop()
+                url = server.create_database("faults")
+                return slurm_histories(directory, cluster, account.name, url, number, limit_seconds, seed)
         finally:
             people.close()
+
+
+def slurm_histories(
+    directory: Path,
+    cluster: SlurmCluster,
+    user: str,
+    database: str,
+    number: int,
+    limit_seconds: float,
+    seed: int,
+    faults: tuple[str, ...] = FAULTS_SLURM,
+) -> dict[str, Any]:
+    """Histories on a cluster that runs already."""
+    begun = time.monotonic()
+    roots = directory / "roots"
+    roots.mkdir(mode=0o755)
+    roots.chmod(0o777)
+    rig = Rig(directory, database)
+    try:
+        rig.start()
+        config = {"switch_account": "runuser", "env": cluster.environment, "root": f"{roots}/{{account}}"}
+        config |= {"describe_seconds": 1, "submit_timeout_seconds": 8}
+        rig.join(cluster.name, "slurm", config, account=user)
+        play = Play(rig, random.Random(seed), roots, (cluster.name,))
+        play.cluster, play.user = cluster, user
+        play.run(faults, number, limit_seconds)
+        return report("slurm", play, check(rig, play.accepted, _sacct(cluster)), begun)
+    finally:
+        rig.stop()
 
 
 def _sacct(cluster: SlurmCluster) -> Accounting:
@@ -275,7 +290,7 @@ def world(number: int, limit_seconds: float, seed: int) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     result = json.loads(done.stdout.splitlines()[-1])
     told = [f"--seed {bad['seed']}: {problem}" for bad in result.pop("bad") for problem in bad["problems"]]
-    lost = [line for line in told if "not settled" in line or "is not in the store" in line]
+    lost = [line for line in told if "not settled" in line or "is not stored" in line]
     doubled = [line for line in told if "to completion" in line]
     return {"adapter": "world", **result, "lost": len(lost), "doubled": len(doubled), "told": told[:20]}
 

@@ -23,6 +23,14 @@ from isthmus.lab.processes import remove_stale
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 SOURCE = Path(__file__).parents[2] / "src"
 COMMAND = [sys.executable, "-m", "isthmus", "demo"]
+ALONE = """
+import sys
+from isthmus.lab.centres import Laboratory
+Laboratory.missing = staticmethod(lambda: ["slurm: its daemons need root"])
+from isthmus.demo.story import run
+sys.exit(run(keep=False))
+"""
+"""The demonstration as on a machine that cannot have daemons."""
 
 
 @pytest.fixture
@@ -36,10 +44,9 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(SOURCE)}
 
 
-def _begin(environment: dict[str, str], *flags: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
+def _begin(environment: dict[str, str], *flags: str, alone: bool = False) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", ALONE] if alone else [*COMMAND, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def _read_until(process: subprocess.Popen[str], pattern: str, seconds: float) -> str:
@@ -62,10 +69,10 @@ def _directory(text: str) -> Path:
     return Path(found[1])
 
 
-def _left(directory: Path, account: str) -> list[str]:
+def _left(directory: Path, account: str = "") -> list[str]:
     """What is left of a run: its directory, its account, processes that name the directory, entries of the registry."""
     left = [str(directory)] if directory.exists() else []
-    left += [account] if exists(account) else []
+    left += [account] if account and exists(account) else []
     for entry in PROC.glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
@@ -100,13 +107,25 @@ def test_the_whole_demonstration_is_right_and_leaves_nothing(environment: dict[s
     assert _left(_directory(text), _account(text)) == []
 
 
-def test_after_a_crash_the_next_run_removes_what_was_left(environment: dict[str, str]) -> None:
+def test_a_machine_alone_says_what_is_left_out_and_does_the_rest(environment: dict[str, str]) -> None:
+    """Without batch systems every other check holds on this machine, and nothing is left."""
+    with _begin(environment, alone=True) as process:
+        text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    assert "left out: slurm: its daemons need root" in text
+    assert "left out without a batch system" in text
+    assert "failed at here and went well at here" in text
+    assert _left(_directory(text)) == []
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["centres", "alone"])
+def test_after_a_crash_the_next_run_removes_what_was_left(environment: dict[str, str], alone: bool) -> None:
     """Killed in the middle of its work, all that it started goes with the next clean-up."""
-    with _begin(environment) as process:
-        text = _read_until(process, r"isthmus submit other.yaml", 200)
+    with _begin(environment, alone=alone) as process:
+        text = _read_until(process, r"sweep: .*(queued|running|collecting|succeeded)", 200)
         process.kill()
         process.communicate(timeout=60)
-    directory, account = _directory(text), _account(text)
+    directory, account = _directory(text), "" if alone else _account(text)
     assert _left(directory, account)
     remove_stale()
     assert _left(directory, account) == []

@@ -280,7 +280,10 @@ async def test_content_unused_for_long_is_swept(
         os.utime(path, (time.time() - 5 * 86400,) * 2)
     await site.clean([ref_of(job) for job in jobs])
     assert (old.exists(), new.exists(), left.exists()) == (False, True, False)
-    assert isinstance((await site.stage(jobs[:1]))[jobs[0].key], Staged)
+    again = job_at(centre, files=jobs[0].files)
+    answers = await site.stage([jobs[0], again])
+    assert isinstance(answers[again.key], Staged)
+    assert not isinstance(answers[jobs[0].key], Staged)  # a request that comes late does not bring an attempt back
 
 
 @pytest.mark.parametrize("root", ["~/isthmus-test", "{scratch}/of-{account}", "{scratch}/shared/root"])

@@ -101,6 +101,7 @@ class Centre:
     blind_rate: float = 0.0  # share of answers that are left out or empty-handed
     blobs: dict[str, bytes] = field(default_factory=dict)
     directories: dict[str, Directory] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)  # keys that were cleaned away
     natives: list[Native] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     overfull: list[str] = field(default_factory=list)
@@ -224,7 +225,8 @@ class Centre:
 
     def stage(self, jobs: Sequence[Job]) -> dict[str, Staged]:
         for job in jobs:
-            self.directories.setdefault(job.key, Directory(job))
+            if job.key not in self.gone:
+                self.directories.setdefault(job.key, Directory(job))
         return {job.key: Staged() for job in jobs}
 
     def submit(self, jobs: Sequence[Job]) -> dict[str, SubmitOutcome]:
@@ -358,6 +360,7 @@ class Centre:
 
     def clean(self, refs: Sequence[JobRef]) -> None:
         for ref in refs:
+            self.gone.add(ref.key)
             self.directories.pop(ref.key, None)
 
 

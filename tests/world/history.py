@@ -33,7 +33,7 @@ from tests.world.link import FarSite, Link
 from tests.world.process import CURRENT, Process
 from tests.world.virtual import EPOCH, VirtualLoop
 
-MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # noqa: S108
+MEMORY_DIRECTORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 SETTINGS = EngineSettings(
     round_interval=2.0,
     poll_interval=4.0,

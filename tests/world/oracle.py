@@ -44,8 +44,7 @@ def _tasks(world: World, rows: dict[str, Any], runs: dict[str, list[Run]]) -> li
     outputs: dict[str, list[Any]] = defaultdict(list)
     for row in rows["outputs"]:
         outputs[row.task_id].append(row)
-    for task_id in world.specs.keys() - rows["tasks"].keys():
-        said.append(f"task {task_id} was accepted and is not in the store")
+    said += [f"task {task_id} was accepted and is not stored" for task_id in world.specs.keys() - rows["tasks"].keys()]
     for task_id, task in rows["tasks"].items():
         spec = world.specs.get(task_id)
         if spec is None:

@@ -76,11 +76,10 @@ class Process:
             raise Killed(place)
 
 
-_LIVE = "SELECT 1 FROM attempts WHERE site = ? AND due_at <= ? AND state IN (STATES) LIMIT 1"
-_AFTER = (
-    "SELECT 1 FROM attempts WHERE site = ? AND due_at <= ? AND (usage_state = 'due' OR clean_state = 'due') LIMIT 1"
-)
-_WAITING = "SELECT 1 FROM tasks WHERE state = 'waiting' AND due_at <= ? LIMIT 1"
+_DUE = "(due_at <= ? OR due_at > ? + 600)"
+_LIVE = f"SELECT 1 FROM attempts WHERE site = ? AND {_DUE} AND state IN (STATES) LIMIT 1"
+_AFTER = f"SELECT 1 FROM attempts WHERE site = ? AND {_DUE} AND (usage_state = 'due' OR clean_state = 'due') LIMIT 1"
+_WAITING = f"SELECT 1 FROM tasks WHERE state = 'waiting' AND {_DUE} LIMIT 1"
 
 
 class _Store:
@@ -105,12 +104,12 @@ class _Store:
     def _idle(self, work: Any, args: tuple[Any, ...]) -> bool:
         """Whether a look at the store would certainly find nothing: asked cheaply, since most looks do."""
         if work is engine_work._load:
-            query, values = _LIVE, (args[0], args[2], *args[1])
+            query, values = _LIVE, (args[0], args[2], args[2], *args[1])
             query = query.replace("STATES", ",".join("?" * len(args[1])))
         elif work is accounting._load:
-            query, values = _AFTER, (args[0], args[1])
+            query, values = _AFTER, (args[0], args[1], args[1])
         elif work in (placing.read_snapshot, placing.read_waiting):
-            query, values = _WAITING, (args[0],)
+            query, values = _WAITING, (args[0], args[0])
         else:
             return False
         return self._peek.execute(query, values).fetchone() is None

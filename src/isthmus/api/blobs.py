@@ -17,6 +17,7 @@ from isthmus.api.body import HashPath, InProjectQuery, answer, read_body
 from isthmus.api.manifests import owned_blobs
 from isthmus.api.problems import RangeNotSatisfiable, of_error
 from isthmus.api.routing import Router
+from isthmus.api.schemas import HashText
 from isthmus.api.service import Service, Serving
 from isthmus.api.uploads import WrongOffset
 from isthmus.domain.errors import Invalid, NotFound, Refused
@@ -41,7 +42,7 @@ class Hashes:
     """Content that a caller is about to name."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    hashes: tuple[str, ...]
+    hashes: tuple[HashText, ...]
 
     def __post_init__(self) -> None:
         if len(self.hashes) > MAX_HASHES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -10,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 import orjson
 import sqlalchemy as sa
 from fastapi import Header, Path, Query, Request, Response
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
 
 from isthmus.api.problems import InvalidBody, UnsupportedMediaType, fields_of
-from isthmus.domain.errors import Conflict
+from isthmus.domain.errors import Conflict, Invalid
 from isthmus.store import tables
 from isthmus.store.documents import adapter
 from isthmus.trust.sealing import Sealer
@@ -25,6 +26,7 @@ NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
 ID = "^[0-7][0-9a-hjkmnp-tv-z]{25}$"
 SHA256 = "^[0-9a-f]{64}$"
 IDEMPOTENCY_SECONDS = 86_400.0
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 TaskIdPath = Annotated[str, Path(pattern=ID)]
 SitePath = Annotated[str, Path(pattern=NAME)]
@@ -36,6 +38,15 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many items."
 Cursor = Annotated[
     str | None, Query(max_length=128, pattern=r"^[A-Za-z0-9._:~-]+$", description="The last answer's `next_cursor`.")
 ]
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, str) and _MOMENT.fullmatch(value) is None:
+        raise Invalid("", f"{value[:40]!r} is no time with a zone.", remedy="Write it like 2026-11-26T18:00:00Z.")
+    return value
+
+
+Since = Annotated[datetime | None, BeforeValidator(_moment), Query(description="With zone, as RFC 3339 has it.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -106,13 +117,14 @@ def once(
     t = tables.idempotency
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # Whoever inserts first makes it; on PostgreSQL a second one waits here for the first to commit.
-    made = connection.execute(
+    fresh = connection.execute(
         insert(t)
         .values(user=user, key=key, request_hash=request_hash, answer="", created_at=now)
         .on_conflict_do_nothing()
-    )
+        .returning(t.c.key)
+    ).first()
     context = f"answer:{user}/{key}"
-    if made.rowcount == 0:
+    if fresh is None:
         row = connection.execute(sa.select(t).where(t.c.user == user, t.c.key == key)).one()
         if now - row.created_at > IDEMPOTENCY_SECONDS:
             connection.execute(t.delete().where(t.c.user == user, t.c.key == key))

@@ -116,7 +116,8 @@ async def _stream(
                     return
                 yield b": still here\n\n"
             try:
-                await asyncio.wait_for(subscription.news.wait(), max(0.0, quiet_until - loop.time()))
+                async with asyncio.timeout_at(quiet_until):
+                    await subscription.news.wait()
             except TimeoutError:
                 continue
     except IsthmusError as error:

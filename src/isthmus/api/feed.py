@@ -107,16 +107,21 @@ class Feed:
         self._subscriptions.discard(subscription)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopped:
+            # Not wait_for: in Python 3.11 it may swallow a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._prodded.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._prodded.wait()
             self._prodded.clear()
             try:
                 while True:
                     if not self._subscriptions:
                         # Nobody listens: only keep the place, so that a subscriber starts with the present.
-                        self._last = await self._database.read(last_number)
-                        break
+                        last = await self._database.read(last_number)
+                        if not self._subscriptions:
+                            self._last = last
+                            break
+                        # Somebody came meanwhile, and was promised all after the old number.
                     rows = await self._database.read(read_events, after=self._last, limit=BATCH)
                     for row in rows:
                         self._hand_out(row)
@@ -126,6 +131,9 @@ class Feed:
                         break
             except IsthmusError as error:
                 log.warning("events cannot be read: %s", error.cause)
+                await asyncio.sleep(1.0)
+            except Exception:  # one bad reading must not starve every stream for good
+                log.exception("events cannot be read")
                 await asyncio.sleep(1.0)
 
     def _hand_out(self, row: EventRow) -> None:

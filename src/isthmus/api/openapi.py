@@ -14,6 +14,7 @@ from isthmus import __version__
 from isthmus.api.answers import Problem
 from isthmus.api.problems import MEDIA_TYPE
 from isthmus.api.routing import Route, Router
+from isthmus.api.schemas import add_invariants
 from isthmus.trust.access import Anonymous
 
 _HEADERS = {
@@ -41,13 +42,15 @@ def document(app: FastAPI, routers: Sequence[Router]) -> dict[str, Any]:
         routes=app.routes,
     )
     routes = [route for router in routers for route in router.routes]
-    wanted: dict[tuple[str, str], tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = {
+    wanted: dict[tuple[str, str | int], tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = {
         ("problem", "answer"): (("problem", "answer"), "serialization", TypeAdapter(Problem))
     }
     for route in routes:
         name = route.handler.__name__
         if route.answer is not None:
             wanted[name, "answer"] = ((name, "answer"), "serialization", TypeAdapter(route.answer))
+        for status, other in route.other_answers.items():
+            wanted[name, status] = ((name, status), "serialization", TypeAdapter(other))
         if route.body is not None:
             wanted[name, "body"] = ((name, "body"), "validation", TypeAdapter(route.body))
     schemas, rest = TypeAdapter.json_schemas(list(wanted.values()), ref_template="#/components/schemas/{model}")
@@ -57,7 +60,8 @@ def document(app: FastAPI, routers: Sequence[Router]) -> dict[str, Any]:
         operation = base["paths"][path][route.method.lower()]
         name = route.handler.__name__
         answer = schemas.get(((name, "answer"), "serialization"))
-        operation["responses"] = _responses(route, answer, problem, bool(operation.get("parameters")))
+        others = {status: schemas[(name, status), "serialization"] for status in route.other_answers}
+        operation["responses"] = _responses(route, answer, others, problem, bool(operation.get("parameters")))
         operation["security"] = [] if isinstance(route.rule, Anonymous) else [{"token": []}]
         if route.body is not None:
             body = schemas[(name, "body"), "validation"]
@@ -67,21 +71,26 @@ def document(app: FastAPI, routers: Sequence[Router]) -> dict[str, Any]:
                 "required": False,
                 "content": {route.media: {"schema": {"type": "string", "format": "binary"}}},
             }
+    found = {**base.get("components", {}).get("schemas", {}), **rest.get("$defs", {})}
+    for unused in ("HTTPValidationError", "ValidationError"):  # every error is a Problem
+        found.pop(unused, None)
+    add_invariants(found)
     base["components"] = {
-        "schemas": rest.get("$defs", {}),
+        "schemas": found,
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
     }
     return base
 
 
-def _responses(route: Route, answer: Any, problem: Any, has_parameters: bool) -> dict[str, Any]:
+def _responses(route: Route, answer: Any, others: dict[int, Any], problem: Any, has_parameters: bool) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, meaning in {route.status: "Done.", **route.also}.items():
         entry: dict[str, Any] = {"description": meaning}
         if status in (200, 201, 206) and route.method != "HEAD":
-            if answer is not None:
-                entry["content"] = {"application/json": {"schema": answer}}
-            elif route.media != "application/json":
+            schema = others.get(status, answer)
+            if schema is not None:
+                entry["content"] = {"application/json": {"schema": schema}}
+            elif route.media != "application/json" and route.method == "GET":
                 entry["content"] = {route.media: {"schema": {"type": "string"}}}
         names = [name for name in route.headers if status == 206 or name != "Content-Range"]
         if names:

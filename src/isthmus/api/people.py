@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import sqlalchemy as sa
 from fastapi import Path, Query, Request, Response
+from pydantic import Field
 
 from isthmus.api import answers
 from isthmus.api.audit import note
@@ -25,6 +26,7 @@ from isthmus.api.body import (
     when,
 )
 from isthmus.api.routing import Router
+from isthmus.api.schemas import NameText
 from isthmus.api.service import Calling, Serving
 from isthmus.domain.errors import Conflict, Invalid, NotFound
 from isthmus.domain.ids import is_name
@@ -48,7 +50,7 @@ class NewUser:
     """A user to make, enable or change."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    name: str
+    name: NameText
     is_admin: bool = False
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class NewProject:
     """A project to make."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    name: str
+    name: NameText
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
@@ -71,7 +73,7 @@ class NewMember:
     """A user to add to a project, or whose role there changes."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    user: str
+    user: NameText
     role: Role = Role.MEMBER
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ class SecretValue:
     """The value of a secret."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    value: str
+    value: Annotated[str, Field(json_schema_extra={"maxLength": MAX_SECRET_BYTES // 4, "pattern": "^[^\\u0000]*$"})]
 
     def __post_init__(self) -> None:
         if "\0" in self.value or len(self.value.encode()) > MAX_SECRET_BYTES:

@@ -47,6 +47,7 @@ class Route:
     errors: Sequence[int]
     headers: Sequence[str]
     also: dict[int, str]
+    other_answers: dict[int, Any]
 
 
 class Router:
@@ -69,9 +70,10 @@ class Router:
         errors: Sequence[int] = (),
         headers: Sequence[str] = (),
         also: dict[int, str] | None = None,
+        other_answers: dict[int, Any] | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare a route: `answer` is the type of its answer (None: no JSON), `body` that of its request, `errors` the
-        codes beyond those that follow from rule and parameters, `also` other codes of success with their meaning."""
+        codes beyond those that follow from rule and parameters, `also` other codes of success with their meaning, `other_answers` the types of those that have another one."""
 
         def declare(handler: Handler) -> Handler:
             self.routes.append(
@@ -87,6 +89,7 @@ class Router:
                     errors=errors,
                     headers=headers,
                     also=also or {},
+                    other_answers=other_answers or {},
                 )
             )
             return handler

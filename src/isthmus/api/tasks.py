@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
 import orjson
 import sqlalchemy as sa
 from fastapi import Query, Request, Response
+from pydantic import Field
 
 from isthmus.api import answers, task_rows
 from isthmus.api.body import (
@@ -18,6 +18,7 @@ from isthmus.api.body import (
     IdempotencyKey,
     InProjectQuery,
     Limit,
+    Since,
     TaskIdPath,
     answer,
     fingerprint,
@@ -27,6 +28,7 @@ from isthmus.api.body import (
 )
 from isthmus.api.manifests import manifests_of
 from isthmus.api.routing import Router
+from isthmus.api.schemas import IdText
 from isthmus.api.service import Calling, Service, Serving
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.ids import is_id
@@ -50,7 +52,7 @@ class Batch:
     """Many tasks, all or none."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    tasks: tuple[TaskSpec, ...]
+    tasks: Annotated[tuple[TaskSpec, ...], Field(json_schema_extra={"minItems": 1, "maxItems": MAX_BATCH})]
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.tasks) <= MAX_BATCH:
@@ -62,7 +64,7 @@ class Selection:
     """Tasks by id, or all of one array."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    ids: tuple[str, ...] = ()
+    ids: tuple[IdText, ...] = ()
     array_id: str = ""
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class _Rehearsed(Exception):
     answer=answers.Task | answers.TaskArray,
     status=201,
     also={200: "A dry run: the plan (a Receipt)."},
+    other_answers={200: Receipt},
     errors=[409],
 )
 async def submit_task(
@@ -224,7 +227,7 @@ async def list_tasks(
         list[Annotated[str, Query(pattern="^[^:]+:", max_length=4400)]] | None,
         Query(max_length=16, description="KEY:VALUE"),
     ] = None,
-    since: datetime | None = None,
+    since: Since = None,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(pattern=ID)] = None,
 ) -> Response:
@@ -240,7 +243,7 @@ async def list_tasks(
         name=_clean("name", name),
         array_id=array_id or "",
         tags=tuple((key, value) for key, _, value in (_clean("tag", item).partition(":") for item in tag or ())),
-        since=_seconds("since", since),
+        since=None if since is None else since.timestamp(),
     )
     items, following = await service.database.read(task_rows.page_of_tasks, wanted, cursor=cursor, limit=limit)
     return answer({"items": items, "next_cursor": following})
@@ -250,14 +253,6 @@ def _clean(field: str, text: str) -> str:
     if "\0" in text:
         raise Invalid(field, "holds a NUL character.", remedy="Remove it.")
     return text
-
-
-def _seconds(field: str, time: datetime | None) -> float | None:
-    if time is None:
-        return None
-    if time.tzinfo is None:
-        raise Invalid(field, "has no time zone.", remedy="Write it like 2026-11-26T18:00:00Z.")
-    return time.timestamp()
 
 
 @router.route("GET", "/v1/tasks/{task_id}", rule=OfTask(Scope.TASKS_READ), answer=answers.Task)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import orjson
 import sqlalchemy as sa
 from fastapi import Path, Query, Request, Response
+from pydantic import Field
 
 from isthmus.api import answers
 from isthmus.api.audit import note
@@ -23,6 +24,7 @@ from isthmus.trust.access import Scope, Signed
 from isthmus.trust.tokens import mint, revoke
 
 _LONGEST = int(timedelta(days=3660).total_seconds())
+_MINTABLE = [scope.value for scope in Scope if scope is not Scope.AGENT]
 router = Router("people")
 
 
@@ -31,10 +33,10 @@ class NewTokenRequest:
     """A token to make; without `expires_in_seconds` it lasts until it is revoked."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    scopes: tuple[Scope, ...]
-    description: str = ""
-    expires_in_seconds: int | None = None
-    user: str = ""
+    scopes: Annotated[tuple[Scope, ...], Field(json_schema_extra={"minItems": 1, "items": {"enum": _MINTABLE}})]
+    description: Annotated[str, Field(json_schema_extra={"maxLength": 1000, "pattern": "^[^\\u0000]*$"})] = ""
+    expires_in_seconds: Annotated[int | None, Field(json_schema_extra={"minimum": 1, "maximum": _LONGEST})] = None
+    user: Annotated[str, Field(json_schema_extra={"pattern": "^([a-z0-9][a-z0-9._-]{0,62})?$"})] = ""
 
     def __post_init__(self) -> None:
         if not self.scopes:

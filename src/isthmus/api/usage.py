@@ -10,11 +10,10 @@ import sqlalchemy as sa
 from fastapi import Query, Response
 
 from isthmus.api import answers
-from isthmus.api.body import NAME, Limit, SitePath, answer
+from isthmus.api.body import NAME, Limit, Since, SitePath, answer
 from isthmus.api.routing import Router
 from isthmus.api.service import Calling, Service, Serving
 from isthmus.api.task_rows import USAGE_FIELDS, show
-from isthmus.domain.errors import Invalid
 from isthmus.store import tables
 from isthmus.trust.access import OfSite, Scope, Signed
 
@@ -29,7 +28,7 @@ async def list_usage(
     project: Annotated[str | None, Query(pattern=NAME)] = None,
     site: Annotated[str | None, Query(pattern=NAME)] = None,
     user: Annotated[str | None, Query(pattern=NAME)] = None,
-    since: datetime | None = None,
+    since: Since = None,
     limit: Limit = 100,
     cursor: UsageCursor = None,
 ) -> Response:
@@ -45,7 +44,7 @@ async def list_site_usage(
     service: Serving,
     site: SitePath,
     user: Annotated[str | None, Query(pattern=NAME)] = None,
-    since: datetime | None = None,
+    since: Since = None,
     limit: Limit = 100,
     cursor: UsageCursor = None,
 ) -> Response:
@@ -62,8 +61,6 @@ async def _page(
     limit: int,
     cursor: str | None,
 ) -> Response:
-    if since is not None and since.tzinfo is None:
-        raise Invalid("since", "has no time zone.", remedy="Write it like 2026-11-26T18:00:00Z.")
     u = tables.usage_records
     conditions: list[sa.ColumnElement[bool]] = []
     if projects is not None:

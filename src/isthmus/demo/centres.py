@@ -12,6 +12,7 @@ from isthmus.demo.plane import Person
 from isthmus.demo.screen import Screen
 from isthmus.lab.centres import Laboratory
 from isthmus.lab.commands import PERSONS_PATH
+from isthmus.lab.processes import TAG
 from isthmus.lab.slurm import SlurmCluster
 
 USER = "ada"
@@ -100,7 +101,9 @@ class Centres:
 
     def _here(self) -> Centre:
         if self.laboratory is None:
-            words = [f"root={self.directory / 'plane' / 'here'}"]
+            place = self.directory / "plane"
+            # The tag finds the jobs again after a crash; elsewhere they go with the account that they run as.
+            words = [f"root={place / 'here'}", f"env.{TAG}={place}"]
             return Centre(name="here", kind="local", what="this machine", join=self._words("here", words, ""))
         words = ["switch_account=runuser", "root=~/sites/here"]
         return Centre(name="here", kind="local", what="this machine", join=self._words("here", words))

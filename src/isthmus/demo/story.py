@@ -180,6 +180,11 @@ class _Story:
             f"  {megabytes} MB in three files, one of which is at {self.layout.store} already; and smaller ones:"
         )
         self.person.type("submit", "other.yaml", quiet=True)
+        if not self.layout.batch:
+            self.screen.say(
+                "  left out without a batch system: a job on two nodes, a job with GPUs, the comparison with sacct",
+                "yellow",
+            )
         tasks = self._watch()
         self.truth = work.true_sweep(self.desk)
         self._compare(tasks)

@@ -16,11 +16,12 @@ from isthmus.domain.usage import Usage
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.jobs import reference
 from isthmus.engine.leases import Lease, guard
-from isthmus.engine.work import SiteWork, update_attempts
+from isthmus.engine.work import SiteWork, is_due, update_attempts
 from isthmus.store import events, tables
 
 log = logging.getLogger(__name__)
 _BATCH = 1000
+_TRIES_BEFORE_LOST = 100  # more than an hour of asking once a minute
 
 
 async def account(work: SiteWork) -> int:
@@ -36,7 +37,7 @@ async def account(work: SiteWork) -> int:
         for row in rows
         if row.clean_state == "due"
         and (row.usage_state != "due" or row.key in recorded)
-        and (row.ended_at or 0.0) + work.settings.clean_after <= now
+        and not 0 <= now - row.updated_at < work.settings.clean_after
     ]
     if clean:
         async with asyncio.timeout(work.settings.call_timeout):
@@ -59,12 +60,17 @@ async def _record(work: SiteWork, rows: Sequence[Any], now: float) -> set[str]:
     failpoint("account.asked")
     ready = [(row, usages[row.key]) for row in rows if row.key in usages]
     late = [row for row in rows if row.key not in usages]
-    lost = [row for row in late if now - (row.ended_at or now) > work.settings.usage_patience]
+    lost = [row for row in late if _is_given_up(row, now, work.settings.usage_patience)]
     await work.database.write(record, work.lease, now, ready, lost)
     failpoint("account.written")
     still = [(row.key, now + work.delay(row.tries + 1)) for row in late if row not in lost]
     await work.database.write(_put_off, work.lease, still)
     return {row.key for row, _ in ready} | {row.key for row in lost}
+
+
+def _is_given_up(row: Any, now: float, patience: float) -> bool:
+    """Asked often and for long. Long alone may be a clock that was set, or a service that was off for that time."""
+    return row.tries >= _TRIES_BEFORE_LOST and now - (row.ended_at or now) > patience
 
 
 def record(
@@ -175,7 +181,7 @@ def _load(connection: sa.Connection, site: str, now: float) -> list[Any]:
         tables.attempts.select()
         .where(sa.or_(a.usage_state == "due", a.clean_state == "due"))
         .where(a.site == site)
-        .where(a.due_at <= now)
+        .where(is_due(a.due_at, now))
         .order_by(a.due_at)
         .limit(_BATCH)
     )

@@ -71,6 +71,8 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
                 return Move(key=row.key, to=_ended_state(row), reason=reason, message=row.message or message)
             return Move(key=row.key, to=_A.FAILED, reason=why, message=message)
         case Uncertain(message=message):
+            if row.cancel_requested:  # it ended, and nobody wants its outputs any more
+                return Move(key=row.key, to=_A.CANCELLED, reason=EndReason.CANCELLED_BY_USER, message=message)
             return _put_off(work, row, message)
         case Collected():
             pass

@@ -66,7 +66,8 @@ async def _cancel(work: SiteWork, rows: Sequence[Any], now: float) -> None:
     due = [
         row
         for row in rows
-        if row.cancel_requested and (row.cancel_sent_at is None or now - row.cancel_sent_at >= _CANCEL_AGAIN_SECONDS)
+        if row.cancel_requested
+        and (row.cancel_sent_at is None or not 0 <= now - row.cancel_sent_at < _CANCEL_AGAIN_SECONDS)
     ]
     if not due:
         return

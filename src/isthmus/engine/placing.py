@@ -22,6 +22,7 @@ from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.settings import EngineSettings
+from isthmus.engine.work import is_due
 from isthmus.placement import Decision, decide
 from isthmus.store import events, tables
 from isthmus.store.database import Database
@@ -117,7 +118,7 @@ def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple
     query = (
         sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites)
         .where(t.state == TaskState.WAITING.value)
-        .where(t.due_at <= now)
+        .where(is_due(t.due_at, now))
         .order_by(t.rank, t.id)
         .limit(limit)
     )

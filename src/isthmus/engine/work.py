@@ -23,6 +23,7 @@ from isthmus.store import tables
 from isthmus.store.database import Database
 
 log = logging.getLogger(__name__)
+_FAR_AHEAD_SECONDS = 600.0  # delays are a minute at most
 
 
 @dataclass(slots=True)
@@ -78,6 +79,12 @@ class SiteWork:
         return float(min(60.0, self.settings.retry_delay * 2 ** min(tries, 10)))
 
 
+def is_due(due_at: sa.ColumnElement[float], now: float) -> sa.ColumnElement[bool]:
+    """Whether a moment has come. Nothing is ever put off for long: one far ahead was written before the clock was set
+    back, and has come too."""
+    return sa.or_(due_at <= now, due_at > now + _FAR_AHEAD_SECONDS)
+
+
 def apply_now(connection: sa.Connection, now: float, lease: Lease, moves: Sequence[Move]) -> set[str]:
     """`transitions.apply`, in the order of arguments that `Database.write` gives."""
     return apply(connection, now, lease, moves)
@@ -107,7 +114,7 @@ def _load(
         tables.attempts.select()
         .where(tables.attempts.c.site == site)
         .where(tables.attempts.c.state.in_(states))
-        .where(tables.attempts.c.due_at <= now)
+        .where(is_due(tables.attempts.c.due_at, now))
         .order_by(tables.attempts.c.key)
         .limit(limit)
     )

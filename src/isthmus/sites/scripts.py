@@ -114,6 +114,8 @@ site() { # source mode path link
 set --
 for k in "$t"/*; do
   k=${k##*/}
+  # A request that comes after the attempt was cleaned away must not bring it back without its claim.
+  if [ -e "gone/$k" ]; then echo "failed $k was cleaned away before"; continue; fi
   if [ -e "attempts/$k/staged" ] || [ -e "attempts/$k/claim" ]; then echo "staged $k"; continue; fi
   [ -e "attempts/$k" ] && rm -rf "attempts/$k"
   A=$r/$t/$k
@@ -220,7 +222,8 @@ exit 0
 
 # $1 root. Stdin: keys.
 CLEAN: Final = """cd "$1/attempts" || exit 1
-while read -r k; do
+umask 077; mkdir -p ../gone || exit 1
+while read -r k; do : >"../gone/$k" || exit 1;
   [ -e "$k" ] || continue
   rm -rf "$k" || { chmod -R u+rwX "$k"; rm -rf "$k"; }
 done 2>/dev/null
@@ -230,6 +233,7 @@ exit 0
 # $1 root, $2 days that unused content is kept (0: for ever). What a killed command left in incoming/ goes after a day.
 SWEEP: Final = """cd "$1" || exit 1
 find incoming -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} +
+[ -d gone ] && find gone -type f -mtime +30 -delete
 [ "$2" = 0 ] || find blobs -type f -atime "+$2" -mtime "+$2" -delete
 exit 0
 """

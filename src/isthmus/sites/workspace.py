@@ -76,6 +76,16 @@ class Workspace:
         """Programs found at the site, of those that the workspace can use (curl, podman, bwrap, ...)."""
         return frozenset((await self._roots.make(account)).tools)
 
+    async def features(self) -> frozenset[str]:
+        """What those programs let the site do, in the words of SiteDescription.features; empty when the root of the own
+        account cannot be made."""
+        try:
+            tools = await self.tools()
+        except Refused:
+            return frozenset()
+        found = {f"containers:{name}" for name in RUNTIMES if name in tools}
+        return frozenset(found | ({"fetch:http", "fetch:https"} if tools & {"curl", "wget"} else set()))
+
     async def stage(self, jobs: Sequence[Job]) -> dict[str, StageOutcome]:
         """What Site.stage promises. An attempt that is staged already is left alone."""
         outcomes: dict[str, StageOutcome] = {}

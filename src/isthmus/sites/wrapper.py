@@ -170,6 +170,13 @@ fi
 """
 
 
+# The wrapper may be gone before the command is bound to it: then nothing is started.
+_START: Final = (
+    """exec ${_isthmus_setpriv:+"$_isthmus_setpriv" --pdeathsig KILL -- """
+    """/bin/sh -c '[ "$PPID" = "$0" ] || exit 125; exec "$@"' "$$"} "$_isthmus_setsid" -- "$@\""""
+)
+
+
 def make_script(
     job: Job, *, directory: str, containers: Containers, grace_seconds: int = 10, enforce_walltime: bool = False
 ) -> bytes:
@@ -247,7 +254,7 @@ def _step(job: Job, index: int, step: Executor, directory: str, containers: Cont
     lines.append("_isthmus_load")
     if step.env:
         lines.append(_exports(step.env).decode("utf-8", "surrogateescape").rstrip("\n"))
-    lines.append('exec ${_isthmus_setpriv:+"$_isthmus_setpriv" --pdeathsig KILL --} "$_isthmus_setsid" -- "$@"')
+    lines.append(_START)
     return "\n".join(lines) + "\n}\n"
 
 

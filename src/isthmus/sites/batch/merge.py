@@ -89,6 +89,9 @@ def observe_one(
     live = [row for row in rows if row.sighting in {Sighting.QUEUED, Sighting.RUNNING} and not row.superseded]
     running = [row for row in live if row.sighting is Sighting.RUNNING]
     if trace is not None and trace.ended is not None:
+        answered = queue.complete and (not has_accounting or (records is not None and records.complete))
+        if trace.ended.reason is EndReason.SIGNALLED and not rows and not answered:
+            return replace(common, message="It was ended by a signal; who sent it is awaited from the scheduler.")
         return _by_whom(_with_result(trace.ended, rows, live, common, now), trace)
     if running:
         first = min(running, key=lambda row: row.order)

@@ -69,7 +69,9 @@ class BatchSite:
         async with self._describing:
             now = time.monotonic()
             if self._described is None or now - self._described[0] >= self._describe_seconds:
-                self._described = (now, await self._scheduler.describe())
+                described = await self._scheduler.describe()
+                features = described.features | await self._workspace.features()
+                self._described = (now, replace(described, features=features))
             return self._described[1]
 
     async def stage(self, jobs: Sequence[Job]) -> Mapping[str, StageOutcome]:
