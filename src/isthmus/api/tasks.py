@@ -142,9 +142,10 @@ async def submit_task(
     "/v1/tasks:batch",
     rule=InProject(Scope.TASKS_WRITE),
     body=Batch,
-    answer=answers.Submitted | answers.Plans,
+    answer=answers.Submitted,
     status=201,
     also={200: "A dry run: the plans."},
+    other_answers={200: answers.Plans},
     errors=[409],
 )
 async def submit_batch(
