@@ -27,7 +27,12 @@ def run(state: Path, url: str, *, content: bool) -> list[Finding]:
     database = Database(url)
     try:
         findings = [
-            Finding(code="schema", subject="the store", wrong=wrong, remedy="Start `isthmus up` of this version once.")
+            Finding(
+                code="schema",
+                subject="the store",
+                wrong=wrong,
+                remedy="Start `isthmus up` once; it migrates or says why not.",
+            )
             for wrong in schema.differences(database)
         ]
         if findings:

@@ -18,12 +18,13 @@ from tests.api.conftest import CONTENT, House, open_house, upload
 from tests.api.test_events import served
 
 # What a schema cannot say: an input's path given twice, content that must have been uploaded, what fits the disk, that
-# a whole number is not written as 1.0.
+# a whole number is not written as 1.0, that the lengths in a pack add up.
 BEYOND_A_SCHEMA = (
     "submit_task",
     "submit_batch",
     "cancel_tasks",
     "append_upload",
+    "store_pack",
     "join_site",
     "change_site",
     "put_member",

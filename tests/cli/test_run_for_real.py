@@ -265,3 +265,76 @@ def test_errors_as_json(ask: Ask) -> None:
     told = ask("show", "--json", "01m8c4fkm8gdn0n2jez2ppxzf4", code=66)
     assert told.out == ""
     assert json.loads(told.err)["error"]["code"] == "not_found"
+
+
+def test_run_ends_with_where_it_ran_and_what_it_cost(ask: Ask) -> None:
+    """The last line names the place, the time and the cost."""
+    told = ask("run", "--", "true")
+    assert "✓ succeeded at local/local, ran " in told.err
+    assert ", cost 0.00" in told.err
+
+
+def test_a_signal_is_named(ask: Ask) -> None:
+    """A command that a signal ended says which one."""
+    told = ask("run", "--retries", "0", "--", "sh", "-c", "kill -9 $$", code=137)
+    assert "because: signal 9 (SIGKILL) ended it" in told.err
+
+
+def test_a_plan_sends_nothing(ask: Ask, tmp_path: Path) -> None:
+    """--dry-run with a directory that the service never saw plans all the same, and says what would be sent."""
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "new").write_text(os.urandom(8).hex())
+    for _ in range(2):
+        told = ask("run", "--dry-run", "--workdir", "w", "--", "true")
+        assert "Chosen: local/local" in told.out
+        assert "would be sent first" in told.err
+
+
+def test_a_plan_of_a_file_knows_its_names(ask: Ask, tmp_path: Path) -> None:
+    """Tasks of one file that wait for each other are planned as they would be handed in, and refused alike."""
+    text = "tasks: [{name: a, command: 'true'}, {name: b, command: 'true', after: [%s]}]"
+    (tmp_path / "t.yaml").write_text(text % "a")
+    plans = ask("submit", "--dry-run", "--json", "t.yaml").document
+    assert [plan["chosen_site"] for plan in plans] == ["local", "local"]
+    assert "Task b" in ask("submit", "--dry-run", "t.yaml").out
+    (tmp_path / "t.yaml").write_text(text % "nobody")
+    wrong = ask("submit", "--dry-run", "t.yaml", code=65)
+    assert wrong.err == ask("submit", "t.yaml", code=65).err
+
+
+def test_an_absolute_output_without_an_image_is_refused_at_once(ask: Ask) -> None:
+    """It could never be there; nothing is stored."""
+    before = ask("ls", "--all", "--json").document
+    told = ask("run", "--out", "/etc/x", "--", "true", code=65)
+    assert "outputs.0.path: '/etc/x' is absolute" in told.err
+    assert ask("ls", "--all", "--json").document == before
+
+
+def test_an_array_is_listed_in_order(ask: Ask) -> None:
+    """Ids of one submission grow with the index, so that lists and the queue keep its order."""
+    array = ask("submit", "--hold", "--array", "50", "--", "true").out.split()[0]
+    rows = ask("ls", "--array", array, "--json").document
+    assert [row["array_index"] for row in rows] == list(range(49, -1, -1))
+    ask("cancel", "--array", array, "--yes")
+
+
+def test_an_input_that_does_not_come_says_why(service: RunningService, tmp_path: Path) -> None:
+    """While an address is tried again, run tells what is wrong with it."""
+    words = ["run", "--in", "http://127.0.0.1:1/x:x", "--", "cat", "x"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "isthmus", *words],
+        env=service.environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stderr is not None
+        try:
+            said = ""
+            for line in running.stderr:
+                said += line
+                if "does not take the connection; it is tried again" in line:
+                    break
+            else:
+                raise AssertionError(said)
+        finally:
+            running.kill()
+    task_id = said.split()[1]
+    subprocess.run([sys.executable, "-m", "isthmus", "cancel", task_id], env=service.environment, check=True)

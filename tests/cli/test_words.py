@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -12,6 +14,11 @@ import pytest
 
 from isthmus.cli.grammar import Command, Group
 from isthmus.cli.main import call, isthmus
+from isthmus.cli.plans import show_receipt
+from isthmus.cli.run import phase
+from isthmus.cli.screen import money
+from isthmus.client.records import Task
+from isthmus.domain.placement import Candidate, Estimate, Receipt, Why
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 
@@ -153,3 +160,30 @@ def test_completion_completes() -> None:
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.stdout.strip() == "plain,submit"
+
+
+def test_a_queued_task_says_its_position() -> None:
+    """Where the site knows it, the phase holds the place in its queue."""
+    task = Task(id="t", state="queued", site="north", pool="cpu", queue_position=14)
+    assert phase(task) == "◔ queued at north/cpu #14"
+    assert phase(replace(task, queue_position=None)) == "◔ queued at north/cpu"
+
+
+def test_money_keeps_two_decimals_and_no_empty_ones() -> None:
+    """Zeros that say nothing are left out."""
+    amounts = ["0.000000", "1.5", "12", "0.012300", "1E+2"]
+    assert [money(Decimal(text)) for text in amounts] == ["0.00", "1.50", "12.00", "0.0123", "100.00"]
+
+
+def test_the_end_is_a_range_where_only_the_limit_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """A declared time is an upper bound and is told as one; a learned one is told as about."""
+
+    def told(source: str) -> str:
+        seconds = [Estimate(seconds=value, source=source) for value in (2.0, 0.0, 600.0)]
+        chosen = Candidate(site="a", pool="p", why=Why.CHOSEN, wait=seconds[0], transfer=seconds[1], run=seconds[2])
+        receipt = Receipt(task_id="t", decided_at=0.0, candidates=(chosen,), chosen_site="a", chosen_pool="p")
+        show_receipt(receipt, wide=False)
+        return capsys.readouterr().out
+
+    assert "starts in about 2.0s, done within 10m 02s" in told("declared")
+    assert "done in about 10m 02s" in told("learned")

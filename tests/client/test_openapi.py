@@ -21,6 +21,7 @@ ID = "01m8c4fkm8gdn0n2jez2ppxzf4"
 CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "submit": lambda: operations.submit({"command": ["true"]}, project="p"),
     "plan": lambda: operations.plan({"command": ["true"]}, project="p"),
+    "plan_batch": lambda: operations.plan_batch([{"command": ["true"]}], project="p"),
     "submit_batch": lambda: operations.submit_batch([{"command": ["true"]}], project="p"),
     "tasks": lambda: operations.tasks(
         project="p", state=["running"], site="s", user="u", name="n", array_id=ID, tag=["a:b"],
@@ -73,6 +74,7 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "set_secret": lambda: administration.set_secret("p", "n", "v"),
     "remove_secret": lambda: administration.remove_secret("p", "n"),
     "missing": lambda: transfer.missing(["0" * 64], project="p"),
+    "upload_pack": lambda: transfer._upload_pack([hash_bytes(b"x")], "p", lambda _: None),
     "upload": lambda: transfer.upload([hash_bytes(b"x")], project="p"),
 }  # fmt: skip
 

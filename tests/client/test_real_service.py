@@ -11,7 +11,9 @@ from isthmus.client import AsyncClient, Client, draft, operations, transfer
 from isthmus.client.sync import ArrayHandle, Handle
 from isthmus.client.taskfile import read_task
 from isthmus.client.waiting import StillRunning, TaskFailed
-from isthmus.domain.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from isthmus.client.wire import request, send
+from isthmus.client.workdir import hash_bytes
+from isthmus.domain.errors import Forbidden, Invalid, NotFound, Refused, Unauthenticated
 from isthmus.domain.task import Demand, TaskSpec
 from tests.client.service import RunningService
 
@@ -194,3 +196,23 @@ async def test_the_async_client_does_the_same(service: RunningService, tmp_path:
         assert [site.name for site in await client.sites()] == ["local"]
         with pytest.raises(TaskFailed):
             await (await client.submit("exit 1")).result(TIMEOUT)
+
+
+def test_many_small_files_travel_in_packs(service: RunningService) -> None:
+    """A pack of contents is there whole afterwards, and a broken pack is refused."""
+    contents = [hash_bytes(b"small %d" % number) for number in range(1500)] + [hash_bytes(b"")]
+    with Client(profile=service.profile) as client:
+        sent = client.run(transfer.upload(contents, project="default"))
+        assert sent == sum(content.size_bytes for content in contents)
+        assert client.run(transfer.missing([content.sha256 for content in contents], project="default")) == set()
+        broken = request("POST", "/v1/blobs:pack", params={"project": "default"}, content=b"\0\0\0\x09abc")
+        with pytest.raises(Refused, match="ends within"):
+            client.run(send(broken))
+
+
+def test_fetch_goes_where_it_is_told(service: RunningService, tmp_path: Path) -> None:
+    """A directory given to fetch wins over the place that the submission named."""
+    with Client(profile=service.profile) as client:
+        handle = _one(client.submit("echo x > o", outputs=["o"]))
+        handle.result(TIMEOUT)
+        assert handle.fetch(tmp_path / "d") == [tmp_path / "d" / "o"]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from isthmus.domain.errors import Refused, Unavailable
+from isthmus.domain.errors import Corrupt, Refused, Unavailable
 from isthmus.store import events, schema, tables
 from isthmus.store.database import Database
 
@@ -37,6 +37,31 @@ def test_a_newer_store_is_refused(store: Database) -> None:
     store.write_now(lambda connection: connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
     with pytest.raises(Refused, match="9999"):
         schema.prepare(store)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("UPDATE alembic_version SET version_num = '0000'", "another version: it is at step 0000"),
+        ("ALTER TABLE attempts DROP COLUMN observed", "attempts has no observed"),
+        ("DROP TABLE idempotency", "there is no table idempotency"),
+        ("DROP TABLE alembic_version", "tables that Isthmus did not make"),
+    ],
+)
+def test_the_store_of_another_version_is_refused_in_words(store: Database, change: str, told: str) -> None:
+    """Whatever differs is found at the start, not at the first query that needs it."""
+    store.write_now(lambda connection: connection.execute(sa.text(change)))
+    with pytest.raises(Refused, match=told):
+        schema.prepare(store)
+
+
+def test_a_file_that_is_no_database_is_corrupt(tmp_path: Path) -> None:
+    """It is said so, with what to do."""
+    (tmp_path / "isthmus.db").write_text("no database at all " * 100)
+    database = Database(f"sqlite:///{tmp_path}/isthmus.db")
+    with pytest.raises(Corrupt, match="no database"):
+        schema.prepare(database)
+    database.close()
 
 
 def test_a_failed_transaction_leaves_nothing(store: Database) -> None:

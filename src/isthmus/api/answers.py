@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from isthmus.domain.lifecycle import AttemptState, TaskState
+from isthmus.domain.placement import Receipt
 from isthmus.domain.site import Pool, SiteState
 from isthmus.domain.task import TaskSpec
 from isthmus.trust.access import Role, Scope
@@ -67,6 +68,7 @@ class TaskRow(_Answer):
     site: str
     pool: str
     native_id: str
+    queue_position: int | None
     exit_code: int | None
     reason: str
     message: str
@@ -96,6 +98,12 @@ class Submitted(_Answer):
     """Ids for each specification of a batch."""
 
     ids: list[list[Id]]
+
+
+class Plans(_Answer):
+    """What would be decided for each specification of a batch."""
+
+    plans: list[Receipt]
 
 
 class Changed(_Answer):
@@ -200,6 +208,12 @@ class Missing(_Answer):
     """Content that must be uploaded."""
 
     missing: list[Hash]
+
+
+class Packed(_Answer):
+    """The hashes of the contents of a pack, in its order."""
+
+    sha256: list[Hash]
 
 
 class Upload(_Answer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -20,13 +20,14 @@ from isthmus.api.routing import Router
 from isthmus.api.schemas import HashText
 from isthmus.api.service import Service, Serving
 from isthmus.api.uploads import WrongOffset
-from isthmus.domain.errors import Invalid, NotFound
+from isthmus.domain.errors import Invalid, NotFound, Refused
 from isthmus.domain.ids import is_sha256
 from isthmus.domain.task import FORBID_UNKNOWN
 from isthmus.store import tables
 from isthmus.trust.access import DEFAULT_PROJECT, InProject, Scope
 
 MAX_HASHES = 100_000
+MAX_PACKED = 10_000
 BINARY = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _WRITE = InProject(Scope.TASKS_WRITE)
@@ -74,9 +75,17 @@ def _owned_size(connection: sa.Connection, project: str, sha256: str) -> int | N
 
 
 def _own(connection: sa.Connection, project: str, sha256: str, size: int, now: float) -> None:
+    _own_all(connection, project, {sha256: size}, now)
+
+
+def _own_all(connection: sa.Connection, project: str, sizes: Mapping[str, int], now: float) -> None:
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    row = {"project": project, "sha256": sha256, "size_bytes": size, "created_at": now}
-    connection.execute(insert(tables.blobs).values(row).on_conflict_do_nothing())
+    rows = [
+        {"project": project, "sha256": sha256, "size_bytes": size, "created_at": now}
+        for sha256, size in sorted(sizes.items())  # in one order, so that two packs never wait for each other
+    ]
+    if rows:
+        connection.execute(insert(tables.blobs).on_conflict_do_nothing(), rows)
 
 
 @router.route("HEAD", "/v1/uploads/{sha256}", rule=_WRITE, media=BINARY, headers=["Upload-Offset"])
@@ -127,6 +136,36 @@ async def append_upload(
     if done:
         await service.database.write(_own, project, sha256, length, service.clock())
     return Response(status_code=201 if done else 204, headers={"Upload-Offset": str(now_at)})
+
+
+@router.route(
+    "POST", "/v1/blobs:pack", rule=_WRITE, media=BINARY, answer=answers.Packed, status=201, errors=[400, 413, 422]
+)
+async def store_pack(request: Request, service: Serving, project: InProjectQuery = DEFAULT_PROJECT) -> Response:
+    """Store many small contents with one call: each is its length (4 bytes, big-endian) and its bytes; answers their hashes.
+
+    A directory of thousands of files would else cost thousands of calls.
+    """
+    contents = unpack(await request.body())
+    hashes = [await service.blobs.put_bytes(content) for content in contents]
+    sizes = dict(zip(hashes, map(len, contents), strict=True))
+    await service.database.write(_own_all, project, sizes, service.clock())
+    return answer({"sha256": hashes}, status=201)
+
+
+def unpack(pack: bytes) -> list[bytes]:
+    """The contents of a pack; Refused when its lengths do not add up, or there are too many."""
+    contents: list[bytes] = []
+    at = 0
+    while at < len(pack):
+        end = at + 4 + int.from_bytes(pack[at : at + 4], "big")
+        if at + 4 > len(pack) or end > len(pack):
+            raise Refused("The pack ends within a content.", remedy="Give each length as 4 bytes, big-endian.")
+        if len(contents) == MAX_PACKED:
+            raise Refused(f"The pack holds more than {MAX_PACKED} contents.", remedy="Send several packs.")
+        contents.append(pack[at + 4 : end])
+        at = end
+    return contents
 
 
 @router.route(

@@ -119,7 +119,10 @@ def insert_site(connection: sa.Connection, join: Join, *, user: str, now: float)
     s, o = tables.sites, tables.site_operators
     old = connection.execute(sa.select(s.c.state, s.c.version).where(s.c.name == join.name)).first()
     if old is not None and old.state != SiteState.LEFT:
-        raise Conflict(f"There is a site {join.name} already.", remedy="Change it with PATCH, or choose another name.")
+        raise Conflict(
+            f"There is a site {join.name} already.",
+            remedy=f"Change it: `isthmus site set {join.name}`; or choose another name.",
+        )
     values = {
         "name": join.name,
         "kind": join.kind,

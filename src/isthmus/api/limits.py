@@ -29,7 +29,7 @@ class RateLimit:
             self._levels[key] = (level, now)
             raise Busy(
                 f"More than {self.rate:g} calls a second.",
-                remedy="Slow down, or put many tasks into one POST /v1/tasks:batch.",
+                remedy="Slow down, or put many tasks into one file: `isthmus submit tasks.yaml`.",
                 retry_after_seconds=(1 - level) / self.rate,
             )
         self._levels[key] = (level - 1, now)

@@ -90,5 +90,5 @@ def _which(connection: sa.Connection, task_id: str, key: str | None) -> tuple[Ta
     if wanted:
         row = connection.execute(sa.select(a).where(a.c.key == wanted, a.c.task_id == task_id)).first()
         if row is None:
-            raise NotFound("The task has no such attempt.", remedy="GET /v1/tasks/{id}/attempts lists them.")
+            raise NotFound("The task has no such attempt.", remedy="`isthmus show TASK` lists them.")
     return TaskState(task.state), row

@@ -66,7 +66,7 @@ def document(app: FastAPI, routers: Sequence[Router]) -> dict[str, Any]:
         if route.body is not None:
             body = schemas[(name, "body"), "validation"]
             operation["requestBody"] = {"required": True, "content": {route.media: {"schema": body}}}
-        elif route.media != "application/json" and route.method in ("PATCH", "PUT"):
+        elif route.media != "application/json" and route.method in ("PATCH", "PUT", "POST"):
             operation["requestBody"] = {
                 "required": False,
                 "content": {route.media: {"schema": {"type": "string", "format": "binary"}}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -37,8 +37,8 @@ class EngineFace(Protocol):
     def wake_sites(self) -> None:
         """A site joined, left or was changed."""
 
-    async def plan(self, spec: TaskSpec, user: str) -> Receipt:
-        """What would be decided now; stores nothing."""
+    async def plan(self, specs: Sequence[TaskSpec], user: str) -> tuple[Receipt, ...]:
+        """What would be decided now, for each; stores nothing."""
         ...
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from isthmus.api.body import when
 from isthmus.domain.errors import NotFound
 from isthmus.domain.ids import make_id
-from isthmus.domain.lifecycle import TaskState
+from isthmus.domain.lifecycle import TASK_ENDED, AttemptState, TaskState
 from isthmus.store import tables
 
 _T = tables.tasks
@@ -147,16 +147,15 @@ def _complete(connection: sa.Connection, rows: Sequence[Any]) -> list[dict[str, 
     """Rows as answers, with tags, native ids and what they wait for."""
     ids = [row.id for row in rows]
     tags: dict[str, dict[str, str]] = {}
-    native: dict[str, str] = {}
+    tries: dict[str, Any] = {}
     waiting: dict[str, list[str]] = {}
     g, a, d = tables.task_tags, tables.attempts, tables.dependencies
     for part in _parts(ids):
         for row in connection.execute(sa.select(g.c.task_id, g.c.key, g.c.value).where(g.c.task_id.in_(part))):
             tags.setdefault(row.task_id, {})[row.key] = row.value
     for part in _parts([row.attempt for row in rows if row.attempt]):
-        native.update(
-            tuple(row) for row in connection.execute(sa.select(a.c.key, a.c.native_id).where(a.c.key.in_(part)))
-        )
+        query = sa.select(a.c.key, a.c.state, a.c.native_id, a.c.message, a.c.observed).where(a.c.key.in_(part))
+        tries.update({row.key: row for row in connection.execute(query)})
     for part in _parts([row.id for row in rows if row.state == TaskState.BLOCKED]):
         query = sa.select(d.c.task_id, d.c.on_task_id).where(d.c.task_id.in_(part), d.c.satisfied.is_(False))
         for row in connection.execute(query.order_by(d.c.on_task_id)):
@@ -168,10 +167,22 @@ def _complete(connection: sa.Connection, rows: Sequence[Any]) -> list[dict[str, 
         for name in _TIMES:
             item[name] = when(item[name])
         item["tags"] = tags.get(row.id, {})
-        item["native_id"] = native.get(row.attempt, "")
+        attempt = tries.get(row.attempt)
+        item["native_id"] = attempt.native_id if attempt else ""
+        item["queue_position"] = queue_position(attempt) if attempt else None
+        if attempt and not item["message"] and row.state not in TASK_ENDED:
+            item["message"] = attempt.message  # why it does not get on, while it is tried again
         item["waiting_for"] = waiting.get(row.id, [])
         shown.append(item)
     return shown
+
+
+def queue_position(attempt: Any) -> int | None:
+    """The place of an attempt in the queue of its site, where that site said it and it still waits there."""
+    if attempt.state != AttemptState.QUEUED:
+        return None
+    position: int | None = orjson.loads(attempt.observed or "{}").get("queue_position")
+    return position
 
 
 def _parts(values: Sequence[str]) -> list[Sequence[str]]:

@@ -77,6 +77,9 @@ class Selection:
                 raise Invalid(f"ids.{index}", f"{task_id[:40]!r} is not an id.", remedy="Give ids of 26 characters.")
 
 
+Unsent = Annotated[bool, Query(description="With dry_run: content that is not there yet would be sent before.")]
+
+
 class _Rehearsed(Exception):
     """Rolls back a submission that was only tried."""
 
@@ -98,6 +101,7 @@ async def submit_task(
     caller: Calling,
     project: InProjectQuery = DEFAULT_PROJECT,
     dry_run: bool = False,
+    unsent: Unsent = False,
     key: IdempotencyKey = None,
 ) -> Response:
     """Submit one task, or with `array` many; `dry_run` checks all and answers the plan, storing nothing."""
@@ -111,7 +115,7 @@ async def submit_task(
 
     def store(connection: sa.Connection) -> bytes:
         def make() -> Any:
-            ids = _submit(connection, now, caller, project, [spec], manifests)[0]
+            ids = _submit(connection, now, caller, project, [spec], manifests, unsent=dry_run and unsent)[0]
             if spec.array is not None:
                 return {"array_id": ids[0], "ids": ids}
             return task_rows.one_task(connection, ids[0])
@@ -126,7 +130,7 @@ async def submit_task(
     except Invalid as error:
         raise _of_one(error) from None
     except _Rehearsed:
-        receipt: Receipt = await service.engine.plan(spec, caller.user)
+        (receipt,) = await service.engine.plan([spec], caller.user)
         return answer(orjson.Fragment(dump(receipt)))
     service.engine.wake()
     service.feed.prod()
@@ -140,6 +144,8 @@ async def submit_task(
     body=Batch,
     answer=answers.Submitted,
     status=201,
+    also={200: "A dry run: the plans."},
+    other_answers={200: answers.Plans},
     errors=[409],
 )
 async def submit_batch(
@@ -147,15 +153,20 @@ async def submit_batch(
     service: Serving,
     caller: Calling,
     project: InProjectQuery = DEFAULT_PROJECT,
+    dry_run: bool = False,
+    unsent: Unsent = False,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Submit many tasks, all or none."""
+    """Submit many tasks, all or none; `dry_run` checks all and answers a plan for each, storing nothing."""
     batch = await read_body(request, Batch)
     manifests = await manifests_of(service, project, batch.tasks)
     request_hash = await fingerprint(request) if key is not None else ""
     now = service.clock()
 
     def store(connection: sa.Connection) -> bytes:
+        if dry_run:
+            _submit(connection, now, caller, project, batch.tasks, manifests, unsent=unsent)
+            raise _Rehearsed
         return once(
             connection,
             now=now,
@@ -165,7 +176,11 @@ async def submit_batch(
             make=lambda: {"ids": _submit(connection, now, caller, project, batch.tasks, manifests)},
         )
 
-    body = await service.database.write(store)
+    try:
+        body = await service.database.write(store)
+    except _Rehearsed:
+        receipts = await service.engine.plan(batch.tasks, caller.user)
+        return answer({"plans": [orjson.Fragment(dump(receipt)) for receipt in receipts]})
     failpoint("submit.stored")
     service.engine.wake()
     service.feed.prod()
@@ -179,9 +194,18 @@ def _submit(
     project: str,
     specs: Any,
     manifests: dict[str, frozenset[str]],
+    *,
+    unsent: bool = False,
 ) -> list[list[str]]:
     return intents.submit(
-        connection, now=now, user=caller.user, project=project, specs=specs, face="v1", manifests=manifests
+        connection,
+        now=now,
+        user=caller.user,
+        project=project,
+        specs=specs,
+        face="v1",
+        manifests=manifests,
+        unsent=unsent,
     )
 
 

@@ -42,7 +42,7 @@ class NewTokenRequest:
         if not self.scopes:
             raise Invalid("scopes", "is empty.", remedy="Give at least one scope.")
         if Scope.AGENT in self.scopes:
-            raise Invalid("scopes", "cannot hold agent.", remedy="Enrol an agent: POST /v1/sites/{name}/enrolments.")
+            raise Invalid("scopes", "cannot hold agent.", remedy="Enrol an agent: `isthmus site enrol SITE`.")
         if len(self.description) > 1000 or "\0" in self.description:
             raise Invalid("description", "cannot be kept.", remedy="Give at most 1000 characters, no NUL.")
         if self.expires_in_seconds is not None and not 1 <= self.expires_in_seconds <= _LONGEST:

@@ -40,7 +40,7 @@ from isthmus.cli.session import Session, answers
 def logs(
     session: Session, task_id: str, follow: bool, stream: str | None, since: int, tail: int | None, number: int | None
 ) -> int:
-    from isthmus.cli.run import Phases, tell_end, write_bytes
+    from isthmus.cli.run import Phases, account, tell_end, write_bytes
     from isthmus.client import operations, waiting
     from isthmus.domain.errors import NotFound
 
@@ -63,7 +63,7 @@ def logs(
             screen.say(_("\nThe task goes on; isthmus logs -f {id} follows it again.").format(id=task_id))
             return exits.INTERRUPTED
         if not session.as_json:
-            tell_end(task, [])
+            tell_end(task, [], *account(session, task))
         return exits.OK
     if follow:
         raise click.UsageError(_("--follow goes neither with --tail nor with --try."))

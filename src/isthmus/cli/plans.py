@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import screen
 from isthmus.cli.messages import _
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.placement import Candidate, Receipt, Why
 from isthmus.domain.units import show_duration
+
+if TYPE_CHECKING:
+    from isthmus.client.records import Task
 
 WORDS = {
     Why.SITE_DENIED: "the task does not allow this site",
@@ -64,6 +67,27 @@ def end_in_words(name: str) -> str:
     return _(ENDS.get(name, name.replace("_", " ")))  # type: ignore[call-overload]
 
 
+def why_it_ended(task: Task) -> str:
+    """Why a task did not end well, with its signal and what was found; empty for one that did."""
+    if task.succeeded:
+        return ""
+    words = end_in_words(task.reason)
+    if task.reason == EndReason.SIGNALLED and task.exit_code and task.exit_code > 128:
+        words = _("signal {number} ({name}) ended it").format(
+            number=task.exit_code - 128, name=_signal(task.exit_code - 128)
+        )
+    return ": ".join(text for text in (words, task.message) if text)
+
+
+def _signal(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "?"
+
+
 def reason(candidate: Candidate) -> str:
     """Why a pool was refused, lost or won, with its figures."""
     words = _(WORDS.get(candidate.why, str(candidate.why).replace("_", " ")))
@@ -82,7 +106,7 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
         chosen = next((item for item in receipt.candidates if item.why is Why.CHOSEN), None)
         line = _("Chosen: {site}/{pool}").format(site=receipt.chosen_site, pool=receipt.chosen_pool)
         if chosen is not None and chosen.finish_seconds is not None:
-            line += _(", done in about {time}").format(time=show_duration(chosen.finish_seconds))
+            line += _within(chosen, chosen.finish_seconds)
         screen.put(screen.clean(line))
     else:
         screen.put(_("No place now."))
@@ -104,6 +128,17 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
         screen.put(screen.clean(_("What would help: {remedy}").format(remedy=receipt.remedy)))
 
 
+def _within(chosen: Candidate, seconds: float) -> str:
+    """When it will be done: about then where the run was learned; where --time is all that is known, a range."""
+    if chosen.run is not None and chosen.run.source == "declared":
+        wait = max(0.0, seconds - chosen.run.seconds)
+        first = _("in about {time}").format(time=show_duration(wait)) if wait >= 1 else _("now")
+        return _(", starts {first}, done within {last} (it runs at most {run}, by its --time)").format(
+            first=first, last=show_duration(seconds), run=show_duration(chosen.run.seconds)
+        )
+    return _(", done in about {time}").format(time=show_duration(seconds))
+
+
 def _order(candidate: Candidate) -> tuple[bool, bool, float, str]:
     finish = candidate.finish_seconds
     return (candidate.why is not Why.CHOSEN, finish is None, finish or 0.0, candidate.site)
@@ -113,6 +148,8 @@ def _row(candidate: Candidate, wide: bool) -> list[Any]:
     figures = []
     for estimate in (candidate.wait, candidate.transfer, candidate.run):
         text = show_duration(estimate.seconds) if estimate else ""
+        if estimate and estimate is candidate.run and estimate.source == "declared":
+            text = f"≤ {text}"
         figures.append(f"{text} ({estimate.source})" if estimate and wide else text)
     price = "" if candidate.price is None else f"{candidate.price:.4f}"
     return [candidate.site, candidate.pool, *figures, price, reason(candidate)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import nullcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from isthmus.cli.task_options import read_flags, task_options
 from isthmus.cli.terminal import TerminalFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from isthmus.client.draft import Draft
     from isthmus.client.records import Task
 
@@ -45,7 +49,7 @@ def run(session: Session, words: tuple[str, ...], dry_run: bool, quiet: bool, no
         raise click.UsageError(_("What should run? Write it after --, as in: isthmus run -- hostname"))
     draft = read_flags(flags, words)
     if dry_run:
-        return plan(session, draft)
+        return plan(session, [draft])
     talk = not quiet
     ids = hand_in(session, draft, talk=talk)
     try:
@@ -61,24 +65,37 @@ def run(session: Session, words: tuple[str, ...], dry_run: bool, quiet: bool, no
         return exits.INTERRUPTED
 
 
-def plan(session: Session, draft: Draft) -> int:
-    """Show where a draft would go; 0 when it can go somewhere, 75 when not now."""
+def plan(session: Session, drafts: Sequence[Draft]) -> int:
+    """Show where drafts would go and what would be sent; 0 when all can go somewhere, 75 when not now."""
     from isthmus.cli.plans import show_receipt
-    from isthmus.client import operations
+    from isthmus.client import operations, transfer
     from isthmus.client.draft import check_spec, pack
+    from isthmus.domain.units import show_size
 
-    packed = pack(draft)
-    for note in packed.notes:
-        screen.say(_("note: {note}").format(note=note))
-    check_spec(packed.spec)
-    receipt = session.run(
-        operations.plan(packed.spec, project=session.project_given or draft.project or session.project)
-    )
-    if session.as_json:
-        screen.put_json(receipt)
+    project = session.project_given or drafts[0].project or session.project
+    packed = [pack(draft) for draft in drafts]
+    for one in packed:
+        for note in one.notes:
+            screen.say(_("note: {note}").format(note=note))
+        check_spec(one.spec)
+    contents = {content.sha256: content for one in packed for content in one.contents}
+    missing = session.run(transfer.missing(list(contents), project=project)) if contents else set()
+    if missing:
+        size = sum(contents[sha256].size_bytes for sha256 in missing)
+        screen.say(_("{size} would be sent first").format(size=show_size(size)))
+    if len(packed) == 1:
+        receipts = [session.run(operations.plan(packed[0].spec, project=project, unsent=bool(missing)))]
     else:
-        show_receipt(receipt, wide=session.wide)
-    return exits.OK if receipt.chosen_site else exits.TRY_AGAIN
+        specs = [one.spec for one in packed]
+        receipts = session.run(operations.plan_batch(specs, project=project, unsent=bool(missing)))
+    if session.as_json:
+        screen.put_json(receipts if len(receipts) > 1 else receipts[0])
+    else:
+        for one, receipt in zip(packed, receipts, strict=True):
+            if len(receipts) > 1:
+                screen.put(screen.clean(_("Task {name}").format(name=one.spec.get("name") or "-")))
+            show_receipt(receipt, wide=session.wide)
+    return exits.OK if all(receipt.chosen_site for receipt in receipts) else exits.TRY_AGAIN
 
 
 def hand_in(session: Session, draft: Draft, *, talk: bool) -> list[str]:
@@ -175,14 +192,19 @@ def phase(task: Task) -> str:
         "placed": _("placed at{place}").format(place=place),
         "staging": _("data moves to{place}").format(place=place),
         "submitting": _("is handed to{place}").format(place=place),
-        "queued": _("queued at{place}").format(place=place),
+        "queued": _("queued at{place}").format(place=place) + queued_as(task),
         "running": _("running at{place}").format(place=place),
         "unknown": _("{site} does not answer; it may well run").format(site=task.site),
         "collecting": _("outputs come back from{place}").format(place=place),
     }
     mark = screen.MARKS.get(task.state, ("·", ""))[0]
     line = f"{mark} {words.get(task.state, task.state)}"
-    return f"{line}: {task.message}" if task.message and task.state not in ("succeeded",) else line
+    return f"{line}: {task.message}" if task.message and not task.ended else line
+
+
+def queued_as(task: Task) -> str:
+    """` #14` when the site says at which place of its queue the task stands."""
+    return "" if task.queue_position is None else f" #{task.queue_position}"
 
 
 _FILTERS = {"stdout": TerminalFilter(), "stderr": TerminalFilter()}
@@ -214,8 +236,29 @@ def _follow(session: Session, task_id: str, draft: Draft, *, talk: bool, fetch: 
     if session.as_json:
         screen.put_json({**screen.plain(task), "fetched": [str(path) for path in fetched]})
     elif talk:
-        tell_end(task, fetched)
+        tell_end(task, fetched, *account(session, task))
     return exits.of_task(task)
+
+
+def account(session: Session, task: Task) -> tuple[str, str]:
+    """How long the last try ran at its site, and what the task cost by the sites' accounting; empty what is not known yet."""
+    from isthmus.client import operations
+    from isthmus.domain.errors import IsthmusError
+
+    if not task.attempt:
+        return "", ""
+    ran = ""
+    try:
+        last = session.run(operations.attempts(task.id))[-1]
+        ran = screen.span(last.started_at, last.ended_at)
+        for pause in (0.1, 0.2, 0.4, 0.0):
+            usage = session.run(operations.task_usage(task.id))
+            if any(record.attempt == task.attempt for record in usage):
+                return ran, screen.money(sum((record.charge for record in usage), start=Decimal(0)))
+            time.sleep(pause)
+    except (IsthmusError, IndexError):  # the task is over; only its figures are not known now
+        pass
+    return ran, ""
 
 
 def _fetch(session: Session, task: Task, draft: Draft, talk: bool) -> list[Path]:
@@ -240,21 +283,26 @@ def _fetch(session: Session, task: Task, draft: Draft, talk: bool) -> list[Path]
             return []
 
 
-def tell_end(task: Task, fetched: list[Path]) -> None:
-    took = screen.span(task.started_at, task.ended_at)
-    where = f" {task.site}/{task.pool}" if task.site else ""
-    line = _("{state}{where}").format(state=task.state, where=where) + (f" {took}" if took else "")
+def tell_end(task: Task, fetched: list[Path], ran: str = "", cost: str = "") -> None:
+    """How it ended, where, how long it ran, what it cost, and what is here now."""
+    line = task.state
+    if task.site:
+        line += _(" at {site}/{pool}").format(site=task.site, pool=task.pool)
+    if ran:
+        line += _(", ran {time}").format(time=ran)
+    if cost:
+        line += _(", cost {cost}").format(cost=cost)
     screen.say(f"{screen.MARKS.get(task.state, ('·', ''))[0]} {line}")
     for path in fetched[:20]:
-        screen.say(_("  fetched {path}").format(path=path))
+        screen.say(_("  fetched {path}").format(path=str(path).replace("\n", "\\n")))
     if len(fetched) > 20:
         screen.say(_("  and {count} more").format(count=len(fetched) - 20))
     if not task.succeeded:
-        from isthmus.cli.plans import end_in_words
+        from isthmus.cli.plans import why_it_ended
 
-        causes = [text for text in (end_in_words(task.reason), task.message) if text]
-        if causes:
-            screen.say(_("  because: {cause}").format(cause=": ".join(causes)))
+        cause = why_it_ended(task)
+        if cause:
+            screen.say(_("  because: {cause}").format(cause=cause))
         screen.suggest(f"isthmus why {task.id}")
 
 

@@ -101,12 +101,19 @@ def console(stderr: bool = False) -> Any:
     )
 
 
-def state(name: str) -> Any:
-    """A state with its mark, coloured."""
+def money(amount: Decimal) -> str:
+    """A charge without the zeros that say nothing, with at least two decimals."""
+    text = f"{amount:f}".rstrip("0") if "." in f"{amount:f}" else f"{amount:f}."
+    whole, _point, rest = text.partition(".")
+    return f"{whole}.{rest.ljust(2, '0')}"
+
+
+def state(name: str, more: str = "") -> Any:
+    """A state with its mark, coloured, and what else is to say of it."""
     from rich.text import Text
 
     mark, colour = MARKS.get(name, ("·", "default"))
-    return Text(f"{mark} {name}", style=colour)
+    return Text(f"{mark} {name}{more}", style=colour)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> None:

@@ -109,4 +109,6 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(question + " " + _("Say --yes to confirm where nobody can be asked."))
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        say(_("Nothing was changed."))
+        raise click.exceptions.Exit(130)

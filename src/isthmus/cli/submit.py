@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 def submit(session: Session, words: tuple[str, ...], dry_run: bool, batch: bool, **flags: Any) -> int:
     drafts = _read(words, tail_of(click.get_current_context()), flags)
     if dry_run:
-        codes = [plan(session, draft) for draft in drafts]
-        return max(codes)
+        return plan(session, drafts)
     if len(drafts) == 1 and not batch:
         _answer(session, [hand_in(session, drafts[0], talk=not session.as_json)])
         return exits.OK

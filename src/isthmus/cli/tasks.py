@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,6 +85,8 @@ def _check_states(states: tuple[str, ...]) -> None:
 
 
 def _table(session: Session, tasks: list[Task]) -> None:
+    from isthmus.cli.plans import why_it_ended
+
     if not tasks:
         screen.say(_("No tasks."))
         screen.suggest("isthmus run -- hostname")
@@ -99,7 +102,7 @@ def _table(session: Session, tasks: list[Task]) -> None:
         row += [screen.span(task.started_at, task.ended_at), code]
         if session.wide:
             row += [task.pool, task.native_id, task.user, task.project, f"{task.attempts}/{task.max_attempts}"]
-            row += [task.message or task.reason]
+            row += [why_it_ended(task) if task.ended else task.message]
         rows.append(row)
     screen.table(headers, rows)
 
@@ -112,8 +115,10 @@ def _table(session: Session, tasks: list[Task]) -> None:
 @click.argument("task_id", metavar="TASK")
 @answers
 def show(session: Session, task_id: str) -> int:
-    from isthmus.cli.plans import end_in_words
+    from isthmus.cli.plans import end_in_words, why_it_ended
+    from isthmus.cli.run import queued_as
     from isthmus.client import operations
+    from isthmus.domain.lifecycle import AttemptState
     from isthmus.domain.units import show_duration, show_size
 
     task = session.run(operations.task(task_id))
@@ -130,12 +135,13 @@ def show(session: Session, task_id: str) -> int:
             }
         )
         return exits.OK
+    last = attempts[-1] if attempts else None
     screen.pairs(
         [
             (_("task"), task.id),
             (_("name"), task.name),
-            (_("state"), screen.state(task.state)),
-            (_("why"), task.message or ("" if task.succeeded else end_in_words(task.reason))),
+            (_("state"), screen.state(task.state, queued_as(task))),
+            (_("why"), why_it_ended(task) if task.ended else task.message),
             (_("exit code"), task.exit_code),
             (_("site"), f"{task.site}/{task.pool}" if task.site else ""),
             (_("native id"), task.native_id),
@@ -147,8 +153,8 @@ def show(session: Session, task_id: str) -> int:
             (_("created"), screen.moment(task.created_at)),
             (_("started"), screen.moment(task.started_at)),
             (_("ended"), screen.moment(task.ended_at)),
-            (_("ran"), screen.span(task.started_at, task.ended_at)),
-            (_("cost"), str(sum((record.charge for record in usage), start=type(usage[0].charge)(0))) if usage else ""),
+            (_("ran"), screen.span(last.started_at, last.ended_at) if last else ""),
+            (_("cost"), screen.money(sum((one.charge for one in usage), start=Decimal(0))) if usage else ""),
         ]
     )
     if attempts:
@@ -156,8 +162,8 @@ def show(session: Session, task_id: str) -> int:
         rows = [
             [str(one.number), screen.state(one.state), one.site, one.pool, one.native_id, one.account,
              screen.span(one.started_at, one.ended_at),
-             show_duration(one.predicted_seconds) if one.predicted_seconds is not None else "",
-             one.message or one.reason.replace("_", " ")]
+             f"≤ {show_duration(one.predicted_seconds)}" if one.predicted_seconds is not None else "",
+             one.message or ("" if one.state == AttemptState.SUCCEEDED else end_in_words(one.reason))]
             for one in attempts
         ]  # fmt: skip
         screen.table([_("TRY"), _("STATE"), _("SITE"), _("POOL"), _("NATIVE"), _("ACCOUNT"), _("RAN"), _("PREDICTED"), _("WHY")], rows)  # fmt: skip

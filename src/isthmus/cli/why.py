@@ -7,7 +7,7 @@ import click
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import command
 from isthmus.cli.messages import _
-from isthmus.cli.plans import end_in_words, show_receipt
+from isthmus.cli.plans import show_receipt, why_it_ended
 from isthmus.cli.session import Session, answers
 
 
@@ -32,13 +32,13 @@ def why(session: Session, task_id: str, everything: bool) -> int:
         return exits.OK
     from isthmus.cli.run import phase
 
-    screen.put(screen.clean(f"{task.id} {task.name}: {phase(task)}"))
+    screen.put(screen.clean(f"{task.id}{f' {task.name}' if task.name else ''}: {phase(task)}"))
     if task.state == "blocked":
         screen.put(_("It waits for: {ids}").format(ids=", ".join(task.waiting_for) or "?"))
     elif task.state == "held":
         screen.put(_("You hold it. What would help: isthmus release {id}").format(id=task.id))
     if task.ended and not task.succeeded:
-        cause = end_in_words(task.reason)
+        cause = why_it_ended(task)
         code = "" if task.exit_code is None else _(" (exit code {code})").format(code=task.exit_code)
         screen.put(_("It ended because: {cause}{code}").format(cause=cause or task.state, code=code))
     if not receipts:

@@ -82,7 +82,7 @@ class AsyncClient:
 
         def steps() -> Steps[Receipt]:
             packed = yield Work(lambda: pack(draft))
-            return (yield from operations.plan(packed.spec, project=where))
+            return (yield from operations.plan(packed.spec, project=where, unsent=True))
 
         return await self.run(steps())
 
@@ -145,7 +145,8 @@ class AsyncHandle:
 
     def __repr__(self) -> str:
         task = self._task
-        return f"<Task {self.id} {task.name} {task.state} {task.site}>" if task else f"<Task {self.id}>"
+        known = (self.id, task.name, task.state, task.site) if task else (self.id,)
+        return f"<Task {' '.join(filter(None, known))}>"
 
     def _repr_html_(self) -> str:
         return html_table("Task", self._task._rows() if self._task else [("id", self.id)])
@@ -166,12 +167,12 @@ class AsyncHandle:
         self._task = result.task
         return result
 
-    async def fetch(self, directory: str | Path = ".", *, only: Sequence[str] = ()) -> list[Path]:
-        """Fetch the outputs, to the places that the submission named or under `directory`; checked by hash."""
+    async def fetch(self, directory: str | Path | None = None, *, only: Sequence[str] = ()) -> list[Path]:
+        """Fetch the outputs under `directory`; without one to the places that the submission named. Checked by hash."""
         task = self._task or await self.refresh()
-        wanted = self._draft.fetch if self._draft else ()
+        wanted = self._draft.fetch if self._draft and directory is None else ()
         steps = handles.fetch_outputs(
-            self.id, project=task.project, wanted=wanted, directory=Path(directory), only=only
+            self.id, project=task.project, wanted=wanted, directory=Path(directory or "."), only=only
         )
         return await self._client.run(steps)
 

@@ -45,10 +45,18 @@ def submit(spec: SpecDocument, *, project: str, idempotency_key: str = "") -> St
     return Submitted(ids=[task.id], task=task)
 
 
-def plan(spec: SpecDocument, *, project: str) -> Steps[Receipt]:
-    """The plan for a task through the same validation as `submit`; nothing is stored."""
-    call = request("POST", "/v1/tasks", params={"project": project, "dry_run": True}, json=spec, repeatable=True)
+def plan(spec: SpecDocument, *, project: str, unsent: bool = False) -> Steps[Receipt]:
+    """The plan for a task through the same validation as `submit`; nothing is stored. `unsent`: its content may be missing."""
+    params = {"project": project, "dry_run": True, "unsent": unsent}
+    call = request("POST", "/v1/tasks", params=params, json=spec, repeatable=True)
     return read_receipt((yield from send(call)).document())
+
+
+def plan_batch(specs: Sequence[SpecDocument], *, project: str, unsent: bool = False) -> Steps[list[Receipt]]:
+    """A plan for each task through the same validation as `submit_batch`; nothing is stored."""
+    params = {"project": project, "dry_run": True, "unsent": unsent}
+    call = request("POST", "/v1/tasks:batch", params=params, json={"tasks": list(specs)}, repeatable=True)
+    return [read_receipt(one) for one in (yield from send(call)).field("plans")]
 
 
 def submit_batch(specs: Sequence[SpecDocument], *, project: str, idempotency_key: str = "") -> Steps[list[list[str]]]:

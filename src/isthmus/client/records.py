@@ -121,6 +121,7 @@ class Task(_Shown):
     max_attempts: int = 0
     attempt: str = ""
     native_id: str = ""
+    queue_position: int | None = None
     exit_code: int | None = None
     reason: str = ""
     message: str = ""

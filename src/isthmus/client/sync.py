@@ -88,7 +88,7 @@ class Client:
         """Where a task would go, when, for how much, and why not elsewhere; nothing is stored or sent."""
         draft = handles.draft_of(task, keywords)
         where = project or draft.project or self.profile.project
-        return self.run(operations.plan(pack(draft).spec, project=where))
+        return self.run(operations.plan(pack(draft).spec, project=where, unsent=True))
 
     def handle(self, task_id: str) -> Handle:
         """A handle of a task that was submitted earlier."""
@@ -153,7 +153,8 @@ class Handle:
 
     def __repr__(self) -> str:
         task = self._task
-        return f"<Task {self.id} {task.name} {task.state} {task.site}>" if task else f"<Task {self.id}>"
+        known = (self.id, task.name, task.state, task.site) if task else (self.id,)
+        return f"<Task {' '.join(filter(None, known))}>"
 
     def _repr_html_(self) -> str:
         rows = self._task._rows() if self._task else [("id", self.id)]
@@ -184,12 +185,12 @@ class Handle:
         self._task = result.task
         return result
 
-    def fetch(self, directory: str | Path = ".", *, only: Sequence[str] = ()) -> list[Path]:
-        """Fetch the outputs, to the places that the submission named or under `directory`; checked by hash."""
+    def fetch(self, directory: str | Path | None = None, *, only: Sequence[str] = ()) -> list[Path]:
+        """Fetch the outputs under `directory`; without one to the places that the submission named. Checked by hash."""
         task = self._task or self.refresh()
-        wanted = self._draft.fetch if self._draft else ()
+        wanted = self._draft.fetch if self._draft and directory is None else ()
         steps = handles.fetch_outputs(
-            self.id, project=task.project, wanted=wanted, directory=Path(directory), only=only
+            self.id, project=task.project, wanted=wanted, directory=Path(directory or "."), only=only
         )
         return self._client.run(steps)
 

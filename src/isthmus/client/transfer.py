@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,8 @@ from isthmus.domain.errors import Corrupt, NotFound, Refused, Unavailable
 
 PIECE_BYTES = 8 * 1024 * 1024
 HASHES_PER_CALL = 1000
+SMALL_BYTES = 64 * 1024  # contents up to this size travel many to a call,
+FEWEST_PACKED = 8  # when there are at least so many of them
 MAX_STALLS = 5
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -47,10 +49,47 @@ def upload(contents: Sequence[Content], *, project: str, progress: Progress = qu
         done += count
         progress(done, whole)
 
-    if todo:
-        progress(0, whole)
-        yield Together(tuple(_upload_one(content, project, moved) for content in todo))
+    if not todo:
+        return 0
+    progress(0, whole)
+    small = [content for content in todo if content.size_bytes <= SMALL_BYTES]
+    steps: list[Steps[None]] = []
+    if len(small) >= FEWEST_PACKED:
+        todo = [content for content in todo if content.size_bytes > SMALL_BYTES]
+        steps = [_upload_pack(pack, project, moved) for pack in _packs(small)]
+    yield Together((*steps, *(_upload_one(content, project, moved) for content in todo)))
     return whole
+
+
+def _packs(contents: Sequence[Content]) -> Iterator[list[Content]]:
+    pack: list[Content] = []
+    size_bytes = 0
+    for content in contents:
+        if pack and (size_bytes + content.size_bytes > PIECE_BYTES or len(pack) == HASHES_PER_CALL):
+            yield pack
+            pack, size_bytes = [], 0
+        pack.append(content)
+        size_bytes += content.size_bytes
+    yield pack
+
+
+def _upload_pack(contents: Sequence[Content], project: str, moved: Callable[[int], None]) -> Steps[None]:
+    """Send many small contents with one call; Corrupt when one of them is no longer what was hashed."""
+    pieces: list[bytes] = yield Work(lambda: [_read(content, 0) for content in contents])
+    for content, piece in zip(contents, pieces, strict=True):
+        if hashlib.sha256(piece).hexdigest() != content.sha256:
+            raise Corrupt(
+                f"{content.source!s} changed while it was sent.",
+                remedy="Submit again when nothing writes to it.",
+                code="file_changed",
+            )
+    body = b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
+    headers = {"Content-Type": "application/octet-stream"}
+    call = request(
+        "POST", "/v1/blobs:pack", params={"project": project}, content=body, headers=headers, repeatable=True
+    )
+    yield from send(call)
+    moved(sum(map(len, pieces)))
 
 
 def _upload_one(content: Content, project: str, moved: Callable[[int], None]) -> Steps[None]:

@@ -42,6 +42,11 @@ def _ignore(_task: Task) -> None:
     """Tell nobody."""
 
 
+def _told(task: Task) -> tuple[object, ...]:
+    """What of a task is worth telling when it changes."""
+    return (task.state, task.attempt, task.message, task.queue_position)
+
+
 def wait(ids: Sequence[str], *, timeout_seconds: float | None = None, changed: Changed = _ignore) -> Steps[list[Task]]:
     """Wait until all tasks ended; `changed` is told of each change. StillRunning when the time is over."""
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -53,11 +58,7 @@ def wait(ids: Sequence[str], *, timeout_seconds: float | None = None, changed: C
         moved = False
         for task in fresh:
             before = seen.get(task.id)
-            if before is None or (before.state, before.attempt, before.message) != (
-                task.state,
-                task.attempt,
-                task.message,
-            ):
+            if before is None or _told(before) != _told(task):
                 moved = True
                 changed(task)
             seen[task.id] = task
@@ -140,11 +141,7 @@ def follow(
                     follower.restart(task.attempt)
                 follower.attempt = task.attempt
             attempt = task.attempt
-        moved = before is None or (before.state, before.attempt, before.message) != (
-            task.state,
-            task.attempt,
-            task.message,
-        )
+        moved = before is None or _told(before) != _told(task)
         if moved:
             changed(task)
         before = task

@@ -5,17 +5,17 @@ from __future__ import annotations
 from isthmus.domain.placement import Candidate, Receipt, Why
 from isthmus.domain.units import show_duration
 
-WORDS = {
-    Why.SITE_DENIED: "is not allowed by the task",
-    Why.DATA_ELSEWHERE: "does not hold the data",
-    Why.TOO_FEW_NODES: "has too few nodes",
-    Why.TOO_FEW_ACCELERATORS: "has too few accelerators",
-    Why.WRONG_ACCELERATOR: "has other accelerators",
-    Why.FAILED_HERE: "was left because it failed there",
-    Why.LATER_FINISH: "would be later",
-    Why.DEARER: "would cost more",
-    Why.FULL_NOW: "was full",
-    Why.NO_ACCOUNT: "has no account for the user",
+WORDS = {  # of one place, of several
+    Why.SITE_DENIED: ("is not allowed by the task", "are not allowed by the task"),
+    Why.DATA_ELSEWHERE: ("does not hold the data", "do not hold the data"),
+    Why.TOO_FEW_NODES: ("has too few nodes", "have too few nodes"),
+    Why.TOO_FEW_ACCELERATORS: ("has too few accelerators", "have too few accelerators"),
+    Why.WRONG_ACCELERATOR: ("has other accelerators", "have other accelerators"),
+    Why.FAILED_HERE: ("was left because it failed there", "were left because it failed there"),
+    Why.LATER_FINISH: ("would be later", "would be later"),
+    Why.DEARER: ("would cost more", "would cost more"),
+    Why.FULL_NOW: ("was full", "were full"),
+    Why.NO_ACCOUNT: ("has no account for the user", "have no account for the user"),
 }
 
 
@@ -42,9 +42,13 @@ def _figures(candidate: Candidate) -> str:
 
 def lost(receipt: Receipt) -> str:
     """Why the other places lost, each reason once."""
-    others: dict[str, list[str]] = {}
+    others: dict[tuple[str, str], list[str]] = {}
     for candidate in receipt.candidates:
         if candidate.why is not Why.CHOSEN:
-            words = WORDS.get(candidate.why, str(candidate.why).replace("_", " "))
+            words = WORDS.get(candidate.why, (str(candidate.why).replace("_", " "),) * 2)
             others.setdefault(words, []).append(f"{candidate.site}/{candidate.pool}")
-    return "; ".join(f"{', '.join(names)} {words}" for words, names in others.items())
+    return "; ".join(f"{_listed(names)} {words[len(names) > 1]}" for words, names in others.items())
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -335,6 +335,22 @@ class TaskSpec:
             if paths.count(path) > 1 and len(paths) < 1000:
                 raise Invalid("inputs", f"{path!r} is named twice.", remedy="Give each input a path of its own.")
 
+        self._check_absolute()
+
+    def _check_absolute(self) -> None:
+        """An absolute path means nothing at a site unless every step has a root of its own."""
+        if all(step.image for step in self.steps):
+            return
+        named = [(f"inputs.{index}.path", item.path) for index, item in enumerate(self.inputs)]
+        named += [(f"outputs.{index}.path", item.path) for index, item in enumerate(self.outputs)]
+        for field_name, path in named:
+            if path.startswith("/"):
+                raise Invalid(
+                    field_name,
+                    f"{path!r} is absolute, which only means something in a container.",
+                    remedy="Use a path relative to the working directory, or give every step an image.",
+                )
+
     @property
     def steps(self) -> tuple[Executor, ...]:
         """The programs to run, in order; never empty."""

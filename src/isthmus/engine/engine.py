@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -115,10 +116,10 @@ class Engine:
         """The adapter of a site, for reading logs."""
         return self.fleet.site(name)
 
-    async def plan(self, spec: TaskSpec, user: str) -> Receipt:
-        """What the brain would decide for a task now; nothing is stored."""
+    async def plan(self, specs: Sequence[TaskSpec], user: str) -> tuple[Receipt, ...]:
+        """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored."""
         snapshot = await self.database.read(read_snapshot, self.clock.now())
-        return decide(snapshot, [waiting_task("0" * 26, user, spec)]).receipts[0]
+        return decide(snapshot, [waiting_task("0" * 26, user, spec) for spec in specs]).receipts
 
     # --- leases -----------------------------------------------------------------------------------------------------
 

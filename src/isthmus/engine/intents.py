@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,15 +36,20 @@ def submit(
     face: str = "v1",
     manifests: Mapping[str, frozenset[str]] | None = None,
     max_waiting: int = _DEFAULTS.max_waiting,
+    unsent: bool = False,
 ) -> list[list[str]]:
     """Store tasks, all or none; answers the ids made for each spec (several for an array).
 
-    `manifests` maps the hash of each directory manifest that the specs name to the hashes in it.
+    `manifests` maps the hash of each directory manifest that the specs name to the hashes in it. With `unsent`, content may
+    still be missing: only for a rehearsal that is rolled back.
     """
     _check_room(connection, project, sum(spec.array.size if spec.array else 1 for spec in specs), max_waiting)
-    _check_blobs(connection, project, specs, manifests or {})
+    if not unsent:
+        _check_blobs(connection, project, specs, manifests or {})
     _check_secrets(connection, project, specs)
-    ids = [[new_id(now) for _ in range(spec.array.size if spec.array else 1)] for spec in specs]
+    sizes = [spec.array.size if spec.array else 1 for spec in specs]
+    in_order = iter(sorted(new_id(now) for _ in range(sum(sizes))))  # lists and the queue then keep the order given
+    ids = [list(islice(in_order, size)) for size in sizes]
     needed = _resolve(connection, project, specs, ids)
     task_rows: list[dict[str, Any]] = []
     tag_rows: list[dict[str, Any]] = []
@@ -138,7 +144,7 @@ def hold(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: 
     rows = _lock(connection, task_ids)
     for row in rows:
         if row.state not in (TaskState.WAITING, TaskState.BLOCKED, TaskState.HELD):
-            raise Conflict(f"Task {row.id} is {row.state}.", remedy="Only a task that still waits can be held.")
+            raise Conflict(f"Task {row.id} {_stands(row.state)}.", remedy="Only a task that still waits can be held.")
     return _set_state(connection, now, [row for row in rows if row.state != TaskState.HELD], TaskState.HELD, by)
 
 
@@ -157,7 +163,9 @@ def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by:
     rows = _lock(connection, task_ids)
     for row in rows:
         if row.state not in (TaskState.FAILED, TaskState.CANCELLED):
-            raise Conflict(f"Task {row.id} is {row.state}.", remedy="Only a failed or cancelled task can be retried.")
+            raise Conflict(
+                f"Task {row.id} {_stands(row.state)}.", remedy="Only a failed or cancelled task can be retried."
+            )
     if rows:
         connection.execute(
             tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")),
@@ -336,3 +344,9 @@ def _check_cycles(specs: Sequence[TaskSpec], by_name: Mapping[str, int]) -> None
                 )
             elif state[step] == 0:
                 stack.append((step, iter(follows[step])))
+
+
+def _stands(state: str) -> str:
+    """A state as the rest of a sentence about its task."""
+    words = {TaskState.SUCCEEDED: "has succeeded", TaskState.FAILED: "has failed", TaskState.CANCELLED: "was cancelled"}
+    return words.get(TaskState(state), f"is {state}")

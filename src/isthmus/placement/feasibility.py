@@ -58,18 +58,14 @@ def _size(task: WaitingTask, view: PoolView) -> Iterator[Failure]:
     if demand.nodes > pool.nodes:
         yield Failure(Why.TOO_FEW_NODES, str(demand.nodes), str(pool.nodes))
     if demand.cpus_per_node > pool.cpus_per_node:
-        yield Failure(Why.TOO_FEW_CPUS, f"{demand.cpus_per_node} a node", f"{pool.cpus_per_node} a node")
+        yield Failure(Why.TOO_FEW_CPUS, str(demand.cpus_per_node), str(pool.cpus_per_node))
     if demand.memory_bytes > pool.memory_bytes_per_node:
-        yield Failure(
-            Why.TOO_LITTLE_MEMORY,
-            f"{show_size(demand.memory_bytes)} a node",
-            f"{show_size(pool.memory_bytes_per_node)} a node",
-        )
+        yield Failure(Why.TOO_LITTLE_MEMORY, show_size(demand.memory_bytes), show_size(pool.memory_bytes_per_node))
     if pool.disk_bytes_per_node and demand.disk_bytes > pool.disk_bytes_per_node:
         yield Failure(Why.TOO_LITTLE_DISK, show_size(demand.disk_bytes), show_size(pool.disk_bytes_per_node))
     wanted = demand.accelerators
     if wanted.count > pool.accelerators_per_node:
-        yield Failure(Why.TOO_FEW_ACCELERATORS, f"{wanted.count} a node", f"{pool.accelerators_per_node} a node")
+        yield Failure(Why.TOO_FEW_ACCELERATORS, str(wanted.count), str(pool.accelerators_per_node))
     elif wanted.count and wanted.kind and wanted.kind != pool.accelerator_kind:
         yield Failure(Why.WRONG_ACCELERATOR, wanted.kind, pool.accelerator_kind or "unnamed")
     elif wanted.count and pool.accelerator_memory_bytes and wanted.memory_bytes > pool.accelerator_memory_bytes:
@@ -94,10 +90,10 @@ _REMEDIES = {
     Why.NO_ACCOUNT: "ask its operator to map {wanted} to a local account",
     Why.DATA_ELSEWHERE: "bring the data from {wanted} as an upload or a URL",
     Why.TOO_FEW_NODES: "ask for at most {offered} nodes (now {wanted})",
-    Why.TOO_FEW_CPUS: "ask for at most {offered} processors (now {wanted})",
-    Why.TOO_LITTLE_MEMORY: "ask for at most {offered} of memory (now {wanted})",
+    Why.TOO_FEW_CPUS: "ask for at most {offered} processors a node (now {wanted})",
+    Why.TOO_LITTLE_MEMORY: "ask for at most {offered} of memory a node (now {wanted})",
     Why.TOO_LITTLE_DISK: "ask for at most {offered} of disk (now {wanted})",
-    Why.TOO_FEW_ACCELERATORS: "ask for at most {offered} accelerators (now {wanted})",
+    Why.TOO_FEW_ACCELERATORS: "ask for at most {offered} accelerators a node (now {wanted})",
     Why.WRONG_ACCELERATOR: "accept the accelerator {offered} (now {wanted})",
     Why.NO_LICENCE: "go without licence {wanted}",
     Why.WALLTIME_TOO_LONG: "ask for at most {offered} of walltime (now {wanted})",

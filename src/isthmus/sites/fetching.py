@@ -13,6 +13,17 @@ from isthmus.sites.roots import Root
 from isthmus.sites.transport import CommandResult, Transport
 
 _LONGEST_SECONDS = 6 * 3600.0
+_CURL = {  # curl(1), EXIT CODES
+    6: "the host's name is not known there",
+    7: "the host does not take the connection",
+    18: "the content broke off",
+    28: "it took too long",
+    35: "TLS cannot be agreed with the host",
+    47: "it is redirected without end",
+    52: "the host answered nothing",
+    56: "the connection broke",
+    60: "the host's certificate is not trusted there",
+}
 _GONE = frozenset({"400", "401", "403", "404", "405", "410", "451"})
 
 
@@ -99,5 +110,7 @@ def _explain(item: JobFile, result: CommandResult, *, uses_curl: bool) -> StageO
         return Rejected(reason=EndReason.INPUT_MISSING, message=f"{shown} answered {status}.")
     if uses_curl and result.exit_code in (1, 3):
         return Rejected(reason=EndReason.INPUT_MISSING, message=f"{shown} is not an address that can be fetched.")
-    why = f"answered {status}" if uses_curl and result.exit_code == 22 else f"failed with code {result.exit_code}"
-    return Uncertain(message=f"Fetching {shown} at the site {why}.")
+    why = f"failed with code {result.exit_code}"
+    if uses_curl:
+        why = f"answered {status}" if result.exit_code == 22 else _CURL.get(result.exit_code, why)
+    return Uncertain(message=f"Fetching {shown} at the site: {why}; it is tried again.")

@@ -70,15 +70,27 @@ chmod 400 "$b.part" && mv -f "$b.part" "$b"
 # $1 root. Stdin: a tar of files named by their hash. Prints the hashes that were kept.
 UNPACK_BLOBS: Final = """umask 077
 cd "$1" || exit 1
+r=$1
 t=$(mktemp -d incoming/XXXXXXXXXX) || exit 1
-trap 'rm -rf "$1/$t"' EXIT
+trap 'rm -rf "$r/$t"' EXIT
 tar -xf - -C "$t" || exit 1
-cd "$t" && chmod 400 -- * && sha256sum -- * | while read -r h n; do
-  [ "$h" = "$n" ] || continue
-  d=../../blobs/${n%"${n#??}"}
+keep() { # directory hash...: one process for all that go there
+  d=../../blobs/$1; shift
   [ -d "$d" ] || mkdir -p "$d"
-  mv -f "$n" "$d/$n" && echo "$n"
-done
+  mv -f -- "$@" "$d/" && printf '%s\\n' "$@"
+}
+cd "$t" && chmod 400 -- * && { sha256sum -- *; echo; } | {
+  p=; set --
+  while read -r h n; do
+    c=${n%"${n#??}"}
+    if [ "$c" != "$p" ]; then
+      [ $# = 0 ] || keep "$p" "$@"
+      p=$c; set --
+    fi
+    [ "$h" = "$n" ] && [ -n "$n" ] && set -- "$@" "$n"
+  done
+  exit 0
+}
 """
 
 # $1 root. Stdin: a tar of attempt directories. Each holds `files.sh`, calls of blob/site that stop at the first failure.

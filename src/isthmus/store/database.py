@@ -20,7 +20,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from isthmus.domain.errors import Busy, Unavailable
+from isthmus.domain.errors import Busy, Corrupt, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -163,6 +163,11 @@ def _translate(error: sa.exc.DBAPIError) -> Exception:
     if "disk i/o error" in text:
         return Unavailable(
             "The store's disk fails: nothing was stored.", remedy="Check the disk, then run `isthmus check`."
+        )
+    if "not a database" in text or "malformed" in text:
+        return Corrupt(
+            "The store's file is damaged, or is no database.",
+            remedy="Restore STATE/isthmus.db from your backup, then run `isthmus check`.",
         )
     if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         return Unavailable("The store does not answer.", remedy="Is the database up? Try again.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from isthmus.domain.errors import Refused
+from isthmus.store import tables
 from isthmus.store.database import Database
 
 if TYPE_CHECKING:
@@ -24,11 +25,15 @@ _LOCK = 0x697374686D7574  # one process migrates at a time
 
 def head() -> str:
     """The newest step that this version knows: the file with the highest number."""
-    return max(path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return _steps()[-1]
+
+
+def _steps() -> list[str]:
+    return sorted(path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def prepare(database: Database) -> None:
-    """Make or migrate the tables; safe at every start and from several processes; Refused for a newer store."""
+    """Make or migrate the tables; safe at every start and from several processes; Refused for another version's store."""
     database.write_now(_prepare)
 
 
@@ -51,16 +56,42 @@ def _prepare(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     found = current(connection)
-    if found == head():
-        return
-    if found > head():
+    known = _steps()
+    if found and found not in known:
         raise Refused(
-            f"The store is at step {found}; this version knows {head()}.",
-            remedy="Start the newer version that made it, or restore an older backup.",
+            f"The store was made by another version: it is at step {found}, this one knows {known[0]} to {known[-1]}.",
+            remedy="Start the version that made it, restore a backup of this version's, or give another --state.",
         )
+    others = _lacking(connection)
+    if not found and len(others) < len(tables.metadata.tables):
+        raise Refused(
+            "The store holds tables that Isthmus did not make.", remedy="Give another --state, or an empty --database."
+        )
+    if found == head():
+        if others:
+            raise Refused(
+                f"The store was made by another version of step {found}: {'; '.join(others)}.",
+                remedy="Start the version that made it, or give another --state.",
+            )
+        return
     from alembic import command
 
     command.upgrade(_config(connection), "head")
+
+
+def _lacking(connection: sa.Connection) -> list[str]:
+    """In words the tables and columns that this version needs and the store does not have."""
+    found: dict[str, set[str]] = {}
+    for (_schema, name), columns in sa.inspect(connection).get_multi_columns().items():
+        found[str(name)] = {column["name"] for column in columns}
+    lacking = []
+    for name, table in tables.metadata.tables.items():
+        missing = {column.name for column in table.columns} - found.get(name, set())
+        if name not in found:
+            lacking.append(f"there is no table {name}")
+        elif missing:
+            lacking.append(f"{name} has no {', '.join(sorted(missing))}")
+    return lacking
 
 
 def _config(connection: sa.Connection) -> Config:
@@ -75,8 +106,6 @@ def _config(connection: sa.Connection) -> Config:
 def _compare(connection: sa.Connection) -> list[str]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
-
-    from isthmus.store import tables
 
     context = MigrationContext.configure(connection)
     return [f"differs: {change}." for change in compare_metadata(context, tables.metadata)]
