@@ -32,6 +32,8 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
     until = np.empty(processors, np.int64)  # their predicted ends
     heap_time = np.empty(processors, np.int64)
     heap_job = np.empty(processors, np.int64)
+    sequence = np.empty(jobs, np.int64)  # jobs in the order in which they started
+    started = 0
     count = 0
     ends = 0
     used = 0
@@ -80,7 +82,7 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
                 shorter[longer[place]] = new
                 longer[place] = new
         else:
-            job = heap_job[0]
+            job = sequence[heap_job[0]]
             ends = heap_pop(heap_time, heap_job, ends)
             used -= width[job]
             for i in range(count):
@@ -149,7 +151,9 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
                     heap_time = _grown(heap_time)
                     heap_job = _grown(heap_job)
                 count = _insert(running, until, count, job, now + estimate[job])
-                ends = heap_push(heap_time, heap_job, ends, now + run[job], job)
+                ends = heap_push(heap_time, heap_job, ends, now + run[job], started)
+                sequence[started] = job
+                started += 1
             if backfilling and only_new:
                 break
             job = following
