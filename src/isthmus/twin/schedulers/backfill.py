@@ -41,10 +41,8 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
     seen_free = -1
     while arrived < jobs or ends > 0:
         new = -1
-        if arrived < jobs and (ends == 0 or submit[arrived] <= heap_time[0]):
-            now = submit[arrived]
-        else:
-            now = heap_time[0]
+        arriving = arrived < jobs and (ends == 0 or submit[arrived] <= heap_time[0])
+        now = submit[arrived] if arriving else heap_time[0]
         # Predictions that are over while their job runs on are corrected first, so that no processor is given twice.
         if count > 0 and until[0] <= now:
             moved = True
@@ -66,7 +64,7 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
                         moved = True
                         seen_free = -1
                         break
-        if arrived < jobs and (ends == 0 or submit[arrived] <= heap_time[0]):
+        if arriving:
             new = arrived
             arrived += 1
             before[new] = before[end]
@@ -98,6 +96,7 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
         only_new = new >= 0 and free == seen_free and after[end] != new
         head = after[end]
         backfilling = False
+        reserved = False
         shadow = 0
         extra = 0
         job = head
@@ -106,16 +105,7 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
                 if width[job] > free:
                     if mode == FCFS:
                         break
-                    # The head's reservation: the first time at which enough running jobs are predicted to be over.
                     backfilling = True
-                    available = free
-                    k = first
-                    while available < width[job]:
-                        shadow = until[k]
-                        while k < count and until[k] == shadow:
-                            available += width[running[k]]
-                            k += 1
-                    extra = available - width[job]
                     head = job
                     if only_new:
                         job = new
@@ -127,6 +117,18 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
                 fits = True
             else:
                 fits = job != head and width[job] <= free
+                if fits and not reserved:
+                    # The head's reservation: the first time at which enough running jobs are predicted to be over.
+                    # Worked out for the first job that is narrow enough, as often there is none.
+                    reserved = True
+                    available = free
+                    k = first
+                    while available < width[head]:
+                        shadow = until[k]
+                        while k < count and until[k] == shadow:
+                            available += width[running[k]]
+                            k += 1
+                    extra = available - width[head]
                 if fits and now + estimate[job] > shadow:
                     if width[job] <= extra:
                         extra -= width[job]
