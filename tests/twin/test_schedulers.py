@@ -83,3 +83,12 @@ def test_jobs_that_cannot_run_are_refused() -> None:
 def test_slowdown_is_bounded() -> None:
     """Short jobs count as ten seconds, and nothing is below one."""
     assert bounded_slowdown(np.array([0, 20, 90]), np.array([1, 1, 10])).tolist() == [1.0, 2.1, 10.0]
+
+
+def test_a_prediction_that_was_too_short_is_corrected_to_the_request_then_by_steps() -> None:
+    """A job predicted at 10 s of 100 requested is believed to end at 100 s, and from then on at 160 s."""
+    rows = ((0, 150, 3, 100), (20, 10, 4, 10), (21, 80, 1, 80), (110, 45, 1, 45))
+    waits = simulate(jobs(*rows), 4, "easy", np.array([10, 10, 80, 45]))
+    # At 21 s the head is promised 100 s, and 80 s do not fit; at 110 s it is promised 160 s, and 45 s do. The job ends
+    # at 150 s already, so the head waits for the one that passed it, until 155 s.
+    assert waits.tolist() == [0, 135, 144, 0]

@@ -26,6 +26,7 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
     before = np.full(jobs + 1, end, np.int64)
     longer = np.full(jobs + 1, end, np.int64)  # in order of estimate
     shorter = np.full(jobs + 1, end, np.int64)
+    links = longer if mode == SJBF else after  # the order in which jobs are backfilled
     corrections = np.zeros(jobs, np.int64)
     starts = np.zeros(jobs, np.int64)
     running = np.empty(processors, np.int64)  # by predicted end
@@ -116,7 +117,18 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
                     continue
                 fits = True
             else:
-                fits = job != head and width[job] <= free
+                # Most jobs of a long queue do not fit: pass them in a tight loop. The head never fits here.
+                if not only_new:
+                    if reserved:
+                        limit = shadow - now
+                        while job != end and (width[job] > free or (width[job] > extra and estimate[job] > limit)):
+                            job = links[job]
+                    else:
+                        while job != end and width[job] > free:
+                            job = links[job]
+                    if job == end:
+                        break
+                fits = width[job] <= free
                 if fits and not reserved:
                     # The head's reservation: the first time at which enough running jobs are predicted to be over.
                     # Worked out for the first job that is narrow enough, as often there is none.
@@ -134,7 +146,7 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
                         extra -= width[job]
                     else:
                         fits = False
-            following = longer[job] if backfilling and mode == SJBF else after[job]
+            following = links[job] if backfilling else after[job]
             if fits:
                 after[before[job]] = after[job]
                 before[after[job]] = before[job]
