@@ -128,7 +128,7 @@ def read_swf(path: Path) -> SwfLog:
             if len(members) != 1:
                 raise Invalid("path", f"{path.name} holds {len(members)} files.", remedy="Give a .zip with one log.")
             return parse_swf(archive.read(members[0]).decode("utf-8", "replace").splitlines())
-    content = gzip.decompress(path.read_bytes()) if path.suffix in {".gz", ".gz2"} else path.read_bytes()
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     # Headers of old logs are in several encodings; the data lines are ASCII, and a damaged one is named as bad.
     return parse_swf(content.decode("utf-8", "replace").splitlines())
 

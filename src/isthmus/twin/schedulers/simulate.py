@@ -34,7 +34,7 @@ def simulate(
     """Waits in seconds, in the log's order, of its jobs on `processors` alike processors.
 
     `estimates` are the users' requests, the actual run times (clairvoyant), or given predictions in seconds. A running
-    job that outlives its estimate is corrected to the request, then by growing steps (Tsafrir et al. 2007).
+    job that outlives its estimate is corrected to the request, then by growing steps (a rule of our own).
     Conservative needs estimates that are never too short. Invalid names the field and counts the jobs that cannot run.
     """
     submit, run, width = log.submit_seconds, log.run_seconds, log.requested_processors
