@@ -1,0 +1,72 @@
+"""How fast the twin's site schedulers are: `python -m benchmarks.twin [--data DIR] [--json]`.
+
+Jobs per second of processor time on one core, best of three, compilation and reading left out. The logs are those of the
+tests: the folder of public data is ISTHMUS_SHARED_DATA, or ../shared/data beside the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from benchmarks.machine import describe, table
+from isthmus.twin.readers import SwfLog, read_swf
+from isthmus.twin.schedulers import bounded_slowdown, simulate
+from isthmus.twin.schedulers.simulate import Estimates, Scheduler
+
+LOGS = {"KTH-SP2": 100, "CTC-SP2": 338, "SDSC-SP2": 128}
+# Jobs per processor second of others, measured on two cores of such a machine when the twin was designed, not by this run.
+PEERS = "SimGrid 44 k, pyss 9 k, Alea 1.2 k, AccaSim 0.8 k"
+ASKED = 1_000_000
+
+
+def main() -> None:
+    """Measure, print the table, and with --json one JSON object as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    named = os.environ.get("ISTHMUS_SHARED_DATA")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=Path(named) if named else beside)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if not (arguments.data / "traces").is_dir():
+        parser.error(f"there are no traces in {arguments.data}: give --data or set ISTHMUS_SHARED_DATA")
+    machine = describe()
+    figures: dict[str, dict[str, float]] = {}
+    rows: list[tuple[str, str, str, str]] = []
+    for name, processors in LOGS.items():
+        log = read_swf(arguments.data / "traces" / "pwa" / f"{name}.sc15-rebuilt.swf.gz")
+        few = log.where(np.arange(len(log)) < 10)
+        for scheduler in get_args(Scheduler):
+            for estimates in get_args(Estimates):
+                rate, slowdown = _measure(log, few, processors, scheduler, estimates)
+                key = f"{scheduler}, {estimates}"
+                figures.setdefault(key, {})[name] = round(rate)
+                asked = f"{ASKED:,}" if scheduler == "easy" else ""
+                rows.append((f"{key}, {name} (slowdown {slowdown:.4f})", f"{rate:,.0f} jobs/CPU s", asked, PEERS))
+    print(json.dumps(machine))
+    print(table(rows))
+    if arguments.json:
+        result = {"jobs_per_cpu_s": figures["easy, requested"], "all_jobs_per_cpu_s": figures, "machine": machine}
+        print(json.dumps(result))
+
+
+def _measure(
+    log: SwfLog, few: SwfLog, processors: int, scheduler: Scheduler, estimates: Estimates
+) -> tuple[float, float]:
+    simulate(few, processors, scheduler, estimates)
+    best = float("inf")
+    for _ in range(3):
+        begun = time.process_time()
+        waits = simulate(log, processors, scheduler, estimates)
+        best = min(best, time.process_time() - begun)
+    return len(log) / best, float(bounded_slowdown(waits, log.run_seconds).mean())
+
+
+if __name__ == "__main__":
+    main()

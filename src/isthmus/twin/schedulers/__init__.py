@@ -1,0 +1,5 @@
+"""Schedulers of one site on processor counts: FCFS, EASY, EASY-SJBF, conservative; compiled, exact, in whole seconds."""
+
+from isthmus.twin.schedulers.simulate import Workload, bounded_slowdown, simulate
+
+__all__ = ["Workload", "bounded_slowdown", "simulate"]
