@@ -37,7 +37,9 @@ async def list_audit(
     service: Serving,
     user: Annotated[str | None, Query(pattern=NAME, description="Who did it.")] = None,
     action: Annotated[str | None, Query(pattern=r"^[a-z_.]{1,64}$", description="Such as site.join.")] = None,
-    subject: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9._/-]{1,255}$", description="To what it was done.")] = None,
+    subject: Annotated[
+        str | None, Query(pattern=r"^[A-Za-z0-9._/-]{1,255}$", description="To what it was done.")
+    ] = None,
     since: datetime | None = None,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$")] = None,
