@@ -149,8 +149,11 @@ def test_every_setting_of_a_site_is_documented(kind: str) -> None:
     (entry,) = entry_points(group="isthmus.sites", name=kind)
     text = (DOCS / "joining-a-site.md").read_text(encoding="utf-8")
     section = re.search(rf"^### {kind}\n(.*?)(?=^### |\Z)", text, re.M | re.S)
+    shared = re.search(r"^### Several kinds\n(.*?)(?=^### )", text, re.M | re.S)
     assert section, kind
-    assert [key for key in entry.load().CONFIG_HELP if f"| `{key}` |" not in section[1]] == []
+    assert shared
+    told = section[1] + "".join(line for line in shared[1].splitlines() if kind in line or "| all |" in line)
+    assert [key for key in entry.load().CONFIG_HELP if f"| `{key}` |" not in told] == []
 
 
 def _codes() -> set[str]:
