@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
@@ -11,10 +10,9 @@ import sqlalchemy as sa
 from fastapi import Query, Response
 
 from isthmus.api import answers
-from isthmus.api.body import NAME, Limit, answer, when
+from isthmus.api.body import NAME, Limit, Since, answer, when
 from isthmus.api.routing import Router
 from isthmus.api.service import Serving
-from isthmus.domain.errors import Invalid
 from isthmus.store import tables
 from isthmus.trust.access import Administrators
 
@@ -40,13 +38,11 @@ async def list_audit(
     subject: Annotated[
         str | None, Query(pattern=r"^[A-Za-z0-9._/-]{1,255}$", description="To what it was done.")
     ] = None,
-    since: datetime | None = None,
+    since: Since = None,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$")] = None,
 ) -> Response:
     """What people changed, newest first."""
-    if since is not None and since.tzinfo is None:
-        raise Invalid("since", "has no time zone.", remedy="Write it like 2026-11-26T18:00:00Z.")
     a = tables.audit
     query = sa.select(a).order_by(a.c.seq.desc()).limit(limit + 1)
     for column, value in ((a.c.user, user), (a.c.action, action), (a.c.subject, subject)):
