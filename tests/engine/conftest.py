@@ -18,7 +18,12 @@ from isthmus.store import schema, tables
 from isthmus.store.database import Database
 
 QUICK = EngineSettings(
-    poll_interval=0.1, describe_interval=0.5, round_interval=0.1, negative_gap=0.2, lease_seconds=10.0
+    poll_interval=0.1,
+    describe_interval=0.5,
+    round_interval=0.1,
+    negative_gap=0.2,
+    lease_seconds=10.0,
+    hopeless_interval=0.5,
 )
 
 

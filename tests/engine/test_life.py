@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
 
-from isthmus.domain.task import Array, Constraints, Demand, Dependency, TaskSpec
+from isthmus.domain.task import Array, Constraints, Demand, Dependency, Objective, TaskSpec
 from isthmus.engine import intents, leases
 from isthmus.engine.checking import check
 from isthmus.engine.describing import is_idle
@@ -103,6 +104,23 @@ async def test_a_task_that_fits_nowhere_waits_with_a_receipt(store: Database, ma
     body = told()
     assert "ask for at most 4 a node processors" in body or "at most 4" in body
     assert task(store, one).state == "waiting"
+
+
+async def test_a_task_whose_deadline_passed_ends(store: Database, make_engine: EngineMaker) -> None:
+    """What can no longer be in time does not wait for ever; what depends on it falls with it."""
+    join(store)
+    engine = make_engine(store)
+    await engine.start()
+    soon = datetime.fromtimestamp(time.time() + 1.0, UTC)
+    late = TaskSpec(name="late", command=("true",), objective=Objective(deadline=soon))
+    after = TaskSpec(command=("true",), depends_on=(Dependency(task="late"),))
+    [[one], [other]] = await submit(store, late, after)
+    engine.wake()
+    await until(lambda: task(store, one).state == "failed")
+    assert task(store, one).reason == "infeasible"
+    assert task(store, other).state == "cancelled"
+    assert count(store, tables.attempts) == 0
+    assert_whole(store)
 
 
 async def test_a_full_site_is_never_promised_twice(store: Database, make_engine: EngineMaker) -> None:

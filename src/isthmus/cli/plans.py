@@ -57,7 +57,7 @@ ENDS = {
     EndReason.DEPENDENCY_FAILED: "a task that it waited for failed",
     EndReason.NEVER_ARRIVED: "the site never got it",
     EndReason.GIVEN_UP: "its site left by force",
-    EndReason.INFEASIBLE: "no site can ever run it as it stands",
+    EndReason.INFEASIBLE: "its deadline passed before it found a place",
     EndReason.POISON: "handling it failed again and again",
 }
 

@@ -278,6 +278,7 @@ class Round:
                 ],
             )
         self._tell_waiting(connection, now, [r for r in decision.receipts if r.task_id not in wanted])
+        self._end_late(connection, now, {task_id: spec for task_id, spec in specs.items() if task_id not in wanted})
         return len(attempt_rows)
 
     @staticmethod
@@ -293,6 +294,18 @@ class Round:
             )
             rows.extend(connection.execute(query.with_for_update(skip_locked=True)))
         return rows
+
+    def _end_late(self, connection: sa.Connection, now: float, specs: Mapping[str, TaskSpec]) -> None:
+        """A task whose deadline passed before it found a place can no longer be what its user asked for: it ends."""
+        late = [
+            task_id
+            for task_id, spec in specs.items()
+            if spec.objective.deadline is not None and spec.objective.deadline.timestamp() <= now
+        ]
+        still = [row.id for row in self._lock_waiting(connection, sorted(late))]
+        message = "Its deadline passed before it found a place; its last receipt says what stood in the way."
+        ending = (TaskState.FAILED, EndReason.INFEASIBLE)
+        end_tasks(connection, now, dict.fromkeys(still, ending), {task_id: {"message": message} for task_id in still})
 
     def _tell_waiting(self, connection: sa.Connection, now: float, receipts: Sequence[Receipt]) -> None:
         """Keep the latest reason why a task waits, when it changed; look later again at what can go nowhere."""
