@@ -142,11 +142,10 @@ class NullSite:
         return found
 
     async def clean(self, refs: Sequence[JobRef]) -> None:
-        """Forget the jobs; the journal keeps that they were accepted."""
-        if self._path is None:
-            for ref in refs:
-                self._accepted.pop(ref.key, None)
-                self._cancelled.pop(ref.key, None)
+        """Forget the jobs; only the journal still knows that they were accepted."""
+        for ref in refs:
+            self._accepted.pop(ref.key, None)
+            self._cancelled.pop(ref.key, None)
 
     async def close(self) -> None:
         """Nothing to let go of."""
