@@ -190,6 +190,25 @@ async def test_a_killed_wrapper_is_a_failed_node_once_its_command_is_gone(
     assert not stat.exists() or " Z " in stat.read_text()
 
 
+async def test_a_wrapper_killed_before_its_result_is_there_has_still_ended_well(
+    local_site: Callable[..., LocalSite], centre: Centre, scratch: Path
+) -> None:
+    """The command ended with 0, the result could not be written, the wrapper is killed: the attempt is not made again."""
+    site = local_site()
+    job = job_at(centre, r"p=$(sed 's/.* pid=\([0-9]*\).*/\1/' ../claim); mkdir ../result.$p")
+    refs = await start(site, job)
+    directory = scratch / "root" / "attempts" / job.key
+    deadline = time.monotonic() + 60
+    while not (directory / "exit").exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert (await site.observe(refs))[job.key].sighting is Sighting.RUNNING
+    os.kill(int(refs[0].native_id.split(".")[0]), signal.SIGKILL)
+    ended = (await wait_for(site, centre, refs))[job.key]
+    assert (ended.reason, ended.exit_code, ended.claim_fence) == (EndReason.EXIT_ZERO, 0, 7)
+    assert job.key in await site.usage(refs)
+
+
 async def test_an_empty_claim_still_counts(local_site: Callable[..., LocalSite], centre: Centre, scratch: Path) -> None:
     """A claim whose writing was cut short is a claim: nobody else may run the job, and it is not absent."""
     site = local_site()

@@ -206,6 +206,14 @@ while read -r k; do
     [ -e "$k/result" ] && { read -r x <"$k/result"; }
     # A claim that appeared in between is another process than the one that was looked at.
     [ "$w" = "$c" ] || a=
+    # A wrapper that was killed after its command had ended well left word of that; one on another host that cannot be
+    # looked at had a minute to write its result.
+    if [ -z "$x" ] && [ -e "$k/exit" ]; then
+      case $a in
+        n) read -r x <"$k/exit" ;;
+        '') [ -n "$(find "$k/exit" -mmin +1)" ] && read -r x <"$k/exit" ;;
+      esac
+    fi
     f=$f$a
   fi
   printf '%s|%s|%s|%s|%s\\n' "$k" "$f" "$l" "$c" "$x"

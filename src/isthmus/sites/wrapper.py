@@ -84,7 +84,7 @@ finish() { # reason exit_code step
     tries=$((tries + 1)); [ "$tries" -gt 60 ] && break
     sleep 2
   done
-  rm -f "$D/child" "$D/rss" "$D/times"
+  rm -f "$D/child" "$D/rss" "$D/times" "$D/exit"
   exit "${4:-0}"
 }
 trap interrupt TERM INT HUP
@@ -147,6 +147,10 @@ while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
     [ -n "$INTERRUPTED" ] || break
     before=$code
   done
+  # At once and without starting anything: should this script be killed before it has written the result, the attempt
+  # is known to have ended well, and is not made again.
+  [ "$code" = 0 ] && [ "$step" = @STEPS@ ] && [ -z "$STOP" ] \\
+    && printf 'fence=%s reason=exit_zero code=0 started=%s step=%s\\n' "$FENCE" "$STARTED" "$step" >"$D/exit"
   kill -KILL "-$CHILD" 2>/dev/null
   CHILD=
   STEPS="$STEPS${STEPS:+,}$code:$began:$(now):$(ends)"
