@@ -264,7 +264,7 @@ def slurm_histories(
     try:
         rig.start()
         config = {"switch_account": "runuser", "env": cluster.environment, "root": f"{roots}/{{account}}"}
-        config |= {"describe_seconds": 1, "submit_timeout_seconds": 8}
+        config |= {"describe_seconds": 1, "query_seconds": 0.5, "submit_timeout_seconds": 8}
         rig.join(cluster.name, "slurm", config, account=user)
         play = Play(rig, random.Random(seed), roots, (cluster.name,))
         play.cluster, play.user = cluster, user

@@ -132,6 +132,7 @@ class TestSlurmSite(SiteConformance):
             "env": slurm_cluster.environment,
             "root": f"{scratch}/{{account}}",
             "grace_seconds": 2,
+            "query_seconds": 0,
         }
         return Centre(
             make_site=lambda store: SlurmSite("alpha", config, store),
@@ -158,6 +159,7 @@ class TestSlurmSiteOverSsh(SiteConformance):
             "env": slurm_cluster.environment,
             "root": f"{scratch}/root",
             "grace_seconds": 2,
+            "query_seconds": 0,
         }
         return Centre(
             make_site=lambda store: SlurmSite("alpha", config, store),
@@ -184,6 +186,7 @@ class TestSlurmRestSite(SiteConformance):
             "root": f"{scratch}/{{account}}",
             "request_timeout_seconds": 5.0,
             "grace_seconds": 2,
+            "query_seconds": 0,
         }
         return Centre(
             make_site=lambda store: SlurmRestSite("alpha", config, store),
@@ -207,6 +210,7 @@ class TestGridEngineSite(SiteConformance):
             "env": gridengine_cell.environment,
             "root": f"{scratch}/{{account}}",
             "grace_seconds": 2,
+            "query_seconds": 0,
         }
         return Centre(
             make_site=lambda store: GridEngineSite("cell", config, store),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,6 +16,8 @@ from isthmus.engine import intents, leases
 from isthmus.engine.checking import check
 from isthmus.engine.describing import is_idle
 from isthmus.engine.leases import LostLease, guard
+from isthmus.sites.null import NullSite
+from isthmus.sites.port import Full, Job, SubmitOutcome
 from isthmus.store import tables
 from isthmus.store.database import Database
 from tests.engine.conftest import QUICK, EngineMaker, count, join, task
@@ -85,6 +87,33 @@ async def test_a_running_task_is_cancelled(store: Database, make_engine: EngineM
     engine.wake()
     await until(lambda: task(store, one).state == "cancelled")
     assert task(store, one).reason == "cancelled_by_user"
+
+
+async def test_a_full_queue_is_offered_the_job_again(
+    store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site whose queue is full takes the job later: the same attempt, one submission taken, one record."""
+    monkeypatch.setattr("isthmus.engine.dispatching.FULL_AGAIN_SECONDS", 0.2)
+    offered: list[str] = []
+    take = NullSite.submit
+
+    async def submit_to_full(site: NullSite, jobs: Sequence[Job]) -> dict[str, SubmitOutcome]:
+        offered.extend(job.key for job in jobs)
+        if len(offered) <= 3:
+            return {job.key: Full(message="AssocMaxSubmitJobLimit") for job in jobs}
+        return dict(await take(site, jobs))
+
+    monkeypatch.setattr(NullSite, "submit", submit_to_full)
+    join(store)
+    engine = make_engine(store)
+    await engine.start()
+    [[one]] = await submit(store, TaskSpec(command=("true",), max_attempts=1))
+    engine.wake()
+    await until(lambda: count(store, tables.usage_records) == 1)
+    assert task(store, one).state == "succeeded"
+    assert len(offered) == 4
+    assert len(set(offered)) == count(store, tables.attempts) == 1
+    assert_whole(store)
 
 
 async def test_a_task_that_fits_nowhere_waits_with_a_receipt(store: Database, make_engine: EngineMaker) -> None:

@@ -17,5 +17,6 @@ def open_site(cluster: SlurmCluster, directory: Path, blobs: Path, **settings: A
         "env": cluster.environment,
         "root": f"{directory}/roots-{cluster.name}/{{account}}",
         "describe_seconds": 0.1,
+        "query_seconds": 0,
     }
     return SlurmSite(cluster.name, config | settings, DirectoryBlobStore(blobs))

@@ -51,7 +51,10 @@ _A = AttemptState
 ATTEMPT_MOVES: Final[dict[AttemptState, frozenset[AttemptState]]] = {
     _A.PLACED: frozenset({_A.STAGING, _A.CANCELLED, _A.FAILED, _A.LOST}),
     _A.STAGING: frozenset({_A.SUBMITTING, _A.CANCELLED, _A.FAILED, _A.LOST}),
-    _A.SUBMITTING: frozenset({_A.QUEUED, _A.RUNNING, _A.UNKNOWN, _A.COLLECTING, _A.CANCELLED, _A.FAILED, _A.LOST}),
+    # Back to STAGING: the site's queue is full, it did not take the job and will be offered it again.
+    _A.SUBMITTING: frozenset(
+        {_A.STAGING, _A.QUEUED, _A.RUNNING, _A.UNKNOWN, _A.COLLECTING, _A.CANCELLED, _A.FAILED, _A.LOST}
+    ),
     _A.QUEUED: frozenset({_A.RUNNING, _A.UNKNOWN, _A.COLLECTING, _A.CANCELLED, _A.FAILED, _A.LOST}),
     _A.RUNNING: frozenset({_A.QUEUED, _A.UNKNOWN, _A.COLLECTING, _A.CANCELLED, _A.FAILED, _A.LOST}),
     _A.UNKNOWN: frozenset({_A.SUBMITTING, _A.QUEUED, _A.RUNNING, _A.COLLECTING, _A.CANCELLED, _A.FAILED, _A.LOST}),

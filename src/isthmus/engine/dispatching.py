@@ -19,20 +19,26 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.leases import Lease, LostLease, guard
 from isthmus.engine.transitions import Move, apply, lock
 from isthmus.engine.work import SiteWork
-from isthmus.sites.port import Job, Rejected, Staged, StageOutcome, SubmitOutcome, Submitted, Uncertain
+from isthmus.sites.port import Full, Job, Rejected, Staged, StageOutcome, SubmitOutcome, Submitted, Uncertain
 from isthmus.store import tables
 
 log = logging.getLogger(__name__)
 _A = AttemptState
+FULL_AGAIN_SECONDS = 30.0
 
 
 async def take(work: SiteWork) -> list[Any]:
-    """The next attempts to bring to the site, now in hand."""
+    """The next attempts to bring to the site, now in hand; after the site said that it is full, one, after a while."""
     now = work.clock.now()
-    rows = await work.load((_A.PLACED, _A.STAGING), work.settings.dispatch_batch, now=now)
-    if len(rows) < work.settings.dispatch_batch:
-        again = tables.attempts.c.negatives >= 2
-        rows += await work.load((_A.SUBMITTING,), work.settings.dispatch_batch - len(rows), now=now, where=again)
+    if 0 < work.full_until - now <= FULL_AGAIN_SECONDS:
+        cancelled = tables.attempts.c.cancel_requested
+        rows = await work.load((_A.PLACED, _A.STAGING), work.settings.dispatch_batch, now=now, where=cancelled)
+    else:
+        limit = 1 if work.full_until else work.settings.dispatch_batch
+        rows = await work.load((_A.PLACED, _A.STAGING), limit, now=now)
+        if len(rows) < limit:
+            again = tables.attempts.c.negatives >= 2
+            rows += await work.load((_A.SUBMITTING,), limit - len(rows), now=now, where=again)
     work.in_hand.update(row.key for row in rows)
     return rows
 
@@ -122,6 +128,11 @@ async def _submit(work: SiteWork, rows: Sequence[Any], jobs: dict[str, Job]) -> 
         log.warning("site %s: submission of %d jobs has no answer: %s", work.name, len(intended), error)
     failpoint("dispatch.submitted")
     now = work.clock.now()
+    kinds = {type(outcome) for outcome in outcomes.values()}
+    if Full in kinds:
+        work.full_until = now + FULL_AGAIN_SECONDS
+    elif Submitted in kinds:
+        work.full_until = 0.0
     moves = [
         _submitted(key, outcomes.get(key, Uncertain(message="No answer to its submission.")), now) for key in intended
     ]
@@ -136,6 +147,8 @@ def _submitted(key: str, outcome: SubmitOutcome, now: float) -> Move:
             return Move(key=key, to=_A.QUEUED, fields={**sent, "native_id": native_id})
         case Rejected(reason=reason, message=message):
             return Move(key=key, to=_A.FAILED, reason=reason, message=message)
+        case Full(message=message):
+            return Move(key=key, to=_A.STAGING, message=message, fields={"due_at": now + FULL_AGAIN_SECONDS})
         case Uncertain(message=message):
             return Move(key=key, to=_A.UNKNOWN, message=message, fields={**sent, "unseen_since": now})
 

@@ -6,8 +6,9 @@ Rules of the contract:
 1. Everything is in bulk, keyed by the attempt's key (26 characters), and idempotent: calling again with the same key
    changes nothing that already happened.
 2. The key travels natively (job name and comment), so that `find` sees a job whose submission's answer was lost.
-3. `submit` answers for each job Submitted, Rejected (the site said no: it will never run) or Uncertain (a time-out, a
-   broken pipe, garbage: it may or may not run). Only a clear no is Rejected.
+3. `submit` answers for each job Submitted, Rejected (the site said no: it will never run), Full (the site did not take
+   it, and would later: a limit on the jobs in its queue) or Uncertain (a time-out, a broken pipe, garbage: it may or may
+   not run). Only a clear no is Rejected, only a clear "not now" is Full.
 4. `observe` never guesses: ABSENT means that the queue AND the accounting AND the claim at the site were all asked in
    this call, all answered, and none knows the job. Anything less is UNSEEN. A whole site that does not answer raises
    Unavailable.
@@ -109,6 +110,13 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Full:
+    """The site did not take the job because the account, or the site, has as many jobs there as it may have."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertain:
     """Nobody knows whether it was done."""
 
@@ -116,7 +124,7 @@ class Uncertain:
 
 
 StageOutcome = Staged | Rejected | Uncertain
-SubmitOutcome = Submitted | Rejected | Uncertain
+SubmitOutcome = Submitted | Rejected | Full | Uncertain
 
 
 class Sighting(StrEnum):

@@ -22,6 +22,7 @@ from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
 from isthmus.sites.port import (
     Collected,
+    Full,
     Job,
     JobRef,
     LogStream,
@@ -80,7 +81,7 @@ class LogPiece:
 
 
 Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece
-Outcome = Staged | Submitted | Rejected | Uncertain | Collected
+Outcome = Staged | Submitted | Rejected | Full | Uncertain | Collected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,7 @@ class _Tagged:
     staged: Staged | None = None
     submitted: Submitted | None = None
     rejected: Rejected | None = None
+    full: Full | None = None
     uncertain: Uncertain | None = None
     collected: Collected | None = None
 
@@ -112,7 +114,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "stage": Method(arguments=Jobs, outcomes=frozenset({"staged", "rejected", "uncertain"}), mutating=True),
     "submit": Method(
         arguments=Jobs,
-        outcomes=frozenset({"submitted", "rejected", "uncertain"}),
+        outcomes=frozenset({"submitted", "rejected", "full", "uncertain"}),
         mutating=True,
         repeatable=False,
     ),
@@ -239,6 +241,8 @@ def _tag(outcome: Outcome) -> _Tagged:
             return _Tagged(submitted=outcome)
         case Rejected():
             return _Tagged(rejected=outcome)
+        case Full():
+            return _Tagged(full=outcome)
         case Uncertain():
             return _Tagged(uncertain=outcome)
         case Collected():
@@ -250,6 +254,7 @@ def _untag(spec: Method, tagged: _Tagged) -> Outcome:
         "staged": tagged.staged,
         "submitted": tagged.submitted,
         "rejected": tagged.rejected,
+        "full": tagged.full,
         "uncertain": tagged.uncertain,
         "collected": tagged.collected,
     }

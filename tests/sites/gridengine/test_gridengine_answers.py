@@ -14,7 +14,7 @@ from isthmus.sites.batch.counting import usage_by_key
 from isthmus.sites.gridengine import accounting, load
 from isthmus.sites.gridengine.queue import parse_queue, sighting_of
 from isthmus.sites.gridengine.submission import Resources, check, parse_qsub, qsub_argv
-from isthmus.sites.port import Rejected, Sighting, Submitted, Uncertain
+from isthmus.sites.port import Full, Rejected, Sighting, Submitted, Uncertain
 from tests.sites.attempts import make_job
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "gridengine"
@@ -114,6 +114,12 @@ def test_records_without_an_end_are_not_whole() -> None:
 def test_states(state: str, sighting: Sighting) -> None:
     """The letters of a state."""
     assert sighting_of(state) is sighting
+
+
+def test_a_limit_on_jobs_in_the_cell_is_full() -> None:
+    """The master would take the job once others have ended."""
+    text = "Unable to run job: job rejected: Only 2 jobs are allowed per user (current job count: 2).\nExiting."
+    assert isinstance(parse_qsub(1, text), Full)
 
 
 @pytest.mark.parametrize(

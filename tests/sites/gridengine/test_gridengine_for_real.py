@@ -31,6 +31,7 @@ async def site(
         "root": f"{lab_directory}/roots-cell/{{account}}",
         "gpu_kind": "a100",
         "describe_seconds": 0.1,
+        "query_seconds": 0,
     }
     adapter = GridEngineSite("cell", config, DirectoryBlobStore(tmp_path / "blobs"))
     yield adapter

@@ -12,7 +12,7 @@ from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.task import Accelerators, Demand
 from isthmus.sites.batch.counting import usage_by_key
 from isthmus.sites.batch.rows import expand_hosts
-from isthmus.sites.port import Rejected, Sighting, Submitted, Uncertain
+from isthmus.sites.port import Full, Rejected, Sighting, Submitted, Uncertain
 from isthmus.sites.slurm import load, values
 from isthmus.sites.slurm.queue import ShowQueue, ShowRecords
 from isthmus.sites.slurm.scheduler import SlurmCommands
@@ -138,7 +138,7 @@ def test_garbage_is_never_a_complete_answer(text: str) -> None:
     for answer in (QUEUE.parse(text), RECORDS.parse(text)):
         assert answer.complete == (not text.replace("\n", "").strip()) or answer.rows
     RECORDS.parse_usage(text)
-    load.parse_pools(text, text, text)
+    load.parse_pools(text, text, load.parse_licences(text))
     load.parse_configuration(text)
     parse_sbatch(1, text)
     expand_hosts(text)
@@ -153,7 +153,7 @@ def test_rows_that_are_almost_right_do_not_crash(lines: list[str]) -> None:
     QUEUE.parse(text)
     RECORDS.parse(text)
     RECORDS.parse_usage(text)
-    load.parse_pools(text, text, text)
+    load.parse_pools(text, text, load.parse_licences(text))
     expand_hosts(text)
 
 
@@ -179,7 +179,7 @@ def test_only_a_bare_number_is_a_submission(text: str) -> None:
         ),
         "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
         (
-            "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: "
+            "sbatch: error: QOSMaxCpuPerJobLimit\nsbatch: error: Batch job submission failed: "
             "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
         ),
         "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
@@ -192,6 +192,15 @@ def test_a_clear_no_is_rejected(text: str) -> None:
     outcome = parse_sbatch(1, text)
     assert isinstance(outcome, Rejected)
     assert "sbatch:" not in outcome.message
+
+
+@pytest.mark.parametrize("limit", ["AssocMaxSubmitJobLimit", "AssocGrpSubmitJobsLimit", "QOSMaxSubmitJobPerUserLimit"])
+def test_a_limit_on_jobs_in_the_queue_is_full(limit: str) -> None:
+    """The controller would take the job once others have ended."""
+    violates = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    outcome = parse_sbatch(1, f"sbatch: error: {limit}\nsbatch: error: Batch job submission failed: {violates}")
+    assert isinstance(outcome, Full)
+    assert limit in outcome.message
 
 
 @pytest.mark.parametrize(
@@ -284,7 +293,9 @@ def test_every_state_has_one_meaning() -> None:
 
 def test_load_of_22_05() -> None:
     """Partitions with their nodes, devices, idle processors and queue."""
-    pools = load.parse_pools(read("22.05/sinfo.txt"), read("22.05/squeue-load.txt"), read("22.05/licenses.txt"))
+    pools = load.parse_pools(
+        read("22.05/sinfo.txt"), read("22.05/squeue-load.txt"), load.parse_licences(read("22.05/licenses.txt"))
+    )
     cpu, gpu = pools
     assert (cpu.name, cpu.nodes, cpu.cpus_per_node, cpu.free_cpus, cpu.free_nodes) == ("cpu", 2, 64, 116, 0)
     assert (cpu.queued_jobs, cpu.queued_cpu_seconds, cpu.running_cpu_seconds_left) == (5, 9000.0, 21516.0)
@@ -306,7 +317,7 @@ def test_load_of_mixed_partitions() -> None:
         ]
     )
     licences = "LicenseName=matlab Total=4 Used=1 Free=3 Reserved=0 Remote=no\nLicenseName=zero Total=0\n"
-    big, off = load.parse_pools(sinfo, "PENDING|4|UNLIMITED|UNLIMITED|big,off", licences)
+    big, off = load.parse_pools(sinfo, "PENDING|4|UNLIMITED|UNLIMITED|big,off", load.parse_licences(licences))
     assert (big.nodes, big.cpus_per_node, big.free_cpus, big.free_nodes) == (16, 32, 448, 12)
     assert (big.accelerators_per_node, big.accelerator_kind) == (4, "a100")
     assert (big.max_walltime_seconds, big.licences, big.queued_jobs) == (604800, {"matlab": 4}, 1)

@@ -154,7 +154,9 @@ async def test_a_cluster_that_hides_jobs_proves_no_absence() -> None:
 
     def answer(line: str, script: bytes) -> CommandResult:
         if b"scontrol show config" in script:
-            return CommandResult(exit_code=0, stdout=f"{config}\n#isthmus-end 0 5\n".encode(), stderr=b"")
+            return CommandResult(
+                exit_code=0, stdout=f"{config}\n#isthmus-end 0 5\n\n#isthmus-end 0 5\n".encode(), stderr=b""
+            )
         return answering("", "")(line, script)  # type: ignore[no-any-return]
 
     site, _ = site_over(answer)

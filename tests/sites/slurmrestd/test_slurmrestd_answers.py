@@ -91,12 +91,12 @@ def test_documents_of_23_11_are_understood() -> None:
 def test_load_of_both_versions() -> None:
     """Nodes and partitions become the same pools as with sinfo."""
     text = documents.sinfo_text(read("22.05/rest-nodes.json"), read("22.05/rest-partitions.json"))
-    cpu, gpu = parse_pools(text, documents.queue_text(read("22.05/rest-jobs.json"), 1795704225.0), "")
+    cpu, gpu = parse_pools(text, documents.queue_text(read("22.05/rest-jobs.json"), 1795704225.0), {})
     assert (cpu.nodes, cpu.cpus_per_node, cpu.memory_bytes_per_node) == (2, 64, 256000 * 1024**2)
     assert (cpu.queued_jobs, cpu.running_cpu_seconds_left) == (5, 12 * 1794.0)
     assert (gpu.accelerators_per_node, gpu.accelerator_kind, gpu.max_walltime_seconds) == (4, "a100", 3600)
     text = documents.sinfo_text(read("23.11/rest-nodes.json"), read("23.11/rest-partitions.json"))
-    (pool,) = parse_pools(text, "", "")
+    (pool,) = parse_pools(text, "", {})
     assert (pool.nodes, pool.free_cpus, pool.free_nodes, pool.up) == (4, 124, 1, True)
     assert (pool.max_walltime_seconds, pool.accelerators_per_node) == (11520 * 60, 4)
 

@@ -31,7 +31,12 @@ def rest_url(slurm_cluster: SlurmCluster) -> Iterator[str]:
 
 def open_site(url: str, directory: Path, blobs: Path, **settings: Any) -> SlurmRestSite:
     """A site behind slurmrestd whose files go over this host."""
-    config = {"switch_account": "runuser", "url": url, "root": f"{directory}/roots-rest/{{account}}"}
+    config = {
+        "switch_account": "runuser",
+        "url": url,
+        "root": f"{directory}/roots-rest/{{account}}",
+        "query_seconds": 0,
+    }
     return SlurmRestSite("alpha", config | settings, DirectoryBlobStore(blobs))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.site import SiteDescription
-from isthmus.sites.batch.asking import Asked, ask
+from isthmus.sites.batch.asking import Asked, Talk, ask
+from isthmus.sites.batch.pace import Pace
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.batch.sending import send
@@ -34,8 +35,10 @@ class GridEngineCommands:
         bin_directory: str = "",
         timeout_seconds: float = 60.0,
         submit_timeout_seconds: int = 30,
+        query_seconds: float = 0.0,
     ) -> None:
-        """`defaults`: options of every job; `user_options`: those that a job may bring of its own."""
+        """`defaults`: options of every job; `user_options`: those that a job may bring of its own. `query_seconds`: see
+        `Pace`."""
         self._transport = transport
         self._resources = resources
         self._defaults = dict(defaults or {})
@@ -44,6 +47,7 @@ class GridEngineCommands:
         self._bin = bin_directory.rstrip("/")
         self._timeout = timeout_seconds
         self._submit_timeout = submit_timeout_seconds
+        self._pace = Pace(query_seconds)
 
     @property
     def has_accounting(self) -> bool:
@@ -108,15 +112,15 @@ class GridEngineCommands:
         """qdel, some hundred ids at once."""
         for start in range(0, len(jobs), MAX_DELETED):
             argv = ["qdel", ",".join(job.native_id for job in jobs[start : start + MAX_DELETED])]
-            asked, complaint = await self._one(argv, account)
+            talk = await self._tell([argv], account)
+            asked, complaint = talk.answers[0], talk.complaint
             said = f"{asked.text} {complaint}"
             if asked.code != 0 and "does not exist" not in said and "registered the job" not in said:
                 raise Unavailable(f"qdel failed on {self._transport.place}: {complaint or asked.code}.")
 
     async def describe(self) -> SiteDescription:
         """qhost and qstat of all jobs, in one go over the transport."""
-        commands = [self._path(argv) for argv in load.commands(self._resources.gpu)]
-        talk = await ask(self._transport, commands, env=ENVIRONMENT, timeout_seconds=self._timeout)
+        talk = await self._ask(load.commands(self._resources.gpu))
         hosts, jobs = talk.answers
         pools = None
         if hosts.code == 0 and jobs.code == 0:
@@ -133,11 +137,22 @@ class GridEngineCommands:
         names = [f"{PREFIX}{key}" for key in asking.keys]
         return await self._one(accounting.qacct_argv(asking.accounts, names, asking.age_seconds))
 
-    async def _one(self, argv: Sequence[str], account: str = "") -> tuple[Asked, str]:
-        talk = await ask(
-            self._transport, [self._path(argv)], env=ENVIRONMENT, timeout_seconds=self._timeout, account=account
-        )
+    async def _one(self, argv: Sequence[str]) -> tuple[Asked, str]:
+        talk = await self._ask([argv])
         return talk.answers[0], talk.complaint
+
+    async def _ask(self, commands: Sequence[Sequence[str]]) -> Talk:
+        await self._pace.take(len(commands))
+        return await self._tell(commands)
+
+    async def _tell(self, commands: Sequence[Sequence[str]], account: str = "") -> Talk:
+        return await ask(
+            self._transport,
+            [self._path(argv) for argv in commands],
+            env=ENVIRONMENT,
+            timeout_seconds=self._timeout,
+            account=account,
+        )
 
     def _path(self, argv: Sequence[str]) -> list[str]:
         return [f"{self._bin}/{argv[0]}" if self._bin else argv[0], *argv[1:]]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid
+from isthmus.sites.batch.pace import QUERY_HELP
 from isthmus.sites.batch.site import BatchSite
 from isthmus.sites.gridengine.scheduler import GridEngineCommands
 from isthmus.sites.gridengine.submission import NATIVE, Resources, check_native
@@ -31,6 +32,7 @@ class GridEngineSite(BatchSite):
         "gpu_per_slot": "Whether the accelerators are counted for each slot, not for each job (false).",
         "memory_resource": "Resource that limits memory, e.g. h_vmem or mem_free (none: memory is not asked for).",
         "memory_per_slot": "Whether memory is counted for each slot (true).",
+        "query_seconds": QUERY_HELP,
         "command_timeout_seconds": "Seconds that one of Grid Engine's commands may take (60).",
         "submit_timeout_seconds": "Seconds that one qsub may take (30).",
         "describe_seconds": "Seconds for which a look at the cell's load is used again (5).",
@@ -61,6 +63,7 @@ class GridEngineSite(BatchSite):
             bin_directory=settings.text("bin"),
             timeout_seconds=settings.seconds("command_timeout_seconds", 60.0),
             submit_timeout_seconds=settings.integer("submit_timeout_seconds", 30, least=1, most=3600),
+            query_seconds=settings.seconds("query_seconds", 2.0, least=0.0),
         )
         super().__init__(
             name,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from isthmus.domain.lifecycle import EndReason
 from isthmus.sites.gridengine.queue import PREFIX
-from isthmus.sites.port import Job, Rejected, SubmitOutcome, Submitted, Uncertain
+from isthmus.sites.port import Full, Job, Rejected, SubmitOutcome, Submitted, Uncertain
 
 # What may be passed through at all, with its option; what users may is the operator's to say.
 NATIVE = {"project": "-P", "priority": "-p", "resources": "-l", "reservation": "-ar", "account": "-A"}
@@ -21,6 +21,7 @@ _UNCERTAIN = re.compile(
 _CLEAR = re.compile(
     r"^(?:Unable to run job: (?P<why>.+)|Unable to read script file.*|qsub: (?:Unknown|ERROR).*)$", re.M
 )
+_FULL = re.compile(r"only \d+ jobs are allowed", re.IGNORECASE)  # max_u_jobs, max_jobs of the cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,8 @@ def check_native(native: Mapping[str, str], allowed: Collection[str] = frozenset
 
 
 def parse_qsub(code: int, text: str) -> SubmitOutcome:
-    """What qsub's exit code and output say. Only a clear no is Rejected."""
+    """What qsub's exit code and output say. Only a clear no is Rejected, or Full where a later try may go
+    through."""
     if code == 0:
         for line in reversed(text.splitlines()):
             match = _TERSE.fullmatch(line.strip())
@@ -98,7 +100,10 @@ def parse_qsub(code: int, text: str) -> SubmitOutcome:
         return Uncertain(message=f"qsub succeeded but named no job: {_short(text)}")
     clear = _CLEAR.search(text)
     if code not in {124, 126, 127, 137, 143} and clear and not _UNCERTAIN.search(text):
-        return Rejected(reason=EndReason.REJECTED_BY_SITE, message=_short(clear["why"] or clear[0]))
+        message = _short(clear["why"] or clear[0])
+        if _FULL.search(text):
+            return Full(message=message)
+        return Rejected(reason=EndReason.REJECTED_BY_SITE, message=message)
     return Uncertain(message=f"qsub failed ({code}): {_short(text)}")
 
 

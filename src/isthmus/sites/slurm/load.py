@@ -1,4 +1,4 @@
-"""What a cluster has and how busy it is: sinfo, squeue of all, licences, configuration."""
+"""What a cluster has and how busy it is: sinfo, squeue of all, configuration, licences."""
 
 from __future__ import annotations
 
@@ -37,14 +37,13 @@ class _Load:
     running_cpu_seconds_left: float = 0.0
 
 
-def parse_pools(sinfo: str, queue: str, licences: str, gpu_gres: str = "gpu") -> tuple[Pool, ...]:
-    """A pool for each partition. A partition of unlike nodes is described by its most frequent kind of node."""
+def parse_pools(sinfo: str, queue: str, licences: Mapping[str, int], gpu_gres: str = "gpu") -> tuple[Pool, ...]:
+    """A pool for each partition, each with all licences of the cluster. A partition of unlike nodes is described by its most frequent kind of node."""
     partitions: dict[str, _Partition] = {}
     for line in sinfo.splitlines():
         _add_group(line, partitions, gpu_gres)
     loads = _loads(queue)
-    owned = parse_licences(licences)
-    return tuple(_pool(name, found, loads.get(name, _Load()), owned) for name, found in sorted(partitions.items()))
+    return tuple(_pool(name, found, loads.get(name, _Load()), licences) for name, found in sorted(partitions.items()))
 
 
 def _add_group(line: str, partitions: dict[str, _Partition], gpu_gres: str) -> None:
@@ -155,10 +154,11 @@ class Configuration:
     accounting: bool = True
     private_jobs: bool = False
     message_timeout_seconds: int = 10
+    licences: Mapping[str, int] = field(default_factory=dict)
 
 
-def parse_configuration(text: str) -> Configuration:
-    """Read `scontrol show config`."""
+def parse_configuration(text: str, licences: str = "") -> Configuration:
+    """Read `scontrol show config` and `scontrol show licenses -o`."""
     fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in text.splitlines())}
     storage = fields.get("AccountingStorageType", "")
     timeout = fields.get("MessageTimeout", "").split(" ")[0]
@@ -168,4 +168,5 @@ def parse_configuration(text: str) -> Configuration:
         accounting="slurmdbd" in storage or "mysql" in storage,
         private_jobs="jobs" in fields.get("PrivateData", "").split(","),
         message_timeout_seconds=values.whole(timeout) or 10,
+        licences=parse_licences(licences),
     )

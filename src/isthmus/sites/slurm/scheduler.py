@@ -9,6 +9,7 @@ from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.site import SiteDescription
 from isthmus.sites.batch.asking import Asked, Talk, ask
+from isthmus.sites.batch.pace import Pace
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.batch.sending import send
@@ -36,9 +37,10 @@ class SlurmCommands:
         bin_directory: str = "",
         timeout_seconds: float = 60.0,
         submit_timeout_seconds: int = 30,
+        query_seconds: float = 0.0,
     ) -> None:
         """`accounting`: auto (as the cluster's configuration says), sacct or none. `defaults`: options of every job.
-        `user_options`: those that a job may bring of its own."""
+        `user_options`: those that a job may bring of its own. `query_seconds`: see `Pace`."""
         self._transport = transport
         self._accounting = accounting
         self._defaults = dict(defaults or {})
@@ -49,6 +51,7 @@ class SlurmCommands:
         self._submit_timeout = submit_timeout_seconds
         self._configuration: tuple[float, load.Configuration] | None = None
         self._disabled = False
+        self._pace = Pace(query_seconds)
 
     @property
     def has_accounting(self) -> bool:
@@ -136,15 +139,15 @@ class SlurmCommands:
             running = [job.native_id for job in some if job.sighting is Sighting.RUNNING]
             commands = [submission.ask_to_end_argv(running), ["sleep", "1"]] if running else []
             commands.append(submission.scancel_argv([job.native_id for job in some]))
-            talk = await self._ask(commands, account)
+            talk = await self._tell(commands, account)
             if talk.answers[-1].code != 0 and "already completing or completed" not in talk.complaint:
                 raise Unavailable(f"scancel failed on {self._transport.place}: {talk.complaint or 'no reason given'}.")
 
     async def describe(self) -> SiteDescription:
-        """sinfo, squeue of all jobs and the licences, in one go over the transport."""
+        """sinfo and squeue of all jobs, in one go over the transport; the configuration and the licences more rarely."""
         configuration = await self._configured()
-        talk = await self._ask([load.SINFO, load.QUEUE, load.LICENCES])
-        sinfo, queue, licences = talk.answers
+        talk = await self._ask([load.SINFO, load.QUEUE])
+        sinfo, queue = talk.answers
         if sinfo.code != 0 or queue.code != 0:
             raise Unavailable(f"sinfo or squeue failed on {self._transport.place}: {talk.complaint}.")
         features = {"multi-node", "licences"}
@@ -156,7 +159,7 @@ class SlurmCommands:
         return SiteDescription(
             kind="slurm",
             version=configuration.version,
-            pools=load.parse_pools(sinfo.text, queue.text, licences.text, self._gpu_gres),
+            pools=load.parse_pools(sinfo.text, queue.text, configuration.licences, self._gpu_gres),
             features=frozenset(features),
             notes=notes,
         )
@@ -165,22 +168,27 @@ class SlurmCommands:
         """The transport is the site's to close."""
 
     async def _configured(self) -> load.Configuration:
-        """The cluster's configuration, asked rarely."""
+        """The cluster's configuration and the licences that it owns, asked rarely."""
         kept = self._configuration
         if kept is not None and time.monotonic() - kept[0] < CONFIGURATION_SECONDS:
             return kept[1]
-        asked, complaint = await self._one(load.CONFIGURATION)
-        if asked.code != 0:
-            raise Unavailable(f"scontrol failed on {self._transport.place}: {complaint or asked.code}.")
-        configuration = load.parse_configuration(asked.text)
+        talk = await self._ask([load.CONFIGURATION, load.LICENCES])
+        shown, licences = talk.answers
+        if shown.code != 0:
+            raise Unavailable(f"scontrol failed on {self._transport.place}: {talk.complaint or shown.code}.")
+        configuration = load.parse_configuration(shown.text, licences.text)
         self._configuration = (time.monotonic(), configuration)
         return configuration
 
-    async def _one(self, argv: Sequence[str], account: str = "") -> tuple[Asked, str]:
-        talk = await self._ask([argv], account)
+    async def _one(self, argv: Sequence[str]) -> tuple[Asked, str]:
+        talk = await self._ask([argv])
         return talk.answers[0], talk.complaint
 
-    async def _ask(self, commands: Sequence[Sequence[str]], account: str = "") -> Talk:
+    async def _ask(self, commands: Sequence[Sequence[str]]) -> Talk:
+        await self._pace.take(len(commands))
+        return await self._tell(commands)
+
+    async def _tell(self, commands: Sequence[Sequence[str]], account: str = "") -> Talk:
         return await ask(
             self._transport,
             [self._path(argv) for argv in commands],

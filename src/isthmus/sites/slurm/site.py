@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid
+from isthmus.sites.batch.pace import QUERY_HELP
 from isthmus.sites.batch.site import BatchSite
 from isthmus.sites.settings import Settings, read_user_options
 from isthmus.sites.slurm.scheduler import SlurmCommands
@@ -32,6 +33,7 @@ class SlurmSite(BatchSite):
         **WORKSPACE_HELP,
         **SUBMISSION_HELP,
         "bin": "Directory of Slurm's commands at the site (found by PATH).",
+        "query_seconds": QUERY_HELP,
         "command_timeout_seconds": "Seconds that one of Slurm's commands may take (60).",
         "submit_timeout_seconds": "Seconds that one sbatch may take (30).",
     }
@@ -49,6 +51,7 @@ class SlurmSite(BatchSite):
             bin_directory=settings.text("bin"),
             timeout_seconds=settings.seconds("command_timeout_seconds", 60.0),
             submit_timeout_seconds=settings.integer("submit_timeout_seconds", 30, least=1, most=3600),
+            query_seconds=settings.seconds("query_seconds", 2.0, least=0.0),
         )
         super().__init__(
             name,

@@ -9,7 +9,7 @@ from typing import Final
 
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.task import Demand
-from isthmus.sites.port import Job, Rejected, SubmitOutcome, Submitted, Uncertain
+from isthmus.sites.port import Full, Job, Rejected, SubmitOutcome, Submitted, Uncertain
 
 # What may be passed through at all, each as the option of the same name; what users may is the operator's to say.
 NATIVE: Final = frozenset({"account", "constraint", "exclusive", "nice", "qos", "reservation", "wckey"})
@@ -27,6 +27,7 @@ _CLEAR = re.compile(
     r"Batch job submission failed: (?P<why>.+)|(?P<option>(?:unrecognized|invalid|ambiguous) (?:option|argument).*)|"
     r"error: (?P<other>invalid partition specified.*|Unable to open file .*|Invalid .* specification.*)",
 )
+_FULL = re.compile(r"\b(?:Assoc|QOS)\w*SubmitJob\w*")  # a limit on the jobs that may be in the queue at one time
 
 
 def sbatch_argv(job: Job, script: str, directory: str, defaults: Mapping[str, str], gpu_gres: str = "gpu") -> list[str]:
@@ -88,7 +89,8 @@ def check_native(native: Mapping[str, str], allowed: Collection[str] = NATIVE) -
 
 
 def parse_sbatch(code: int, text: str) -> SubmitOutcome:
-    """What sbatch's exit code and output (both streams) say. Only a clear no is Rejected."""
+    """What sbatch's exit code and output (both streams) say. Only a clear no is Rejected, or Full where a later
+    try may go through."""
     if code == 0:
         for line in text.splitlines():
             match = _PARSABLE.fullmatch(line.strip())
@@ -101,6 +103,8 @@ def parse_sbatch(code: int, text: str) -> SubmitOutcome:
         match = _CLEAR.search(line)
         why = match and (match["why"] or match["option"] or match["other"])
         if why and not is_uncertain(why) and not is_uncertain(_before(text, line)):
+            if _FULL.search(text):
+                return Full(message=_explain(text))
             return Rejected(reason=EndReason.REJECTED_BY_SITE, message=_explain(text))
     return Uncertain(message=f"sbatch failed ({code}): {_short(text)}")
 

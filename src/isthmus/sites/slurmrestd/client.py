@@ -11,6 +11,7 @@ import httpx
 import orjson
 
 from isthmus.domain.errors import Unavailable
+from isthmus.sites.batch.pace import Pace
 from isthmus.sites.slurmrestd.requests import error_texts
 from isthmus.sites.slurmrestd.token import TokenSource
 
@@ -30,14 +31,17 @@ class RestClient:
         version: int = 0,
         max_requests: int = 8,
         timeout_seconds: float = 60.0,
+        query_seconds: float = 0.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`user`: who asks about queue and load. `version` 0: the newest that both sides speak."""
+        """`user`: who asks about queue and load. `version` 0: the newest that both sides speak.
+        `query_seconds`: see `Pace`."""
         self.place = url.rstrip("/")
         self._tokens = tokens
         self._user = user
         self._version = version
         self._slots = asyncio.Semaphore(max_requests)
+        self._pace = Pace(query_seconds)
         self._http = httpx.AsyncClient(
             base_url=self.place, timeout=timeout_seconds, transport=transport, trust_env=False, follow_redirects=False
         )
@@ -62,6 +66,7 @@ class RestClient:
     async def get(self, plugin: str, path: str, params: Mapping[str, str] | None = None) -> Any:
         """A document of `slurm` or `slurmdb`; Unavailable for any error in it, whatever the HTTP status says."""
         version = await self.version()
+        await self._pace.take()
         status, document = await self.call("GET", f"/{plugin}/v0.0.{version}/{path}", params=params)
         errors = error_texts(document)
         if status != 200 or errors:

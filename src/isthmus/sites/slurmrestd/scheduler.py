@@ -13,7 +13,7 @@ from isthmus.domain.site import SiteDescription
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.port import Job, Rejected, SubmitOutcome, Uncertain
-from isthmus.sites.slurm.load import parse_pools
+from isthmus.sites.slurm.load import parse_licences, parse_pools
 from isthmus.sites.slurm.submission import check_native
 from isthmus.sites.slurmrestd import documents
 from isthmus.sites.slurmrestd.client import RestClient
@@ -106,7 +106,7 @@ class SlurmRest:
             pools=parse_pools(
                 documents.sinfo_text(nodes, partitions),
                 documents.queue_text(jobs, time.time()),
-                documents.licence_text(licences),
+                parse_licences(documents.licence_text(licences)),
                 self._gpu_gres,
             ),
             features=frozenset({"multi-node", "licences", *(["accounting"] if self._accounting else [])}),

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid
+from isthmus.sites.batch.pace import QUERY_HELP
 from isthmus.sites.batch.site import BatchSite
 from isthmus.sites.settings import Settings, read_user_options
 from isthmus.sites.slurm.site import SUBMISSION_HELP, read_options
@@ -31,6 +32,7 @@ class SlurmRestSite(BatchSite):
         "token_file": "Path here of a file of mode 0600 with the token.",
         "token_command": "Words of a command here that prints a token for {account}, instead of token_file.",
         "token_seconds": "Seconds for which a token from token_command is used again (300).",
+        "query_seconds": QUERY_HELP,
         "request_timeout_seconds": "Seconds that one request may take (60).",
     }
 
@@ -49,6 +51,7 @@ class SlurmRestSite(BatchSite):
             version=_version(settings),
             max_requests=settings.integer("max_commands", 8, least=1, most=1000),
             timeout_seconds=settings.seconds("request_timeout_seconds", 60.0),
+            query_seconds=settings.seconds("query_seconds", 2.0, least=0.0),
         )
         scheduler = SlurmRest(
             client,
