@@ -44,6 +44,27 @@ async def test_every_wrong_field_is_named_with_its_path(admin: httpx.AsyncClient
     assert fields["tasks.1.demand.cpus"]["remedy"] == "It must be 1 or more."
 
 
+async def test_a_site_that_is_not_joined_is_refused_by_name(each_house: House, each_admin: httpx.AsyncClient) -> None:
+    """A misspelt site is not waited for, nor does a misspelt denial let the task in; nothing is stored."""
+    await each_admin.post("/v1/sites", json={"name": "alpha", "kind": "null", "accounts": {"*": ""}})
+    for wrong, field, remedy in (
+        ({"constraints": {"sites_allow": ["alpha", "alhpa"]}}, "constraints.sites_allow", "Did you mean alpha?"),
+        ({"constraints": {"sites_deny": ["beta"]}}, "constraints.sites_deny", "Sites: alpha."),
+        ({"inputs": [{"path": "x", "site_path": "beta:/x"}]}, "inputs.site_path", "Sites: alpha."),
+    ):
+        problem = problem_of(await each_admin.post("/v1/tasks", json={"command": ["a"], **wrong}), 422)
+        assert [(error["field"], error["remedy"]) for error in problem["errors"]] == [(field, remedy)]
+    assert each_house.rows(sa.select(tables.tasks)) == []
+    right = {"constraints": {"sites_allow": ["alpha"]}, "inputs": [{"path": "x", "site_path": "alpha:/x"}]}
+    assert (await each_admin.post("/v1/tasks", json={"command": ["a"], **right})).status_code == 201
+    await each_admin.post("/v1/sites/alpha:leave", json={"force": True})
+    denied = {"command": ["a"], "constraints": {"sites_deny": ["alpha"]}}
+    assert (await each_admin.post("/v1/tasks", json=denied)).status_code == 201
+    problem_of(
+        await each_admin.post("/v1/tasks", json={"command": ["a"], "constraints": {"sites_allow": ["alpha"]}}), 422
+    )
+
+
 async def test_unknown_fields_are_refused_by_name(admin: httpx.AsyncClient) -> None:
     """A misspelt field is an error that names it, not a silent default."""
     problem = problem_of(await admin.post("/v1/tasks", json={"command": ["a"], "demand": {"cpu": 4}}), 422)

@@ -214,16 +214,33 @@ def test_down_does_not_touch_another_process(tmp_path: Path, monkeypatch: pytest
         other.communicate(b"\n", timeout=60)
 
 
+def _processes(words: str) -> list[str]:
+    """Ids of processes whose command line is `words`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cmdline").read_text() == words:
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
 def test_leaving_by_force_names_the_jobs_that_are_given_up(ask: Ask, tmp_path: Path) -> None:
-    """The operator is told which jobs may still run at the site, since Isthmus looks after them no more."""
+    """A site that answers ends its jobs; the operator is told which they were, since Isthmus looks after them no more."""
     ask("site", "join", "local", "third", "--set", f"root={tmp_path / 'third'}", "--account", "*=")
-    task = ask("submit", "--site", "third", "--memory", "10M", "--", "sleep", "60").out.strip()
+    task = ask("submit", "--site", "third", "--memory", "10M", "--", "sleep", "61.73").out.strip()
     deadline = time.monotonic() + 60
     while ask("show", task, "--json").document["state"] != "running" and time.monotonic() < deadline:
         time.sleep(0.2)
     native = ask("show", task, "--json").document["native_id"]
 
+    assert _processes("sleep\0" + "61.73\0")
     said = ask("site", "leave", "third", "--force", "--yes").err
+    deadline = time.monotonic() + 30
+    while _processes("sleep\0" + "61.73\0") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _processes("sleep\0" + "61.73\0")
 
     assert "may still run at third" in said
     assert any(line.split()[:1] == [native] and task in line for line in said.splitlines())

@@ -37,6 +37,10 @@ class EngineFace(Protocol):
     def wake_sites(self) -> None:
         """A site joined, left or was changed."""
 
+    async def end_all(self, name: str) -> bool:
+        """Ask a site to end all that it has of ours; whether it took the order."""
+        ...
+
     async def plan(self, specs: Sequence[TaskSpec], user: str) -> tuple[Receipt, ...]:
         """What would be decided now, for each; stores nothing."""
         ...

@@ -275,8 +275,10 @@ async def resume_site(service: Serving, caller: Calling, site: SitePath) -> Resp
 
 @router.route("POST", "/v1/sites/{site}:leave", rule=OfSite(), body=Leave, answer=answers.Site, errors=[409])
 async def leave_site(request: Request, service: Serving, caller: Calling, site: SitePath) -> Response:
-    """Take a site out; with attempts there only by `force`, which gives them up."""
+    """Take a site out; with attempts there only by `force`, which asks the site to end them and then gives them up."""
     leave = await read_body(request, Leave)
+    if leave.force:
+        await service.engine.end_all(site)
     return await _move(service, caller, site, leaving.leave, force=leave.force)
 
 

@@ -18,8 +18,9 @@ from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
-from isthmus.engine.jobs import JobMaker, Presigner, Unseal
+from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
 from isthmus.engine.leases import Lease, LostLease
+from isthmus.engine.leaving import live_attempts
 from isthmus.engine.placing import Round, look_again, read_snapshot, waiting_task
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
@@ -31,6 +32,7 @@ from isthmus.store.database import Database
 
 log = logging.getLogger(__name__)
 _PLACEMENT = "placement"
+_LAST_WORD_SECONDS = 20.0
 
 
 async def deliver_nowhere(_blobs: BlobStore, _sha256: str, url: str) -> None:
@@ -115,6 +117,19 @@ class Engine:
     def site(self, name: str) -> Site:
         """The adapter of a site, for reading logs."""
         return self.fleet.site(name)
+
+    async def end_all(self, name: str) -> bool:
+        """Ask a site to end every live job that it has of ours, before it is given up; whether it took the order."""
+        rows = await self.database.read(live_attempts, name)
+        if not rows:
+            return True
+        try:
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                await self.fleet.site(name).cancel([reference(row) for row in rows])
+        except (IsthmusError, TimeoutError, OSError) as error:
+            log.warning("site %s: its jobs could not be ended: %s", name, error)
+            return False
+        return True
 
     async def plan(self, specs: Sequence[TaskSpec], user: str) -> tuple[Receipt, ...]:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored."""

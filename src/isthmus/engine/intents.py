@@ -5,6 +5,7 @@ Each function takes an open writing connection, changes rows and adds events; it
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from isthmus.domain.errors import Busy, Conflict, Invalid, NotFound
 from isthmus.domain.ids import is_id
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, TASK_ENDED, EndReason, TaskState
+from isthmus.domain.site import SiteState
 from isthmus.domain.task import DependencyCondition, TaskSpec
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
@@ -47,6 +49,7 @@ def submit(
     if not unsent:
         _check_blobs(connection, project, specs, manifests or {})
     _check_secrets(connection, project, specs)
+    _check_sites(connection, specs)
     sizes = [spec.array.size if spec.array else 1 for spec in specs]
     in_order = iter(sorted(new_id(now) for _ in range(sum(sizes))))  # lists and the queue then keep the order given
     ids = [list(islice(in_order, size)) for size in sizes]
@@ -280,6 +283,35 @@ def _check_secrets(connection: sa.Connection, project: str, specs: Sequence[Task
                     f"project {project} has no secret {name!r}.",
                     remedy=f"Store it with `isthmus secret set {name}`.",
                 )
+
+
+def _check_sites(connection: sa.Connection, specs: Sequence[TaskSpec]) -> None:
+    """Every site that a task names must be joined; one that has left may still be denied."""
+    wanted: dict[str, tuple[int, str]] = {}
+    for index, spec in enumerate(specs):
+        paths = [item.site_path.partition(":")[0] for item in spec.inputs if item.site_path]
+        for field, names in (
+            ("constraints.sites_allow", spec.constraints.sites_allow),
+            ("constraints.sites_deny", spec.constraints.sites_deny),
+            ("inputs.site_path", paths),
+        ):
+            for name in names:
+                if field != "constraints.sites_deny" or name not in wanted:
+                    wanted[name] = (index, field)
+    if not wanted:
+        return
+    known = {row.name: row.state for row in connection.execute(sa.select(tables.sites.c.name, tables.sites.c.state))}
+    joined = sorted(name for name, state in known.items() if state != SiteState.LEFT.value)
+    for name, (index, field) in wanted.items():
+        if name in joined or (name in known and field == "constraints.sites_deny"):
+            continue
+        near = difflib.get_close_matches(name, joined, n=1)
+        listed = ", ".join(joined[:20]) or "none"
+        raise Invalid(
+            f"tasks.{index}.{field}",
+            f"no site {name!r} is joined.",
+            remedy=f"Did you mean {near[0]}?" if near else f"Sites: {listed}.",
+        )
 
 
 def _resolve(

@@ -130,6 +130,12 @@ def _give_up(connection: sa.Connection, now: float, site: str) -> None:
     apply(connection, now, Lease(name, token), moves)
 
 
+def live_attempts(connection: sa.Connection, site: str) -> list[Any]:
+    """The rows of attempts at a site that have not ended."""
+    a = tables.attempts.c
+    return list(connection.execute(tables.attempts.select().where(a.site == site).where(a.state.notin_(_ENDED))))
+
+
 def _row(connection: sa.Connection, site: str) -> Any:
     row = connection.execute(tables.sites.select().where(tables.sites.c.name == site).with_for_update()).first()
     if row is None:
