@@ -181,9 +181,8 @@ def cold_start() -> Figures:
     starts, firsts = [], []
     for _ in range(3):
         with scratch("cold") as directory:
-            service = Service(directory)
-            starts.append(service.start())
-            with service:
+            with Service(directory) as service:
+                starts.append(service.started_in)
                 config = {"root": str(directory / "local")}
                 body = {"name": "local", "kind": "local", "mode": "direct", "config": config, "accounts": {"*": ""}}
                 begun = time.monotonic()

@@ -30,6 +30,7 @@ class Service:
         self._external = database_url
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.started_in = 0.0  # seconds from the last start until it answered
 
     def start(self) -> float:
         """Start the process; answers the seconds until it answers."""
@@ -62,7 +63,8 @@ class Service:
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {token}"}, timeout=120
         )
-        return time.monotonic() - begun
+        self.started_in = time.monotonic() - begun
+        return self.started_in
 
     def kill(self) -> None:
         """End it as a power cut would."""
