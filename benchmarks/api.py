@@ -180,16 +180,15 @@ def cold_start() -> Figures:
     """A first start on an empty directory until it answers; and to the first result of a task on this machine."""
     starts, firsts = [], []
     for _ in range(3):
-        with scratch("cold") as directory:
-            with Service(directory) as service:
-                starts.append(service.started_in)
-                config = {"root": str(directory / "local")}
-                body = {"name": "local", "kind": "local", "mode": "direct", "config": config, "accounts": {"*": ""}}
-                begun = time.monotonic()
-                service.http.post("/v1/sites", json=body).raise_for_status()
-                service.batch(1, demand={"memory_bytes": 67108864})
-                service.until(lambda: service.scalar("SELECT count(*) FROM tasks WHERE state = 'succeeded'") == 1, 60)  # noqa: B023
-                firsts.append(starts[-1] + time.monotonic() - begun)
+        with scratch("cold") as directory, Service(directory) as service:
+            starts.append(service.started_in)
+            config = {"root": str(directory / "local")}
+            body = {"name": "local", "kind": "local", "mode": "direct", "config": config, "accounts": {"*": ""}}
+            begun = time.monotonic()
+            service.http.post("/v1/sites", json=body).raise_for_status()
+            service.batch(1, demand={"memory_bytes": 67108864})
+            service.until(lambda: service.scalar("SELECT count(*) FROM tasks WHERE state = 'succeeded'") == 1, 60)
+            firsts.append(starts[-1] + time.monotonic() - begun)
     return {"cold_start_s": statistics.median(starts), "up_to_first_result_s": statistics.median(firsts)}
 
 
