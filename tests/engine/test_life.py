@@ -11,15 +11,18 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from isthmus.domain.task import Array, Constraints, Demand, Dependency, Objective, TaskSpec
+from isthmus.domain.lifecycle import EndReason
+from isthmus.domain.placement import Receipt
+from isthmus.domain.task import Array, Constraints, Demand, Dependency, Input, Objective, TaskSpec
 from isthmus.engine import intents, leases
 from isthmus.engine.checking import check
 from isthmus.engine.describing import is_idle
 from isthmus.engine.leases import LostLease, guard
 from isthmus.sites.null import NullSite
-from isthmus.sites.port import Full, Job, SubmitOutcome
+from isthmus.sites.port import Full, Job, Rejected, SubmitOutcome
 from isthmus.store import tables
 from isthmus.store.database import Database
+from isthmus.store.documents import load
 from tests.engine.conftest import QUICK, EngineMaker, count, join, task
 
 
@@ -114,6 +117,44 @@ async def test_a_full_queue_is_offered_the_job_again(
     assert len(offered) == 4
     assert len(set(offered)) == count(store, tables.attempts) == 1
     assert_whole(store)
+
+
+async def test_the_only_site_is_not_asked_a_third_time(
+    store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clear no, said twice by the only site, ends the task although it might try more often."""
+    no = Rejected(reason=EndReason.REJECTED_BY_SITE, message="No such account.")
+
+    async def refuse(_: NullSite, jobs: Sequence[Job]) -> dict[str, SubmitOutcome]:
+        return {job.key: no for job in jobs}
+
+    monkeypatch.setattr(NullSite, "submit", refuse)
+    join(store)
+    engine = make_engine(store)
+    await engine.start()
+    [[one]] = await submit(store, TaskSpec(command=("true",), max_attempts=20))
+    engine.wake()
+    await until(lambda: task(store, one).state == "failed")
+    assert (task(store, one).reason, task(store, one).attempts) == ("rejected_by_site", 2)
+    assert_whole(store)
+
+
+async def test_what_is_uploaded_counts_as_a_transfer(store: Database, make_engine: EngineMaker) -> None:
+    """The receipt's transfer is the uploads' size over the site's bandwidth."""
+    join(store)
+    content = {"project": "p", "sha256": "a" * 64, "size_bytes": 100_000_000, "created_at": time.time()}
+    store.write_now(lambda connection: connection.execute(tables.blobs.insert(), [content]))
+    engine = make_engine(store)
+    await engine.start()
+    inputs = (Input(path="x", blob="a" * 64), Input(path="y", blob="a" * 64), Input(path="z", content="12"))
+    [[one]] = await submit(store, TaskSpec(command=("true",), inputs=inputs))
+    engine.wake()
+    query = tables.receipts.select().where(tables.receipts.c.task_id == one).where(tables.receipts.c.attempt != "")
+    await until(lambda: store.read_now(lambda connection: connection.execute(query).first() is not None))
+    receipt = load(Receipt, store.read_now(lambda connection: connection.execute(query).one()).body)
+    [chosen] = receipt.candidates
+    assert chosen.transfer is not None
+    assert chosen.transfer.seconds == pytest.approx(100_000_002 / 50e6)
 
 
 async def test_a_task_that_fits_nowhere_waits_with_a_receipt(store: Database, make_engine: EngineMaker) -> None:

@@ -52,6 +52,7 @@ BIG = Demand(memory_bytes=GIB)
         (waiting(), pool(accounts=frozenset({"bob"})), Why.NO_ACCOUNT),
         (waiting(input_sites=frozenset({"b"})), pool(), Why.DATA_ELSEWHERE),
         (waiting(needs_container=True), pool(), Why.NO_CONTAINERS),
+        (waiting(options=frozenset({"qos"})), pool(features=frozenset({"options"})), Why.OPTION_REFUSED),
         (waiting(), pool(state=SiteState.DRAINING), Why.SITE_DRAINING),
         (waiting(), pool(reachable=False), Why.SITE_UNREACHABLE),
         (waiting(), pool(up=False), Why.POOL_DOWN),

@@ -130,7 +130,8 @@ async def submit_task(
     except Invalid as error:
         raise _of_one(error) from None
     except _Rehearsed:
-        (receipt,) = await service.engine.plan([spec], caller.user)
+        sizes = await service.database.read(intents.input_bytes, project, [spec], manifests)
+        (receipt,) = await service.engine.plan([spec], caller.user, sizes)
         return answer(orjson.Fragment(dump(receipt)))
     service.engine.wake()
     service.feed.prod()
@@ -179,7 +180,8 @@ async def submit_batch(
     try:
         body = await service.database.write(store)
     except _Rehearsed:
-        receipts = await service.engine.plan(batch.tasks, caller.user)
+        sizes = await service.database.read(intents.input_bytes, project, batch.tasks, manifests)
+        receipts = await service.engine.plan(batch.tasks, caller.user, sizes)
         return answer({"plans": [orjson.Fragment(dump(receipt)) for receipt in receipts]})
     failpoint("submit.stored")
     service.engine.wake()

@@ -32,6 +32,7 @@ WORDS = {
     Why.NO_LICENCE: "a licence is not there",
     Why.WALLTIME_TOO_LONG: "it does not allow so long a run",
     Why.NO_CONTAINERS: "it runs no containers",
+    Why.OPTION_REFUSED: "it takes no such option from users",
     Why.FAILED_HERE: "it failed here before",
     Why.MISSES_DEADLINE: "it would miss the deadline",
     Why.OVER_BUDGET: "it would cost more than the budget",

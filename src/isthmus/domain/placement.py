@@ -52,6 +52,7 @@ class WaitingTask:
     input_bytes: int = 0
     input_sites: frozenset[str] = frozenset()  # sites that hold a path it needs; it can only run there
     needs_container: bool = False
+    options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run_seconds: float | None = None  # what similar tasks took; None = nobody knows
 
@@ -85,6 +86,7 @@ class Why(StrEnum):
     NO_LICENCE = "no_licence"
     WALLTIME_TOO_LONG = "walltime_too_long"
     NO_CONTAINERS = "no_containers"
+    OPTION_REFUSED = "option_refused"
     FAILED_HERE = "failed_here"
     MISSES_DEADLINE = "misses_deadline"
     OVER_BUDGET = "over_budget"

@@ -131,10 +131,12 @@ class Engine:
             return False
         return True
 
-    async def plan(self, specs: Sequence[TaskSpec], user: str) -> tuple[Receipt, ...]:
-        """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored."""
+    async def plan(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> tuple[Receipt, ...]:
+        """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
+        `intents.input_bytes`."""
         snapshot = await self.database.read(read_snapshot, self.clock.now())
-        return decide(snapshot, [waiting_task("0" * 26, user, spec) for spec in specs]).receipts
+        tasks = [waiting_task("0" * 26, user, spec, size) for spec, size in zip(specs, input_bytes, strict=True)]
+        return decide(snapshot, tasks).receipts
 
     # --- leases -----------------------------------------------------------------------------------------------------
 

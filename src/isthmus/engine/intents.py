@@ -6,7 +6,7 @@ Each function takes an open writing connection, changes rows and adds events; it
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -54,6 +54,7 @@ def submit(
     in_order = iter(sorted(new_id(now) for _ in range(sum(sizes))))  # lists and the queue then keep the order given
     ids = [list(islice(in_order, size)) for size in sizes]
     needed = _resolve(connection, project, specs, ids)
+    to_bring = input_bytes(connection, project, specs, manifests or {})
     task_rows: list[dict[str, Any]] = []
     tag_rows: list[dict[str, Any]] = []
     dependency_rows: list[dict[str, Any]] = []
@@ -85,6 +86,7 @@ def submit(
                     "array_index": position if spec.array else None,
                     "blocked_by": len(unmet),
                     "max_attempts": spec.max_attempts,
+                    "input_bytes": to_bring[index],
                     "created_at": now,
                     "updated_at": now,
                 }
@@ -246,29 +248,47 @@ def _check_blobs(
 ) -> None:
     wanted: dict[str, str] = {}
     for index, spec in enumerate(specs):
-        if spec.workdir_manifest:
-            wanted.setdefault(spec.workdir_manifest, f"tasks.{index}.workdir_manifest")
-            for inner in manifests.get(spec.workdir_manifest, ()):
-                wanted.setdefault(inner, f"tasks.{index}.workdir_manifest")
-        for place, item in enumerate(spec.inputs):
-            if item.blob:
-                wanted.setdefault(item.blob, f"tasks.{index}.inputs.{place}.blob")
-                if item.directory:
-                    for inner in manifests.get(item.blob, ()):
-                        wanted.setdefault(inner, f"tasks.{index}.inputs.{place}.blob")
-    known: set[str] = set()
-    for part in _chunks(wanted):
-        found = connection.execute(
-            sa.select(tables.blobs.c.sha256)
-            .where(tables.blobs.c.project == project)
-            .where(tables.blobs.c.sha256.in_(part))
-        )
-        known.update(found.scalars())
+        for field, sha256 in _contents(spec, manifests):
+            wanted.setdefault(sha256, f"tasks.{index}.{field}")
+    known = _sizes(connection, project, wanted)
     for sha256, field in wanted.items():
         if sha256 not in known:
             raise Invalid(
                 field, f"content {sha256} is not there.", remedy=f"Upload it to project {project} before submitting."
             )
+
+
+def _contents(spec: TaskSpec, manifests: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """Field and hash of every content that a task takes from the store, manifests and what they name included."""
+    if spec.workdir_manifest:
+        for sha256 in (spec.workdir_manifest, *manifests.get(spec.workdir_manifest, ())):
+            yield "workdir_manifest", sha256
+    for place, item in enumerate(spec.inputs):
+        if item.blob:
+            inner = manifests.get(item.blob, frozenset()) if item.directory else frozenset()
+            for sha256 in (item.blob, *inner):
+                yield f"inputs.{place}.blob", sha256
+
+
+def _sizes(connection: sa.Connection, project: str, hashes: Iterable[str]) -> dict[str, int]:
+    """Bytes of each content that the project has."""
+    b = tables.blobs.c
+    found: dict[str, int] = {}
+    for part in _chunks(hashes):
+        query = sa.select(b.sha256, b.size_bytes).where(b.project == project).where(b.sha256.in_(part))
+        found.update((row.sha256, row.size_bytes) for row in connection.execute(query))
+    return found
+
+
+def input_bytes(
+    connection: sa.Connection, project: str, specs: Sequence[TaskSpec], manifests: Mapping[str, frozenset[str]]
+) -> list[int]:
+    """For each task the bytes that the service itself brings to the site: uploads, each content once. What sites fetch from
+    an address, and what is not there yet, does not count."""
+    contents = [{sha256 for _, sha256 in _contents(spec, manifests)} for spec in specs]
+    sizes = _sizes(connection, project, set().union(*contents))
+    inline = [sum(len(item.content.encode()) for item in spec.inputs if item.content) for spec in specs]
+    return [sum(sizes.get(sha256, 0) for sha256 in one) + text for one, text in zip(contents, inline, strict=True)]
 
 
 def _check_secrets(connection: sa.Connection, project: str, specs: Sequence[TaskSpec]) -> None:

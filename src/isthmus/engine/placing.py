@@ -116,7 +116,7 @@ def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple
     """The next tasks that want a place, in the order of service: rank (age and priority), then id."""
     t = tables.tasks.c
     query = (
-        sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites)
+        sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites, t.input_bytes)
         .where(t.state == TaskState.WAITING.value)
         .where(is_due(t.due_at, now))
         .order_by(t.rank, t.id)
@@ -136,7 +136,9 @@ def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
     )
 
 
-def waiting_task(task_id: str, user: str, spec: TaskSpec, avoid_sites: Sequence[str] = ()) -> WaitingTask:
+def waiting_task(
+    task_id: str, user: str, spec: TaskSpec, input_bytes: int, avoid_sites: Sequence[str] = ()
+) -> WaitingTask:
     """A task as the brain sees it."""
     return WaitingTask(
         id=task_id,
@@ -144,8 +146,10 @@ def waiting_task(task_id: str, user: str, spec: TaskSpec, avoid_sites: Sequence[
         demand=spec.demand,
         objective=spec.objective,
         constraints=spec.constraints,
+        input_bytes=input_bytes,
         input_sites=frozenset(item.site_path.partition(":")[0] for item in spec.inputs if item.site_path),
         needs_container=any(step.image for step in spec.steps),
+        options=frozenset(spec.backend_parameters),
         avoid_sites=tuple(avoid_sites),
     )
 
@@ -172,7 +176,10 @@ class Round:
             if broken:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
-            tasks = [waiting_task(row.id, row.user, specs[row.id], orjson.loads(row.avoid_sites)) for row in rows]
+            tasks = [
+                waiting_task(row.id, row.user, specs[row.id], row.input_bytes, orjson.loads(row.avoid_sites))
+                for row in rows
+            ]
             decision = await asyncio.to_thread(decide, snapshot, tasks)
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)

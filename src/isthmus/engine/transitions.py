@@ -185,6 +185,8 @@ def verdict(task: Any, ended: AttemptState, reason: EndReason) -> TaskState:
         return TaskState.CANCELLED
     if task.attempts >= task.max_attempts or reason is EndReason.POISON:  # a poisoned row is not read again
         return TaskState.FAILED
+    if reason is EndReason.REJECTED_BY_SITE and task.site in orjson.loads(task.avoid_sites):
+        return TaskState.FAILED  # nowhere else to go: the site had said no before
     retry_on_exit = bool(orjson.loads(task.spec).get("retry_on_exit"))
     if reason.is_site_fault or retry_on_exit:
         return TaskState.WAITING

@@ -42,6 +42,12 @@ def _policy(task: WaitingTask, view: PoolView) -> Iterator[Failure]:
         yield Failure(Why.DATA_ELSEWHERE, ", ".join(sorted(task.input_sites)), view.site)
     if task.needs_container and not any(feature.startswith("containers") for feature in view.features):
         yield Failure(Why.NO_CONTAINERS, "containers", "none")
+    if "options" in view.features:  # a site without a scheduler has nobody to hand them to
+        taken = {feature.removeprefix("option:") for feature in view.features if feature.startswith("option:")}
+        if not task.options <= taken:
+            yield Failure(
+                Why.OPTION_REFUSED, ", ".join(sorted(task.options - taken)), ", ".join(sorted(taken)) or "none"
+            )
 
 
 def _state(view: PoolView) -> Iterator[Failure]:
@@ -98,6 +104,7 @@ _REMEDIES = {
     Why.NO_LICENCE: "go without licence {wanted}",
     Why.WALLTIME_TOO_LONG: "ask for at most {offered} of walltime (now {wanted})",
     Why.NO_CONTAINERS: "go without an image",
+    Why.OPTION_REFUSED: "go without the option {wanted}, or ask its operator for user_options={wanted}",
     Why.MISSES_DEADLINE: "accept an end after {offered} (now {wanted})",
     Why.OVER_BUDGET: "raise the budget to {offered} (now {wanted})",
 }

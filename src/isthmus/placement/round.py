@@ -125,6 +125,7 @@ def _shape(task: WaitingTask) -> object:
         task.constraints,
         task.input_sites,
         task.needs_container,
+        task.options,
         demand.nodes,
         demand.cpus_per_node,
         demand.memory_bytes,

@@ -91,6 +91,11 @@ class Settings:
         return dict(value)
 
 
+def option_features(user_options: Collection[str]) -> frozenset[str]:
+    """How a description says that the site hands options to a scheduler, and which a task may bring."""
+    return frozenset({"options", *(f"option:{name}" for name in user_options)})
+
+
 def read_user_options(settings: Settings, known: Collection[str]) -> frozenset[str]:
     """The setting `user_options`: the scheduler's options that a task may bring; none unless the operator says so. Invalid
     for one that may never be set."""

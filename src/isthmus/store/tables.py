@@ -173,6 +173,7 @@ tasks = Table(
     Column("blocked_by", Integer, nullable=False, default=0),  # dependencies not yet satisfied
     Column("attempts", Integer, nullable=False, default=0),
     Column("max_attempts", Integer, nullable=False),
+    Column("input_bytes", BigInteger, nullable=False, default=0),  # of the uploads that it needs at its site
     Column("fence", Integer, nullable=False, default=0),  # grows with each attempt
     Column("attempt", _Key, nullable=False, default=""),  # the live or last attempt
     Column("site", _Name, nullable=False, default=""),

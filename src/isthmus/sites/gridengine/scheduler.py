@@ -15,6 +15,7 @@ from isthmus.sites.batch.sending import send
 from isthmus.sites.gridengine import accounting, load, submission
 from isthmus.sites.gridengine.queue import PREFIX, parse_queue, qstat_argv
 from isthmus.sites.port import Job, Rejected, SubmitOutcome
+from isthmus.sites.settings import option_features
 from isthmus.sites.transport import Transport
 
 ENVIRONMENT = {"TZ": "UTC0", "LC_ALL": "C", "SGE_LONG_JOB_NAMES": "1"}
@@ -128,6 +129,7 @@ class GridEngineCommands:
         if pools is None:
             raise Unavailable(f"qhost or qstat failed on {self._transport.place}: {talk.complaint or 'no document'}.")
         features = {"accounting", *(["multi-node"] if self._resources.nodes_environment else [])}
+        features |= option_features(self._user_options)
         return SiteDescription(kind="gridengine", pools=pools, features=frozenset(features))
 
     async def close(self) -> None:

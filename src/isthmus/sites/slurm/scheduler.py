@@ -14,6 +14,7 @@ from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.batch.sending import send
 from isthmus.sites.port import Job, Rejected, Sighting, SubmitOutcome
+from isthmus.sites.settings import option_features
 from isthmus.sites.slurm import load, submission
 from isthmus.sites.slurm.queue import ShowQueue, ShowRecords
 from isthmus.sites.slurm.values import TIME_ENVIRONMENT
@@ -150,7 +151,7 @@ class SlurmCommands:
         sinfo, queue = talk.answers
         if sinfo.code != 0 or queue.code != 0:
             raise Unavailable(f"sinfo or squeue failed on {self._transport.place}: {talk.complaint}.")
-        features = {"multi-node", "licences"}
+        features = {"multi-node", "licences", *option_features(self._user_options)}
         notes: tuple[str, ...] = ()
         if self.has_accounting:
             features.add("accounting")

@@ -13,6 +13,7 @@ from isthmus.domain.site import SiteDescription
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.port import Job, Rejected, SubmitOutcome, Uncertain
+from isthmus.sites.settings import option_features
 from isthmus.sites.slurm.load import parse_licences, parse_pools
 from isthmus.sites.slurm.submission import check_native
 from isthmus.sites.slurmrestd import documents
@@ -109,7 +110,8 @@ class SlurmRest:
                 parse_licences(documents.licence_text(licences)),
                 self._gpu_gres,
             ),
-            features=frozenset({"multi-node", "licences", *(["accounting"] if self._accounting else [])}),
+            features=frozenset({"multi-node", "licences", *(["accounting"] if self._accounting else [])})
+            | option_features(self._user_options),
             notes=notes,
         )
 

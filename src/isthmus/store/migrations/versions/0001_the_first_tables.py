@@ -260,6 +260,7 @@ def upgrade() -> None:
         sa.Column("blocked_by", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("input_bytes", sa.BigInteger(), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.String(length=26), nullable=False),
         sa.Column("site", sa.String(length=63), nullable=False),
