@@ -13,11 +13,31 @@ from numba import njit
 
 COLUMNS = ("submitted", "ended", "log_run", "log_request", "log_processors", "command", "pool", "before", "user")
 FEATURES = (
-    *("kind", "log_run", "of_request", "same_request", "same_processors", "request", "processors", "rank", "rank_alike"),
+    *(
+        "kind",
+        "log_run",
+        "of_request",
+        "same_request",
+        "same_processors",
+        "request",
+        "processors",
+        "rank",
+        "rank_alike",
+    ),
     *("since_end", "since_submit", "ended_at_request", "hours_apart", "same_command", "same_pool", "context_apart"),
     *("agree_alike", "agree_request", "agree_user", "agree_last", "agree_peers", "agree_command"),
     *("agree_alike_flat", "agree_request_flat", "near_alike", "near_request", "agree_weighted", "agree_context"),
-    *("alike", "requests", "user_jobs", "commands", "own_request", "own_processors", "hour", "weekday", "last_of_request"),
+    *(
+        "alike",
+        "requests",
+        "user_jobs",
+        "commands",
+        "own_request",
+        "own_processors",
+        "hour",
+        "weekday",
+        "last_of_request",
+    ),
     *("spread_alike", "spread_user", "user_quiet"),
 )
 ALIKE, OF_USER, PEERS, MOST = 24, 40, 4, 24
@@ -58,7 +78,12 @@ def candidates(rows, count, peers, peer_count, job):  # type: ignore[no-untyped-
     for j in range(peer_count - 1, -1, -1):
         if other == PEERS:
             break
-        if peers[j, 8] != job[5] and peers[j, 1] <= now and peers[j, 3] == log_request and peers[j, 4] == log_processors:
+        if (
+            peers[j, 8] != job[5]
+            and peers[j, 1] <= now
+            and peers[j, 3] == log_request
+            and peers[j, 4] == log_processors
+        ):
             others[other] = j
             other += 1
     before = rows[user[0], 2] if users else np.nan

@@ -25,11 +25,11 @@ class Training:
     first: int = 400
     step: int = 3000
     rows: int = 300_000  # the window; its memory is rows * features * 4 bytes
-    trees: int = 120
-    leaves: int = 31
-    learning_rate: float = 0.08
-    least_in_leaf: int = 60
-    objective: str = "l2"
+    trees: int = 160
+    leaves: int = 47
+    learning_rate: float = 0.06
+    least_in_leaf: int = 100
+    objective: str = "cross_entropy"  # of a score within [0, 1]
     alpha: float = 0.5  # of the objective "quantile"
     seed: int = 1
 
@@ -133,4 +133,3 @@ class Chooser:
         self._scores[: self._count] = scores
         self.cases = state["cases"]
         self._trained_at = state["trained_at"]
-

@@ -21,7 +21,7 @@ class Forecast:
     """A forecast of a quantity that is never negative: seconds, price, gCO2eq/kWh, as its maker says.
 
     `point` is the value expected to be nearest by the maker's own score; it need not be the median. `error` is the mean
-    error of the maker's forecasts of this source so far, by that score, 0 = perfect; None: none was scored yet.
+    error of the maker's forecasts of this source so far, by that score, 0 = perfect; None: none was scored yet. `p95` is there where the maker promises that 95 % keep it.
     """
 
     point: float
@@ -30,6 +30,7 @@ class Forecast:
     p90: float
     source: Source
     error: float | None = None
+    p95: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.p10 <= self.p50 <= self.p90 or self.point < 0:

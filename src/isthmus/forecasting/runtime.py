@@ -26,7 +26,9 @@ from isthmus.forecasting.histories import Histories
 USERS, JOBS_OF_USER, EVERYBODY = 4096, 512, 1024
 SHARPNESS = 8.0  # how much more a candidate with a better score weighs in the quantiles
 # The rule before there are trees: agreement with alike jobs, else of the request, else of the user, else of others.
-RULE = tuple(FEATURES.index(name) for name in ("agree_command", "agree_alike", "agree_request", "agree_user", "agree_peers"))
+RULE = tuple(
+    FEATURES.index(name) for name in ("agree_command", "agree_alike", "agree_request", "agree_user", "agree_peers")
+)
 FORGETTING = 0.002  # of the mean error, for each job
 
 
@@ -171,9 +173,7 @@ class RunTimeModel:
         self._errors[forecast.source] = before + FORGETTING * (error - before)
         if forecast.source is Source.LEARNED:
             bounds = (forecast.p10, forecast.p50, forecast.p90)
-            self._levels = tuple(
-                level.after(run <= bound) for level, bound in zip(self._levels, bounds, strict=True)
-            )
+            self._levels = tuple(level.after(run <= bound) for level, bound in zip(self._levels, bounds, strict=True))
 
 
 def _numbers(request: RunRequest) -> NDArray[np.float64]:
