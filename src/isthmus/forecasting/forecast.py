@@ -1,0 +1,37 @@
+"""A forecast: a distribution in three quantiles, a point, where it comes from, and how wrong such forecasts were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from isthmus.domain.errors import Invalid
+
+
+class Source(StrEnum):
+    """Where a figure comes from: a measurement, a model that learned from the past, or somebody's declaration."""
+
+    MEASURED = "measured"
+    LEARNED = "learned"
+    DECLARED = "declared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """A forecast of a quantity that is never negative: seconds, price, gCO2eq/kWh, as its maker says.
+
+    `point` is the value expected to be nearest by the maker's own score; it need not be the median. `error` is the mean
+    error of the maker's forecasts of this source so far, by that score, 0 = perfect; None: none was scored yet. `p95` is there where the maker promises that 95 % keep it.
+    """
+
+    point: float
+    p10: float
+    p50: float
+    p90: float
+    source: Source
+    error: float | None = None
+    p95: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p10 <= self.p50 <= self.p90 or self.point < 0:
+            raise Invalid("forecast", f"{self} is not in order.", remedy="Give 0 <= p10 <= p50 <= p90.")
