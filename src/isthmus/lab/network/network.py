@@ -16,8 +16,9 @@ from isthmus.lab import packages, registry
 from isthmus.lab.errors import LabError
 from isthmus.lab.namespaces import NAMESPACES, processes_in
 from isthmus.lab.network import conditions as conditions_file
+from isthmus.lab.network.addressing import Addressing
 from isthmus.lab.network.conditions import Brownout, Conditions, changing
-from isthmus.lab.network.plant import Plant, is_delayed, namespace_of
+from isthmus.lab.network.plant import Plant, interface_to, is_delayed, namespace_of
 from isthmus.lab.network.reading import describe, read_text
 from isthmus.lab.network.topology import Link, Topology
 from isthmus.lab.proc import alive, send_signal
@@ -28,6 +29,8 @@ _DELAYS = "delays.json"
 _DELAY = "delay"
 READY = "ready.json"
 """What a site's process writes into its directory when its daemons answer."""
+SOCKET = "control.sock"
+"""Where a router's control daemon listens, in its directory."""
 SITE_SECONDS = 180.0
 
 
@@ -103,6 +106,8 @@ class EmulatedNetwork:
             with Plant(self.topology) as plant:
                 plant.build()
                 self._start_delay(daemons, plant)
+            if self.topology.control:
+                self._start_control(daemons)
             self._start_sites(daemons)
         except BaseException:
             self.stop()
@@ -131,6 +136,34 @@ class EmulatedNetwork:
         log = self.directory / f"{_DELAY}.log"
         daemons.wait_ready(_DELAY, lambda: "ready" in log.read_text(encoding="utf-8"))
         plant.queue(self.topology.links)
+
+    def _start_control(self, daemons: Daemons) -> None:
+        addressing = Addressing(self.topology)
+        for router in self.topology.routers:
+            directory = control_directory(self.directory, router)
+            directory.mkdir(parents=True)
+            config = directory / "config.json"
+            permit = {
+                "socket": str(directory / SOCKET),
+                "state": str(directory / "state"),
+                "users": [0],
+                "locators": [addressing.locator(router)],
+                "segments": ["fc00::/16"],
+                "destinations": ["fd10::/16", "10.64.0.0/10"],
+                "interfaces": [interface_to(link.other(router)) for link in self.topology.links_of(router)],
+            }
+            config.write_text(json.dumps(permit, indent=1), encoding="utf-8")
+            daemons.start(
+                _control_process(router),
+                [
+                    *("nsenter", f"--net={NAMESPACES / namespace_of(self.topology, router)}", "--"),
+                    *(sys.executable, "-m", "isthmus.network.control.daemon", config),
+                ],
+                environment=_python_environment(),
+            )
+        for router in self.topology.routers:
+            socket = control_directory(self.directory, router) / SOCKET
+            daemons.wait_ready(_control_process(router), socket.exists)
 
     def _start_sites(self, daemons: Daemons) -> None:
         busy = [site.name for site in self.topology.sites if site.has_daemons]
@@ -305,6 +338,7 @@ def show(name: str) -> dict[str, Any]:
                 "address": addressing.router_address(node),
                 "locator": addressing.locator(node),
                 "state": "failed" if node in conditions.failed_nodes else "up",
+                "control": str(control_directory(directory, node) / SOCKET) if topology.control else None,
             }
             for node in topology.routers
         ],
@@ -342,6 +376,15 @@ def _ready(directory: Path, site: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return found
+
+
+def control_directory(directory: Path, router: str) -> Path:
+    """Where the control daemon of a router has its configuration, state and socket."""
+    return directory / "routers" / router
+
+
+def _control_process(router: str) -> str:
+    return f"control-{router}"
 
 
 def _site_process(name: str) -> str:

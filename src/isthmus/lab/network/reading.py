@@ -84,7 +84,7 @@ def read_text(text: str) -> Topology:
     except yaml.YAMLError as error:
         raise Refused(f"This is not YAML: {error}", remedy="See docs/lab.md for an example.") from None
     problems = _Problems()
-    top = problems.mapping(raw, "", ("name", "routers", "sites", "links"))
+    top = problems.mapping(raw, "", ("name", "routers", "control", "sites", "links"))
     name = problems.take(_read_name, top.get("name", "lab"), "name", "lab")
     routers = _read_routers(top.get("routers"), problems)
     sites = [_read_site(site, value, problems) for site, value in problems.mapping(top.get("sites"), "sites").items()]
@@ -97,8 +97,11 @@ def read_text(text: str) -> Topology:
     if len(nodes) > MOST_NODES:
         problems.add("routers", f"{len(nodes)} nodes are too many.", f"Use at most {MOST_NODES}.")
     links = _read_links(top.get("links"), nodes, frozenset(routers), problems)
+    control = top.get("control", False)
+    if not isinstance(control, bool):
+        problems.add("control", f"{control!r} is neither true nor false.", "Write true or false.")
     problems.end()
-    return Topology(name=name, routers=tuple(routers), sites=tuple(sites), links=tuple(links))
+    return Topology(name=name, routers=tuple(routers), sites=tuple(sites), links=tuple(links), control=bool(control))
 
 
 def describe(topology: Topology) -> dict[str, Any]:
@@ -106,6 +109,7 @@ def describe(topology: Topology) -> dict[str, Any]:
     return {
         "name": topology.name,
         "routers": list(topology.routers),
+        "control": topology.control,
         "sites": {
             site.name: {
                 "daemons": {kind: dict(settings) for kind, settings in site.daemons.items()},

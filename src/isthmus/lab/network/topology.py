@@ -50,6 +50,8 @@ class Topology:
     routers: tuple[str, ...]
     sites: tuple[SiteNode, ...]
     links: tuple[Link, ...]
+    control: bool = False
+    """Whether every router runs the daemon through which its data plane is programmed."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
