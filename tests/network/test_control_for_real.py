@@ -365,7 +365,7 @@ def test_a_policy_moves_away_from_a_failed_link_and_back(wan: Wan) -> None:
             CandidatePath(segments=("fc00:3::1", "fc00:4::d6"), links=frozenset({"r1-r3", "r3-r4"})),
         ),
     )
-    with Failover(wan.planes, ends, [protected], told=told):
+    with Failover(wan.planes, ends, [protected], told=told, wait_to_restore_seconds=0.2):
         weather.fail("r2-r4")
         assert changed.acquire(timeout=20)
         assert taken(lambda: send_marked("none", socket.AF_INET6))["r3"] >= 50

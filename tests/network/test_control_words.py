@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ class _Recorder:
         return Changes(made=1)
 
 
-def test_a_policy_moves_to_its_best_whole_path_and_back() -> None:
+def test_a_policy_moves_to_its_best_whole_path_at_once_and_back_after_a_while() -> None:
     """One end of a link is enough to be down; without a whole path nothing is touched."""
     router = _Recorder()
     fast, slow = (
@@ -191,10 +192,22 @@ def test_a_policy_moves_to_its_best_whole_path_and_back() -> None:
     )
     policy = ProtectedPolicy(router="a", policy="p", paths=(fast, slow))
     ends = {("a", "to-b"): "a-b", ("b", "to-a"): "a-b", ("a", "to-c"): "a-c"}
-    failover = Failover({"a": router}, ends, [policy])  # type: ignore[dict-item]
+    moved = threading.Semaphore(0)
+    failover = Failover(
+        {"a": router},  # type: ignore[dict-item]
+        ends,
+        [policy],
+        told=lambda _policy, _path: moved.release(),
+        wait_to_restore_seconds=0.05,
+    )
     failover.take("b", {"to-a": False, "to-x": False})
     assert router.told == [("p", slow.segments)]
     failover.take("a", {"to-b": True, "to-c": False})
     assert len(router.told) == 1
     failover.take("b", {"to-a": True})
+    failover.take("b", {"to-a": False})  # it flaps: the wait begins anew
+    failover.take("b", {"to-a": True})
+    assert len(router.told) == 1
+    assert moved.acquire(timeout=10)
+    assert moved.acquire(timeout=10)
     assert router.told[1:] == [("p", fast.segments)]

@@ -1,5 +1,7 @@
 """Moves policies away from failed links: watches the routers, and gives a policy the best of its paths that is whole.
 
+A link that is up again is used only after a while (wait to restore, ITU-T G.808.1): what lies behind it has to find its routes first.
+
 The paths of a policy are given in the order of preference, each with the links that it uses, so nothing is computed when a link fails.
 """
 
@@ -51,13 +53,16 @@ class Failover:
         policies: Sequence[ProtectedPolicy],
         *,
         told: Callable[[ProtectedPolicy, CandidatePath], None] | None = None,
+        wait_to_restore_seconds: float = 5.0,
     ) -> None:
         """Watch these routers; `link_ends` names the link at each interface; `told` hears of every path that was set."""
         self._planes = planes
         self._link_ends = link_ends
         self._policies = policies
         self._told = told
+        self._wait_to_restore_seconds = wait_to_restore_seconds
         self._down_ends: set[LinkEnd] = set()
+        self._restoring: dict[LinkEnd, threading.Timer] = {}
         self._current = {id(item): item.paths[0] for item in policies}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -73,9 +78,24 @@ class Failover:
         with self._lock:
             for interface, is_up in links.items():
                 end = (router, interface)
-                if end in self._link_ends:
-                    (self._down_ends.discard if is_up else self._down_ends.add)(end)
+                if end not in self._link_ends:
+                    continue
+                if not is_up:
+                    self._down_ends.add(end)
+                    if (timer := self._restoring.pop(end, None)) is not None:
+                        timer.cancel()
+                elif end in self._down_ends and end not in self._restoring:
+                    timer = threading.Timer(self._wait_to_restore_seconds, self._restore, (end,))
+                    timer.daemon = True
+                    self._restoring[end] = timer
+                    timer.start()
             self._move()
+
+    def _restore(self, end: LinkEnd) -> None:
+        with self._lock:
+            if self._restoring.pop(end, None) is not None:
+                self._down_ends.discard(end)
+                self._move()
 
     def _move(self) -> None:
         down = self.down()
@@ -124,3 +144,7 @@ class Failover:
             watch.close()
         for thread in self._threads:
             thread.join(10)
+        with self._lock:
+            for timer in self._restoring.values():
+                timer.cancel()
+            self._restoring.clear()
