@@ -1,6 +1,6 @@
 """The process that delays packets: `python -m isthmus.lab.network.delay FILE`, until it is ended.
 
-Packets that come in by an interface wait in the kernel (NFQUEUE); this process sees their numbers only and lets them go,
+Packets wait in the kernel (NFQUEUE); this process sees their numbers only and lets them go,
 many with one word, when their time is over. FILE is JSON: a list of {"namespace", "queue", "delay_seconds",
 "jitter_seconds"}; SIGHUP makes it read anew. It prints `ready` when every queue is its own. When it dies, packets pass
 without delay (the rule's bypass).

@@ -1,15 +1,16 @@
 """What the kernel is told about one node of an emulated network: interfaces, addresses, routes, rate, loss, delay queues.
 
 Rate: a token bucket (tbf) at the sending end, with a plain FIFO inside, which a controller of slices may replace. Loss:
-nftables at the receiving end. Delay: packets that come in are queued to a process (NFQUEUE; see `delay`), since many
-kernels have no netem. A packet is at most as long as the link's MTU: segmentation offload is off, as on a real wire.
+nftables at the receiving end. Delay: packets are queued to a process (NFQUEUE; see `delay`), since many kernels have no
+netem. A packet is at most as long as the link's MTU: segmentation offload is off, as on a real wire.
 """
 
 from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ _LEAST_QUEUE_BYTES = 64_000
 _BURST_SECONDS = 0.002
 _TCP_MEMORY = "4096 262144 134217728"
 """Windows that fill a long fat link, as on hosts that move data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayQueue:
+    """A queue of one namespace: what comes in by an interface, or what leaves by it, waits there."""
+
+    interface: str
+    is_incoming: bool
+    number: int
 
 
 class Node:
@@ -183,15 +193,16 @@ class Node:
             ruleset += f"{table} {{\n chain loss {{\n  {chain}\n{''.join(rules)} }}\n}}\n"
         self._feed(["nft", "-f", "-"], ruleset)
 
-    def set_queues(self, queues: Mapping[str, int]) -> None:
-        """Queue what comes in by each interface for the delay process."""
+    def set_queues(self, queues: Iterable[DelayQueue]) -> None:
+        """Queue what comes in by, or leaves by, some interfaces for the delay process."""
         # By iptables: its NFQUEUE target is there in kernels that lack the queue statement of nftables.
-        rules = "".join(
-            f"-A PREROUTING -i {interface} -j NFQUEUE --queue-num {number} --queue-bypass\n"
-            for interface, number in queues.items()
-        )
+        rules: dict[bool, str] = {True: "", False: ""}
+        for queue in queues:
+            chain = "PREROUTING -i" if queue.is_incoming else "POSTROUTING -o"
+            words = f"-A {chain} {queue.interface} -j NFQUEUE --queue-num {queue.number} --queue-bypass\n"
+            rules[queue.is_incoming] += words
         for program in ("iptables-legacy-restore", "ip6tables-legacy-restore"):
-            self._feed([program], f"*raw\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n")
+            self._feed([program], f"*raw\n{rules[True]}COMMIT\n*mangle\n{rules[False]}COMMIT\n")
 
     def _feed(self, argv: list[str], text: str) -> None:
         program = find_program(argv[0])

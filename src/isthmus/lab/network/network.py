@@ -135,7 +135,7 @@ class EmulatedNetwork:
         )
         log = self.directory / f"{_DELAY}.log"
         daemons.wait_ready(_DELAY, lambda: "ready" in log.read_text(encoding="utf-8"))
-        plant.queue(self.topology.links)
+        plant.queue()
 
     def _start_control(self, daemons: Daemons) -> None:
         addressing = Addressing(self.topology)

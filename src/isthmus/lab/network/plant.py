@@ -10,7 +10,7 @@ from typing import Self
 
 from isthmus.lab.namespaces import PREFIX
 from isthmus.lab.network.addressing import Addressing
-from isthmus.lab.network.kernel import Node
+from isthmus.lab.network.kernel import DelayQueue, Node
 from isthmus.lab.network.topology import Link, Topology
 
 
@@ -118,37 +118,44 @@ class Plant:
         for name in nodes:
             self.node(name).set_losses({interface_to(link.other(name)): link.loss for link in now if name in link.ends})
 
-    def queue(self, links: Iterable[Link]) -> None:
-        """Lead what comes in by delayed links to the delay process, which has the queues already."""
-        for name, numbers in self._queues(links).items():
-            self.node(name).set_queues(numbers)
+    def queue(self) -> None:
+        """Lead the packets of delayed links to the delay process, which has the queues already."""
+        for name, queues in self._queues().items():
+            self.node(name).set_queues(queue for queue, _link in queues)
 
     def write_delays(self, file: Path, links: Iterable[Link]) -> None:
-        """Write the file that the delay process reads."""
-        now = list(links)
+        """Write the file that the delay process reads; the links are given as they are now."""
+        now = {link.name: link for link in links}
         entries = [
             {
                 "namespace": namespace_of(self.topology, name),
-                "queue": number,
-                "delay_seconds": link.delay_seconds,
-                "jitter_seconds": link.jitter_seconds,
+                "queue": queue.number,
+                "delay_seconds": now[link].delay_seconds,
+                "jitter_seconds": now[link].jitter_seconds,
             }
-            for name, numbers in self._queues(self.topology.links).items()
-            for link in now
-            if name in link.ends and (number := numbers.get(interface_to(link.other(name)))) is not None
+            for name, queues in self._queues().items()
+            for queue, link in queues
         ]
         fresh = file.with_suffix(".new")
         fresh.write_text(json.dumps(entries), encoding="utf-8")
         fresh.replace(file)
 
-    def _queues(self, links: Iterable[Link]) -> dict[str, dict[str, int]]:
-        """Node -> interface -> number of its queue, for delayed links."""
-        found: dict[str, dict[str, int]] = {}
-        for link in links:
-            if is_delayed(link):
-                for end in link.ends:
-                    numbers = found.setdefault(end, {})
-                    numbers[interface_to(link.other(end))] = len(numbers)
+    def _queues(self) -> dict[str, list[tuple[DelayQueue, str]]]:
+        """Node -> its queues with the names of their links.
+
+        Packets wait at routers, not at sites: there the kernel stamps a packet's time before it would wait on its way in, and
+        after it has waited on its way out, so that a delay could not be measured.
+        """
+        found: dict[str, list[tuple[DelayQueue, str]]] = {}
+        for link in self.topology.links:
+            if not is_delayed(link):
+                continue
+            for sender, receiver in (link.ends, link.ends[::-1]):
+                at_sender = receiver not in self.topology.routers and sender in self.topology.routers
+                node, neighbour = (sender, receiver) if at_sender else (receiver, sender)
+                queues = found.setdefault(node, [])
+                queue = DelayQueue(interface=interface_to(neighbour), is_incoming=not at_sender, number=len(queues))
+                queues.append((queue, link.name))
         return found
 
     def close(self) -> None:
