@@ -21,9 +21,9 @@ from benchmarks.traffic import Flow, Running
 from isthmus.lab.network.network import EmulatedNetwork, Weather, show
 from isthmus.lab.network.reading import read_text
 from isthmus.network.control.client import RouterClient
-from isthmus.network.control.desired import Slice, SlicedInterface
-from isthmus.network.control.failover import CandidatePath, Failover, ProtectedPolicy
-from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, policy_name
+from isthmus.network.control.desired import Slice, SlicedInterface, WeightedPath
+from isthmus.network.control.failover import Candidate, Failover, ProtectedPolicy
+from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, Way, policy_name
 
 NAME = f"s{os.getpid()}"
 WAN = f"""
@@ -41,7 +41,8 @@ links:
 """
 SOUTH, PREFIX = "fd10:6::1", "fd10:6::/64"
 POLICY = policy_name("there", PREFIX)
-PATHS = {name: (f"fc00:{name[1]}::1", "fc00:4::d6") for name in ("r2", "r3")}
+PATHS = {name: (WeightedPath(segments=(f"fc00:{name[1]}::1", "fc00:4::d6")),) for name in ("r2", "r3")}
+R2 = (Way(via=("r2",)),)
 PACKETS_PER_SECOND = 20_000
 INTERFACE, SLICE, FLOOD = 97e6, 60e6, 150e6
 GOLD = 46
@@ -127,8 +128,8 @@ def _apply(planes: dict[str, RouterClient], fabric: Fabric, *, sliced: bool = Fa
         for router, name in (("r1", "to-r2"), ("r2", "to-r4"))
     }
     steerings = [
-        Steering(name="there", source="north", target="south", via=("r2",)),
-        Steering(name="back", source="south", target="north", via=("r2",)),
+        Steering(name="there", source="north", target="south", ways=R2),
+        Steering(name="back", source="south", target="north", ways=R2),
     ]
     for name, state in fabric.states(steerings, interfaces if sliced else None).items():
         planes[name].apply(state)
@@ -158,7 +159,7 @@ def _switch(plane: RouterClient, changes: int) -> dict[str, Any]:
     took = []
     for number in range(changes):
         begun = time.perf_counter()
-        plane.set_path(POLICY, PATHS["r3" if number % 2 == 0 else "r2"])
+        plane.set_paths(POLICY, PATHS["r3" if number % 2 == 0 else "r2"])
         took.append((time.perf_counter() - begun) * 1e3)
         time.sleep(0.018)
     result = running.result()
@@ -183,13 +184,13 @@ def _failover(planes: dict[str, RouterClient], failures: int) -> dict[str, Any]:
     }
     moved = threading.Semaphore(0)
     links = {"r2": frozenset({"r1-r2", "r2-r4"}), "r3": frozenset({"r1-r3", "r3-r4"})}
-    paths = tuple(CandidatePath(segments=PATHS[name], links=links[name]) for name in ("r2", "r3"))
-    policy = ProtectedPolicy(router="r1", policy=POLICY, paths=paths)
-    planes["r1"].set_path(POLICY, PATHS["r2"])
+    candidates = tuple(Candidate(paths=PATHS[name], links=links[name]) for name in ("r2", "r3"))
+    policy = ProtectedPolicy(router="r1", policy=POLICY, candidates=candidates)
+    planes["r1"].set_paths(POLICY, PATHS["r2"])
     cuts: list[float] = []
     heals: list[float] = []
 
-    def told(_policy: ProtectedPolicy, _path: CandidatePath) -> None:
+    def told(_policy: ProtectedPolicy, _path: Candidate) -> None:
         moved.release()
 
     with Failover(planes, ends, [policy], told=told, wait_to_restore_seconds=0.5):

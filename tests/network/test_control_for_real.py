@@ -25,9 +25,9 @@ from isthmus.lab.network.reading import read_text
 from isthmus.lab.proc import alive, send_signal
 from isthmus.lab.processes import State
 from isthmus.network.control.client import RouterClient
-from isthmus.network.control.desired import DesiredState, Match, Slice, SlicedInterface
-from isthmus.network.control.failover import CandidatePath, Failover, ProtectedPolicy
-from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, policy_name
+from isthmus.network.control.desired import DesiredState, Match, Slice, SlicedInterface, WeightedPath
+from isthmus.network.control.failover import Candidate, Failover, ProtectedPolicy
+from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, Way, policy_name
 from isthmus.network.control.routes import PROTOCOL
 
 pytestmark = pytest.mark.real
@@ -46,6 +46,7 @@ links:
   - {{ends: [r3, r4]}}
 """
 SOUTH6, SOUTH4 = "fd10:6::1", "10.64.6.1"
+R2, R3 = (Way(via=("r2",)),), (Way(via=("r3",)),)
 APPLICATION = 0xA9000001
 SLICE = SlicedInterface(
     name="to-r3",
@@ -65,8 +66,8 @@ class Wan:
     def states(self, *more: Steering) -> dict[str, DesiredState]:
         """All routers with the plain path over r2 both ways, and what a test adds."""
         plain = [
-            Steering(name="there", source="north", target="south", via=("r2",)),
-            Steering(name="back", source="south", target="north", via=("r2",)),
+            Steering(name="there", source="north", target="south", ways=R2),
+            Steering(name="back", source="south", target="north", ways=R2),
         ]
         return self.fabric.states([*plain, *more], {"r1": (SLICE,)})
 
@@ -162,7 +163,7 @@ def test_two_flows_of_one_host_take_different_paths_by_their_marks_alone(
     wan: Wan, kind: str, family: socket.AddressFamily
 ) -> None:
     """Plain ones over r2, marked ones over r3."""
-    wan.apply(Steering(name="marked", source="north", target="south", via=("r3",), match=MARKED[kind]))
+    wan.apply(Steering(name="marked", source="north", target="south", ways=R3, match=MARKED[kind]))
     plain = taken(lambda: send_marked("none", family))
     marked = taken(lambda: send_marked(kind, family))
     assert plain["r2"] >= 50 > 10 > plain["r3"]
@@ -170,10 +171,11 @@ def test_two_flows_of_one_host_take_different_paths_by_their_marks_alone(
 
 
 def test_a_path_changes_under_traffic_without_a_lost_packet(wan: Wan) -> None:
-    """Forty changes; every datagram arrives, over both paths."""
+    """Forty changes between one path and two, of several weights; every datagram arrives."""
     wan.apply()
     policy = policy_name("there", "fd10:6::/64")
-    paths = [(f"fc00:{number}::1", "fc00:4::d6") for number in (3, 2)]
+    over2, over3 = (WeightedPath(segments=(f"fc00:{number}::1", "fc00:4::d6")) for number in (2, 3))
+    turns = [(over3,), (over2, over3), (over2,), (over3, WeightedPath(segments=over2.segments, weight=5))]
     with namespaces.inside(namespace("south")):
         receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     with namespaces.inside(namespace("north")):
@@ -198,7 +200,7 @@ def test_a_path_changes_under_traffic_without_a_lost_packet(wan: Wan) -> None:
         def change() -> None:
             thread.start()
             for number in range(40):
-                assert wan.planes["r1"].set_path(policy, paths[number % 2]).made == 1
+                assert wan.planes["r1"].set_paths(policy, turns[number % 4]).made == 1
                 time.sleep(0.01)
             ended.set()
             thread.join()
@@ -212,6 +214,20 @@ def test_a_path_changes_under_traffic_without_a_lost_packet(wan: Wan) -> None:
             pass
     assert len(seen) == sent > 500
     assert min(used.values()) > 50
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET6, socket.AF_INET])
+def test_flows_are_spread_over_paths_by_weight_and_each_keeps_to_its_own(
+    wan: Wan, family: socket.AddressFamily
+) -> None:
+    """Three to one: of 200 flows the share is within five standard deviations, and no flow is on both paths."""
+    ways = (Way(via=("r2",), weight=3), Way(via=("r3",), weight=1))
+    wan.apply(Steering(name="split", source="north", target="south", ways=ways, match=MARKED["dscp"]))
+    assert wan.planes["r1"].reconcile().total == 0
+    used = [taken(lambda: send_marked("dscp", family, count=10)) for _ in range(20)]
+    assert all(min(way.values()) < 10 for way in used)
+    many = taken(lambda: [send_marked("dscp", family, count=1) for _ in range(200)])
+    assert abs(many["r2"] - 150) < 5 * (200 * 0.75 * 0.25) ** 0.5
 
 
 def test_what_is_right_is_not_touched_and_what_is_wrong_is_corrected(wan: Wan) -> None:
@@ -235,7 +251,7 @@ def test_what_is_right_is_not_touched_and_what_is_wrong_is_corrected(wan: Wan) -
 
 def test_a_daemon_that_is_killed_leaves_the_paths_and_changes_nothing_when_it_is_back(wan: Wan) -> None:
     """kill -9; packets go on by their marks; a new daemon finds everything right."""
-    wan.apply(Steering(name="marked", source="north", target="south", via=("r3",), match=MARKED["dscp"]))
+    wan.apply(Steering(name="marked", source="north", target="south", ways=R3, match=MARKED["dscp"]))
     known = State.read(wan.directory).processes["control-r1"]
     send_signal(known, signal.SIGKILL)
     while alive(known):
@@ -313,9 +329,9 @@ def test_what_is_not_permitted_is_refused_and_changes_nothing(wan: Wan) -> None:
         with pytest.raises(error):
             plane.apply(wrong)
     with pytest.raises(Forbidden):
-        plane.set_path(policy_name("there", "fd10:6::/64"), ("2001:db8::1",))
+        plane.set_paths(policy_name("there", "fd10:6::/64"), (WeightedPath(segments=("2001:db8::1",)),))
     with pytest.raises(NotFound):
-        plane.set_path("nobody", ("fc00:2::1",))
+        plane.set_paths("nobody", (WeightedPath(segments=("fc00:2::1",)),))
     with pytest.raises(Invalid, match="not a request"):
         plane._ask({"do": "format"})
     assert plane.state() == good
@@ -350,19 +366,22 @@ def test_a_policy_moves_away_from_a_failed_link_and_back(wan: Wan) -> None:
         for end in link.ends
         if end in wan.planes
     }
-    moved: list[tuple[str, ...]] = []
+    moved: list[Candidate] = []
     changed = threading.Semaphore(0)
 
-    def told(_policy: ProtectedPolicy, path: CandidatePath) -> None:
-        moved.append(path.segments)
+    def told(_policy: ProtectedPolicy, path: Candidate) -> None:
+        moved.append(path)
         changed.release()
 
     protected = ProtectedPolicy(
         router="r1",
         policy=policy_name("there", "fd10:6::/64"),
-        paths=(
-            CandidatePath(segments=("fc00:2::1", "fc00:4::d6"), links=frozenset({"r1-r2", "r2-r4"})),
-            CandidatePath(segments=("fc00:3::1", "fc00:4::d6"), links=frozenset({"r1-r3", "r3-r4"})),
+        candidates=tuple(
+            Candidate(
+                paths=(WeightedPath(segments=(f"fc00:{number}::1", "fc00:4::d6")),),
+                links=frozenset({f"r1-r{number}", f"r{number}-r4"}),
+            )
+            for number in (2, 3)
         ),
     )
     with Failover(wan.planes, ends, [protected], told=told, wait_to_restore_seconds=0.2):
@@ -371,5 +390,5 @@ def test_a_policy_moves_away_from_a_failed_link_and_back(wan: Wan) -> None:
         assert taken(lambda: send_marked("none", socket.AF_INET6))["r3"] >= 50
         weather.heal("r2-r4")
         assert changed.acquire(timeout=20)
-    assert moved == [protected.paths[1].segments, protected.paths[0].segments]
+    assert moved == [protected.candidates[1], protected.candidates[0]]
     assert taken(lambda: send_marked("none", socket.AF_INET6))["r2"] >= 50

@@ -12,11 +12,11 @@ import pytest
 
 from isthmus.domain.errors import Forbidden, Invalid
 from isthmus.network.control import desired, marks
-from isthmus.network.control.desired import Behaviour, DesiredState, LocalSegment, Match, Policy
-from isthmus.network.control.failover import CandidatePath, Failover, ProtectedPolicy
+from isthmus.network.control.desired import Behaviour, DesiredState, LocalSegment, Match, Policy, WeightedPath
+from isthmus.network.control.failover import Candidate, Failover, ProtectedPolicy
 from isthmus.network.control.linux_srv6 import _numbered
 from isthmus.network.control.permit import Permit, read_permit
-from isthmus.network.control.plan import Attachment, Fabric, Router, Steering
+from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, Way
 from isthmus.network.control.port import Changes
 
 RAW: dict[str, Any] = {
@@ -28,7 +28,10 @@ RAW: dict[str, Any] = {
         {
             "name": "bulk",
             "destination": "fd10:6::/64",
-            "segments": ["fc00:3::1", "fc00:4::d6"],
+            "paths": [
+                {"segments": ["fc00:3::1", "fc00:4::d6"], "weight": 2},
+                {"segments": ["fc00:2::1", "fc00:4::d6"], "weight": 1},
+            ],
             "match": {"dscp": 10, "flow_label": 5, "application_id": 7, "source": "fd10:5::/64"},
             "dscp": 10,
         }
@@ -61,10 +64,13 @@ def test_what_is_written_is_read_again() -> None:
         (("segments", 1, "sid"), "10.0.0.1", "segments.1.sid"),
         (("segments", 1, "sid"), "fc00:1::1", "segments.1"),
         (("policies", 0, "destination"), "fd10:6::1/64", "policies.0.destination"),
-        (("policies", 0, "destination"), "::/0", "policies.0.segments"),
+        (("policies", 0, "destination"), "::/0", "policies.0.paths"),
         (("policies", 0, "destination"), "10.0.0.0/8", "policies.0.match.source"),
-        (("policies", 0, "segments"), [], "policies.0.segments"),
-        (("policies", 0, "segments"), ["fc00::1"] * 9, "policies.0.segments"),
+        (("policies", 0, "paths"), [], "policies.0.paths"),
+        (("policies", 0, "paths", 0, "segments"), [], "policies.0.paths.0.segments"),
+        (("policies", 0, "paths", 0, "segments"), ["fc00::1"] * 9, "policies.0.paths.0.segments"),
+        (("policies", 0, "paths", 1, "segments"), ["fc00:3::1", "fc00:4::d6"], "policies.0.paths.1"),
+        (("policies", 0, "paths", 0, "weight"), 0, "policies.0.paths.0.weight"),
         (("policies", 0, "name"), "a\nb", "policies.0.name"),
         (("policies", 0, "match", "dscp"), 64, "policies.0.match.dscp"),
         (("policies", 0, "match", "flow_label"), True, "policies.0.match.flow_label"),
@@ -87,13 +93,13 @@ def test_a_wrong_field_is_named(path: tuple[str | int, ...], value: object, fiel
 
 def test_policies_are_asked_from_the_special_to_the_general() -> None:
     """A longer destination before a shorter one, more marks before fewer."""
-    paths = ("fc00:3::1",)
+    paths = (WeightedPath(segments=("fc00:3::1",)),)
     state = DesiredState(
         policies=(
-            Policy(name="all", destination="fd10::/16", segments=paths),
-            Policy(name="plain", destination="fd10:6::/64", segments=paths),
-            Policy(name="marked", destination="fd10:6::/64", segments=paths, match=Match(dscp=46)),
-            Policy(name="more", destination="fd10:6::/64", segments=paths, match=Match(dscp=46, flow_label=1)),
+            Policy(name="all", destination="fd10::/16", paths=paths),
+            Policy(name="plain", destination="fd10:6::/64", paths=paths),
+            Policy(name="marked", destination="fd10:6::/64", paths=paths, match=Match(dscp=46)),
+            Policy(name="more", destination="fd10:6::/64", paths=paths, match=Match(dscp=46, flow_label=1)),
         )
     )
     text = marks.ruleset(state, {"all": 1, "plain": 2, "marked": 3, "more": 4})
@@ -107,7 +113,10 @@ def test_a_policy_keeps_its_number_while_others_come_and_go() -> None:
 
     def state(*names: str) -> DesiredState:
         return DesiredState(
-            policies=tuple(Policy(name=name, destination="fd10::/16", segments=("fc00::1",)) for name in names)
+            policies=tuple(
+                Policy(name=name, destination="fd10::/16", paths=(WeightedPath(segments=("fc00::1",)),))
+                for name in names
+            )
         )
 
     first = _numbered(state("a", "b", "c"), {})
@@ -126,14 +135,17 @@ def test_a_plan_makes_each_router_do_its_part() -> None:
     )
     states = fabric.states(
         [
-            Steering(name="plain", source="a", target="b", via=("r2",)),
+            Steering(name="plain", source="a", target="b", ways=(Way(via=("r2",), weight=3), Way())),
             Steering(name="label", source="a", target="b", match=Match(flow_label=9)),
         ]
     )
-    assert [(item.destination, item.segments) for item in states["r1"].policies] == [
-        ("fd10:6::/64", ("fc00:2::1", "fc00:3::d6")),
-        ("10.64.6.0/24", ("fc00:2::1", "fc00:3::d4:1")),
-        ("fd10:6::/64", ("fc00:3::d6",)),
+    found = [
+        (item.destination, [(path.weight, path.segments) for path in item.paths]) for item in states["r1"].policies
+    ]
+    assert found == [
+        ("fd10:6::/64", [(3, ("fc00:2::1", "fc00:3::d6")), (1, ("fc00:3::d6",))]),
+        ("10.64.6.0/24", [(3, ("fc00:2::1", "fc00:3::d4:1")), (1, ("fc00:3::d4:1",))]),
+        ("fd10:6::/64", [(1, ("fc00:3::d6",))]),
     ]
     assert states["r3"].segments == (
         LocalSegment(sid="fc00:3::1", behaviour=Behaviour.END),
@@ -176,10 +188,10 @@ class _Recorder:
     """A router that notes what it is told; the port's other calls are not used here."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, tuple[str, ...]]] = []
+        self.told: list[tuple[str, tuple[WeightedPath, ...]]] = []
 
-    def set_path(self, policy: str, segments: tuple[str, ...]) -> Changes:
-        self.told.append((policy, segments))
+    def set_paths(self, policy: str, paths: tuple[WeightedPath, ...]) -> Changes:
+        self.told.append((policy, paths))
         return Changes(made=1)
 
 
@@ -187,10 +199,10 @@ def test_a_policy_moves_to_its_best_whole_path_at_once_and_back_after_a_while() 
     """One end of a link is enough to be down; without a whole path nothing is touched."""
     router = _Recorder()
     fast, slow = (
-        CandidatePath(segments=("fc00:2::1",), links=frozenset({"a-b"})),
-        CandidatePath(segments=("fc00:3::1",), links=frozenset({"a-c"})),
+        Candidate(paths=(WeightedPath(segments=("fc00:2::1",)),), links=frozenset({"a-b"})),
+        Candidate(paths=(WeightedPath(segments=("fc00:3::1",)),), links=frozenset({"a-c"})),
     )
-    policy = ProtectedPolicy(router="a", policy="p", paths=(fast, slow))
+    policy = ProtectedPolicy(router="a", policy="p", candidates=(fast, slow))
     ends = {("a", "to-b"): "a-b", ("b", "to-a"): "a-b", ("a", "to-c"): "a-c"}
     moved = threading.Semaphore(0)
     failover = Failover(
@@ -201,7 +213,7 @@ def test_a_policy_moves_to_its_best_whole_path_at_once_and_back_after_a_while() 
         wait_to_restore_seconds=0.05,
     )
     failover.take("b", {"to-a": False, "to-x": False})
-    assert router.told == [("p", slow.segments)]
+    assert router.told == [("p", slow.paths)]
     failover.take("a", {"to-b": True, "to-c": False})
     assert len(router.told) == 1
     failover.take("b", {"to-a": True})
@@ -210,4 +222,4 @@ def test_a_policy_moves_to_its_best_whole_path_at_once_and_back_after_a_while() 
     assert len(router.told) == 1
     assert moved.acquire(timeout=10)
     assert moved.acquire(timeout=10)
-    assert router.told[1:] == [("p", fast.segments)]
+    assert router.told[1:] == [("p", fast.paths)]

@@ -37,7 +37,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "sshd": ("openssh-server", "openssh-client"),
     "postgresql": ("postgresql",),
     "containers": ("podman", "runc", "bubblewrap", "busybox-static", "uidmap"),
-    "network": ("nftables", "iptables", "util-linux", "iputils-ping", "iperf3"),
+    "network": ("nftables", "iptables", "util-linux", "iputils-ping"),
     "tools": ("sudo", "strace", "iproute2"),
 }
 """Feature -> the Debian packages it needs."""
@@ -58,7 +58,7 @@ BINARIES: dict[str, tuple[str, ...]] = {
     "sshd": ("sshd", "ssh", "ssh-keygen"),
     "postgresql": ("initdb", "postgres"),
     "containers": ("podman", "runc", "bwrap"),
-    "network": ("nft", "iptables-legacy-restore", "ip6tables-legacy-restore", "nsenter", "unshare", "ping", "iperf3"),
+    "network": ("nft", "iptables-legacy-restore", "ip6tables-legacy-restore", "nsenter", "unshare", "setpriv", "ping"),
 }
 """Feature -> the programs whose presence shows that it can run."""
 

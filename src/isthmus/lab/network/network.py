@@ -157,6 +157,14 @@ class EmulatedNetwork:
                 _control_process(router),
                 [
                     *("nsenter", f"--net={NAMESPACES / namespace_of(self.topology, router)}", "--"),
+                    # What it says of itself is made true: it can do nothing but administer its network.
+                    *(
+                        "setpriv",
+                        "--no-new-privs",
+                        "--inh-caps=-all,+net_admin",
+                        "--bounding-set=-all,+net_admin",
+                        "--",
+                    ),
                     *(sys.executable, "-m", "isthmus.network.control.daemon", config),
                 ],
                 environment=_python_environment(),

@@ -6,12 +6,13 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from isthmus.domain import errors
 from isthmus.network.control import desired
-from isthmus.network.control.desired import DesiredState
+from isthmus.network.control.desired import DesiredState, WeightedPath
 from isthmus.network.control.port import Changes, from_json
 
 _KINDS: dict[str, type[errors.IsthmusError]] = {
@@ -31,9 +32,10 @@ class RouterClient:
         """Make the router do this, and nothing else of ours."""
         return from_json(self._ask({"do": "apply", "state": desired.as_json(state)}))
 
-    def set_path(self, policy: str, segments: tuple[str, ...]) -> Changes:
-        """Give one policy another path, at once and without loss."""
-        return from_json(self._ask({"do": "set_path", "policy": policy, "segments": segments}))
+    def set_paths(self, policy: str, paths: tuple[WeightedPath, ...]) -> Changes:
+        """Give one policy other paths, at once and without loss."""
+        raw = [asdict(path) for path in paths]
+        return from_json(self._ask({"do": "set_paths", "policy": policy, "paths": raw}))
 
     def reconcile(self) -> Changes:
         """Compare what is with what was asked for last, and correct it."""

@@ -168,10 +168,10 @@ class Daemon:
                 state = desired.read(request.get("state"))
                 self._permit.check(state)
                 return asdict(self._plane.apply(state))
-            case "set_path":
-                segments = desired.read_path(request.get("segments"))
-                self._permit.check_path(segments)
-                return asdict(self._plane.set_path(str(request.get("policy")), segments))
+            case "set_paths":
+                paths = desired.read_paths(request.get("paths"))
+                self._permit.check_paths(paths)
+                return asdict(self._plane.set_paths(str(request.get("policy")), paths))
             case "reconcile":
                 return asdict(self._plane.reconcile())
             case "state":

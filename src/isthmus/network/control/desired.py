@@ -15,6 +15,8 @@ from isthmus.domain.errors import Invalid
 
 MOST_POLICIES = 1000
 MOST_SEGMENTS_IN_A_PATH = 8
+MOST_PATHS_OF_A_POLICY = 16
+MOST_WEIGHT = 256
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Item = TypeVar("_Item")
 
@@ -64,15 +66,23 @@ NO_MARKS = Match()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedPath:
+    """Segments in the order of travel; of several paths each has flows in proportion to its weight, 1 to 256."""
+
+    segments: tuple[str, ...]
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Packets to a destination, selected by marks, go through these segments, in the order of travel.
+    """Packets to a destination, selected by marks, go over these paths; a flow (of its five-tuple) keeps to one of them.
 
     `dscp`, when given, is written into the outer header, so that slices on the way know the packet.
     """
 
     name: str
     destination: str
-    segments: tuple[str, ...]
+    paths: tuple[WeightedPath, ...]
     match: Match = NO_MARKS
     dscp: int | None = None
 
@@ -139,12 +149,28 @@ def read(raw: object) -> DesiredState:
     return state
 
 
-def read_path(raw: object, where: str = "segments") -> tuple[str, ...]:
-    """The SIDs of a path from JSON; raises Invalid."""
-    segments = _each(raw, where, lambda value, place: _address(value, place, 6))
+def read_paths(raw: object, where: str = "paths") -> tuple[WeightedPath, ...]:
+    """The paths of a policy from JSON; raises Invalid."""
+    paths = _each(raw, where, _path)
+    if not 1 <= len(paths) <= MOST_PATHS_OF_A_POLICY:
+        raise Invalid(
+            where, f"{len(paths)} paths are too few or too many.", remedy=f"Use 1 to {MOST_PATHS_OF_A_POLICY}."
+        )
+    _unique([" ".join(path.segments) for path in paths], where, "path")
+    return paths
+
+
+def _path(raw: object, where: str) -> WeightedPath:
+    item = _mapping(raw, where, WeightedPath)
+    segments = _each(item.get("segments", ()), f"{where}.segments", lambda value, place: _address(value, place, 6))
     if not 1 <= len(segments) <= MOST_SEGMENTS_IN_A_PATH:
-        raise Invalid(where, f"{len(segments)} segments are no path.", remedy=f"Use 1 to {MOST_SEGMENTS_IN_A_PATH}.")
-    return segments
+        raise Invalid(
+            f"{where}.segments", f"{len(segments)} segments are no path.", remedy=f"Use 1 to {MOST_SEGMENTS_IN_A_PATH}."
+        )
+    weight = _number(item.get("weight", 1), f"{where}.weight", MOST_WEIGHT)
+    if not weight:
+        raise Invalid(f"{where}.weight", f"{weight!r} is no weight.", remedy=f"Use 1 to {MOST_WEIGHT}.")
+    return WeightedPath(segments=segments, weight=weight)
 
 
 def _segment(raw: object, where: str) -> LocalSegment:
@@ -168,14 +194,14 @@ def _segment(raw: object, where: str) -> LocalSegment:
 def _policy(raw: object, where: str) -> Policy:
     item = _mapping(raw, where, Policy)
     destination = _network(item.get("destination"), f"{where}.destination")
-    segments = read_path(item.get("segments", ()), f"{where}.segments")
-    if any(ipaddress.ip_address(sid) in destination for sid in segments):
-        raise Invalid(f"{where}.segments", "A segment lies in the destination: packets would go round and round.")
+    paths = read_paths(item.get("paths", ()), f"{where}.paths")
+    if any(ipaddress.ip_address(sid) in destination for path in paths for sid in path.segments):
+        raise Invalid(f"{where}.paths", "A segment lies in the destination: packets would go round and round.")
     match = _match(item.get("match"), f"{where}.match", destination)
     return Policy(
         name=_name(item.get("name"), f"{where}.name"),
         destination=str(destination),
-        segments=segments,
+        paths=paths,
         match=match,
         dscp=_number(item.get("dscp"), f"{where}.dscp", 63),
     )

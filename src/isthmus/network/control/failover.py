@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from isthmus.domain.errors import IsthmusError
+from isthmus.network.control.desired import WeightedPath
 from isthmus.network.control.port import DataPlane, Watch
 
 _log = logging.getLogger(__name__)
@@ -23,24 +24,24 @@ LinkEnd = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CandidatePath:
-    """A path by its segments, and the names of the links that it uses."""
+class Candidate:
+    """Where a policy's packets may go, over one path or several, and the names of all links that these use."""
 
-    segments: tuple[str, ...]
+    paths: tuple[WeightedPath, ...]
     links: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtectedPolicy:
-    """A policy at its ingress router with its paths, the preferred one first."""
+    """A policy at its ingress router with its candidates, the preferred one first."""
 
     router: str
     policy: str
-    paths: tuple[CandidatePath, ...]
+    candidates: tuple[Candidate, ...]
 
-    def best(self, down: frozenset[str]) -> CandidatePath | None:
-        """The first path without a failed link, or None."""
-        return next((path for path in self.paths if not path.links & down), None)
+    def best(self, down: frozenset[str]) -> Candidate | None:
+        """The first candidate without a failed link, or None."""
+        return next((candidate for candidate in self.candidates if not candidate.links & down), None)
 
 
 class Failover:
@@ -52,7 +53,7 @@ class Failover:
         link_ends: Mapping[LinkEnd, str],
         policies: Sequence[ProtectedPolicy],
         *,
-        told: Callable[[ProtectedPolicy, CandidatePath], None] | None = None,
+        told: Callable[[ProtectedPolicy, Candidate], None] | None = None,
         wait_to_restore_seconds: float = 5.0,
     ) -> None:
         """Watch these routers; `link_ends` names the link at each interface; `told` hears of every path that was set."""
@@ -63,7 +64,7 @@ class Failover:
         self._wait_to_restore_seconds = wait_to_restore_seconds
         self._down_ends: set[LinkEnd] = set()
         self._restoring: dict[LinkEnd, threading.Timer] = {}
-        self._current = {id(item): item.paths[0] for item in policies}
+        self._current = {id(item): item.candidates[0] for item in policies}
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._watches: dict[str, Watch] = {}
@@ -104,7 +105,7 @@ class Failover:
             if best is None or best == self._current[id(item)]:
                 continue
             try:
-                self._planes[item.router].set_path(item.policy, best.segments)
+                self._planes[item.router].set_paths(item.policy, best.paths)
             except IsthmusError as error:
                 _log.warning("policy %s could not be moved: %s", item.policy, error)
                 continue

@@ -16,7 +16,7 @@ from pyroute2 import IPRoute
 
 from isthmus.domain.errors import Conflict, Corrupt, NotFound
 from isthmus.network.control import desired, marks
-from isthmus.network.control.desired import DesiredState
+from isthmus.network.control.desired import DesiredState, WeightedPath
 from isthmus.network.control.libnftables import Nftables
 from isthmus.network.control.port import Changes
 from isthmus.network.control.routes import DEVICE, Routes, wanted_routes
@@ -71,15 +71,15 @@ class LinuxSrv6:
         self._save()
         return self.reconcile()
 
-    def set_path(self, policy: str, segments: tuple[str, ...]) -> Changes:
-        """Replace the path of one policy: one route, at once."""
+    def set_paths(self, policy: str, paths: tuple[WeightedPath, ...]) -> Changes:
+        """Replace the paths of one policy: one route, at once."""
         state = self._kept.state
         found = next((item for item in state.policies if item.name == policy), None)
         if found is None:
             raise NotFound(f"There is no policy {policy}.", remedy="Apply a state that has it first.")
-        if found.segments == segments:
+        if found.paths == paths:
             return Changes()
-        changed = replace(found, segments=segments)
+        changed = replace(found, paths=paths)
         self._kept.state = replace(state, policies=tuple(changed if item is found else item for item in state.policies))
         self._save()
         only = DesiredState(policies=(changed,))

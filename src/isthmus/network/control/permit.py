@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from isthmus.domain.errors import Forbidden, Invalid
-from isthmus.network.control.desired import DesiredState, Network
+from isthmus.network.control.desired import DesiredState, Network, WeightedPath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +39,16 @@ class Permit:
                 self._within(segment.neighbour, self.destinations, f"segments.{index}.neighbour", "destinations")
         for index, policy in enumerate(state.policies):
             self._within(policy.destination, self.destinations, f"policies.{index}.destination", "destinations")
-            self.check_path(policy.segments, f"policies.{index}.segments")
+            self.check_paths(policy.paths, f"policies.{index}.paths")
         for index, interface in enumerate(state.interfaces):
             if interface.name not in self.interfaces:
                 raise Forbidden(f"interfaces.{index}.name: {interface.name} is not among the permitted interfaces.")
 
-    def check_path(self, segments: Iterable[str], where: str = "segments") -> None:
+    def check_paths(self, paths: Iterable[WeightedPath], where: str = "paths") -> None:
         """Raise Forbidden when a segment of a path lies outside."""
-        for sid in segments:
-            self._within(f"{sid}/128", self.segments, where, "segments")
+        for path in paths:
+            for sid in path.segments:
+                self._within(f"{sid}/128", self.segments, where, "segments")
 
     @staticmethod
     def _within(text: str, allowed: Iterable[Network], where: str, what: str) -> None:

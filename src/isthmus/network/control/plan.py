@@ -1,7 +1,7 @@
 """From routers, sites and the paths between them to the desired state of every router. Pure.
 
 Every router gets the SID `locator::1` (End); a router with sites also `::d6` (End.DT6) and for each site's IPv4 one End.DX4 SID,
-`::d4:N`. A path is a list of routers to pass on the way; the underlay leads from one to the next.
+`::d4:N`. A way is a list of routers to pass; the underlay leads from one to the next.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from isthmus.network.control.desired import (
     Match,
     Policy,
     SlicedInterface,
+    WeightedPath,
 )
 
 _END, _DT6, _DX4 = 0x1, 0xD6, 0xD4_0000
@@ -46,13 +47,24 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """The routers to pass, and the share of flows in proportion to other ways."""
+
+    via: tuple[str, ...] = ()
+    weight: int = 1
+
+
+_STRAIGHT = (Way(),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
-    """Packets that enter at a site for another, selected by marks, pass these routers."""
+    """Packets that enter at a site for another, selected by marks, go these ways."""
 
     name: str
     source: str
     target: str
-    via: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = _STRAIGHT
     match: Match = NO_MARKS
     dscp: int | None = None
 
@@ -65,12 +77,13 @@ class Fabric:
         self._routers = {router.name: router for router in routers}
         self._attachments = {item.site: item for item in attachments}
 
-    def segments(self, steering: Steering, via: tuple[str, ...], prefix: str) -> tuple[str, ...]:
-        """The SIDs of a path to one prefix of the target; raises KeyError for an unknown router or site."""
-        target = self._attachments[steering.target]
+    def path(self, target_site: str, way: Way, prefix: str) -> WeightedPath:
+        """The path to one prefix of a site; raises KeyError for an unknown router or site."""
+        target = self._attachments[target_site]
         egress = self._routers[target.router]
         last = egress.sid(_DT6) if ":" in prefix else egress.sid(_DX4 + self._number(target))
-        return (*(self._routers[name].sid(_END) for name in via), last)
+        segments = (*(self._routers[name].sid(_END) for name in way.via), last)
+        return WeightedPath(segments=segments, weight=way.weight)
 
     def policies(self, steering: Steering) -> tuple[Policy, ...]:
         """The policies of a steering at its ingress router: one for each prefix of the target that its marks can select."""
@@ -79,7 +92,7 @@ class Fabric:
             Policy(
                 name=policy_name(steering.name, prefix),
                 destination=prefix,
-                segments=self.segments(steering, steering.via, prefix),
+                paths=tuple(self.path(steering.target, way, prefix) for way in steering.ways),
                 match=steering.match,
                 dscp=steering.dscp,
             )

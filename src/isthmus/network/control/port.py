@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from isthmus.network.control.desired import DesiredState
+from isthmus.network.control.desired import DesiredState, WeightedPath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ class DataPlane(Protocol):
         """Make the router do this, and nothing else of ours."""
         ...
 
-    def set_path(self, policy: str, segments: tuple[str, ...]) -> Changes:
-        """Give one policy another path, at once and without loss; raises NotFound when there is no such policy."""
+    def set_paths(self, policy: str, paths: tuple[WeightedPath, ...]) -> Changes:
+        """Give one policy other paths, at once and without loss; raises NotFound when there is no such policy."""
         ...
 
     def reconcile(self) -> Changes:

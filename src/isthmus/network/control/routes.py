@@ -21,6 +21,8 @@ PROTOCOL = 157
 """Who entered a route or a rule: this number is on all of ours, and what has another is never touched."""
 DEVICE, _PEER = "isthmus-sr0", "isthmus-sr1"
 """Routes with segments need an interface that is always up and is not loopback: a pair of our own, over which nothing goes."""
+_GATEWAY = "fe80::1"
+"""A neighbour that is not there, on our own interface: the kernel wants one for each of several paths, and never asks for it."""
 _SEGMENTS_TABLE = 40_000
 _RULE_PRIORITY = 1_000
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -38,12 +40,16 @@ _header.r_encapmodes = {number: name for name, number in _MODES.items()}
 
 @dataclass(frozen=True, slots=True)
 class SegmentRoute:
-    """One route of ours, in a form that can be compared: table, prefix, and what is done."""
+    """One route of ours, in a form that can be compared: table, prefix, and what is done.
+
+    Either the action of a local segment with its neighbour, if any, or weighted paths in some order of their own.
+    """
 
     table: int
     prefix: str
     action: str
-    detail: tuple[str, ...]
+    neighbour: str | None = None
+    paths: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -64,13 +70,16 @@ class MarkRule:
 def wanted_routes(state: DesiredState, numbers: Mapping[str, int]) -> set[SegmentRoute]:
     """The routes of a state."""
     found = {
-        SegmentRoute(
-            _SEGMENTS_TABLE, f"{item.sid}/128", item.behaviour.value, (item.neighbour,) if item.neighbour else ()
-        )
+        SegmentRoute(_SEGMENTS_TABLE, f"{item.sid}/128", item.behaviour.value, item.neighbour)
         for item in state.segments
     }
     return found | {
-        SegmentRoute(_SEGMENTS_TABLE + numbers[policy.name], policy.destination, _MODE, policy.segments)
+        SegmentRoute(
+            _SEGMENTS_TABLE + numbers[policy.name],
+            policy.destination,
+            _MODE,
+            paths=tuple(sorted((path.weight if len(policy.paths) > 1 else 1, path.segments) for path in policy.paths)),
+        )
         for policy in state.policies
     }
 
@@ -126,26 +135,25 @@ class Routes:
 
     def replace(self, route: SegmentRoute) -> None:
         """Enter one route in the place of the one to the same prefix in the same table, if any."""
-        encapsulation: dict[str, Any]
-        if route.action == _MODE:
-            # On the wire the last segment comes first (RFC 8754, section 2).
-            encapsulation = {"type": "seg6", "mode": _MODE, "segs": list(reversed(route.detail))}
+        device = self._netlink.link_lookup(ifname=DEVICE)[0]
+        where: dict[str, Any]
+        if route.action != _MODE:
+            where = {"oif": device, "encap": _local(route)}
+        elif len(route.paths) == 1:
+            ((_weight, segments),) = route.paths
+            where = {"oif": device, "encap": {"type": "seg6", "mode": _MODE, "segs": list(reversed(segments))}}
+            if route.family == socket.AF_INET6:
+                where["gateway"] = _GATEWAY
         else:
-            encapsulation = {"type": "seg6local", "action": route.action}
-            if route.action == Behaviour.END_DT6:
-                encapsulation["table"] = _MAIN
-            elif route.action == Behaviour.END_DX4:
-                encapsulation["nh4"] = route.detail[0]
-            elif route.action == Behaviour.END_DX6:
-                encapsulation["nh6"] = route.detail[0]
+            gateway = [["RTA_GATEWAY", _GATEWAY]] if route.family == socket.AF_INET6 else []
+            where = {
+                "multipath": [
+                    {"oif": device, "hops": weight - 1, "flags": 0, "attrs": [*gateway, *_path(segments)]}
+                    for weight, segments in route.paths
+                ]
+            }
         self._netlink.route(
-            "replace",
-            dst=route.prefix,
-            family=route.family,
-            table=route.table,
-            proto=PROTOCOL,
-            oif=self._netlink.link_lookup(ifname=DEVICE)[0],
-            encap=encapsulation,
+            "replace", dst=route.prefix, family=route.family, table=route.table, proto=PROTOCOL, **where
         )
 
     def _routes(self) -> set[SegmentRoute]:
@@ -191,16 +199,39 @@ class Routes:
         return bool(found)
 
 
+def _local(route: SegmentRoute) -> dict[str, Any]:
+    encapsulation: dict[str, Any] = {"type": "seg6local", "action": route.action}
+    if route.action == Behaviour.END_DT6:
+        encapsulation["table"] = _MAIN
+    elif route.action == Behaviour.END_DX4:
+        encapsulation["nh4"] = route.neighbour
+    elif route.action == Behaviour.END_DX6:
+        encapsulation["nh6"] = route.neighbour
+    return encapsulation
+
+
+def _path(segments: tuple[str, ...]) -> list[list[Any]]:
+    # On the wire the last segment comes first (RFC 8754, section 2).
+    header = {"mode": _MODE, "segs": list(reversed(segments))}
+    return [["RTA_ENCAP_TYPE", _SEG6], ["RTA_ENCAP", {"attrs": [["SEG6_IPTUNNEL_SRH", header]]}]]
+
+
 def _as_route(message: Any) -> SegmentRoute:
     prefix = str(ipaddress.ip_network(f"{message.get_attr('RTA_DST')}/{message['dst_len']}"))
     table = message.get_attr("RTA_TABLE") or message["table"]
     encapsulation = message.get_attr("RTA_ENCAP")
-    kind = message.get_attr("RTA_ENCAP_TYPE")
-    if kind == _SEG6 and encapsulation is not None:
-        header = encapsulation.get_attr("SEG6_IPTUNNEL_SRH")
-        return SegmentRoute(table, prefix, header["mode"], tuple(reversed(header["segs"])))
-    if kind == _SEG6_LOCAL and encapsulation is not None:
+    if message.get_attr("RTA_ENCAP_TYPE") == _SEG6_LOCAL and encapsulation is not None:
         action = _ACTIONS.get(encapsulation.get_attr("SEG6_LOCAL_ACTION"), "?")
         neighbour = encapsulation.get_attr("SEG6_LOCAL_NH4") or encapsulation.get_attr("SEG6_LOCAL_NH6")
-        return SegmentRoute(table, prefix, action, (neighbour,) if neighbour else ())
-    return SegmentRoute(table, prefix, "?", ())
+        return SegmentRoute(table, prefix, action, neighbour)
+    hops = message.get_attr("RTA_MULTIPATH") or [message]
+    try:
+        paths = [(hop["hops"] + 1 if hop is not message else 1, _segments(hop)) for hop in hops]
+    except AttributeError:  # a hop without segments: not as we make it
+        return SegmentRoute(table, prefix, "?")
+    return SegmentRoute(table, prefix, _MODE, paths=tuple(sorted(paths)))
+
+
+def _segments(hop: Any) -> tuple[str, ...]:
+    header = hop.get_attr("RTA_ENCAP").get_attr("SEG6_IPTUNNEL_SRH")
+    return (*(["?"] if header["mode"] != _MODE else []), *reversed(header["segs"]))
