@@ -22,6 +22,7 @@ from isthmus.client import taskfile
 from isthmus.domain import task as tasks
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.placement import Why
+from isthmus.lab.network.reading import read_text
 from isthmus.sites import registry
 
 TOP = Path(__file__).parents[2]
@@ -207,3 +208,10 @@ def test_every_picture_has_a_title_and_both_themes(picture: Path) -> None:
     assert root.find("{http://www.w3.org/2000/svg}title") is not None
     assert "prefers-color-scheme: dark" in text
     assert not re.search(r"(href|src)=.https?:", text)
+
+
+def test_the_topology_in_the_documents_is_read() -> None:
+    """docs/lab.md shows a topology that `isthmus lab up` takes."""
+    text = (DOCS / "lab.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
+    assert len(read_text(block).links) == 7

@@ -37,6 +37,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "sshd": ("openssh-server", "openssh-client"),
     "postgresql": ("postgresql",),
     "containers": ("podman", "runc", "bubblewrap", "busybox-static", "uidmap"),
+    "network": ("nftables", "iptables", "util-linux", "iputils-ping"),
     "tools": ("sudo", "strace", "iproute2"),
 }
 """Feature -> the Debian packages it needs."""
@@ -57,10 +58,11 @@ BINARIES: dict[str, tuple[str, ...]] = {
     "sshd": ("sshd", "ssh", "ssh-keygen"),
     "postgresql": ("initdb", "postgres"),
     "containers": ("podman", "runc", "bwrap"),
+    "network": ("nft", "iptables-legacy-restore", "ip6tables-legacy-restore", "nsenter", "unshare", "setpriv", "ping"),
 }
 """Feature -> the programs whose presence shows that it can run."""
 
-NEEDS_ROOT = frozenset({"slurm", "gridengine"})
+NEEDS_ROOT = frozenset({"slurm", "gridengine", "network"})
 
 
 def find_program(name: str) -> str | None:

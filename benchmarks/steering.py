@@ -1,0 +1,250 @@
+"""How real routers follow: `python -m benchmarks.steering [--json] [--quick]`, as root.
+
+Two sites, four Linux routers in namespaces, two disjoint paths with links of 100 Mbit/s; SRv6 policies set through the routers' daemons.
+Path changes under 20,000 packets/s; failures of links on the path until the first packet that arrives over the other path, counted from before
+the link is cut; a slice of 60 Mbit/s while best effort floods the link with 150 Mbit/s, and the same without slices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe, table
+from benchmarks.traffic import Flow, Running
+from isthmus.lab.network.network import EmulatedNetwork, Weather, show
+from isthmus.lab.network.reading import read_text
+from isthmus.network.control.client import RouterClient
+from isthmus.network.control.desired import Slice, SlicedInterface, WeightedPath
+from isthmus.network.control.failover import Candidate, Failover, ProtectedPolicy
+from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, Way, policy_name
+
+NAME = f"s{os.getpid()}"
+WAN = f"""
+name: {NAME}
+control: true
+routers: [r1, r2, r3, r4]
+sites: {{north: , south: }}
+links:
+  - {{ends: [north, r1]}}
+  - {{ends: [south, r4]}}
+  - {{ends: [r1, r2], rate: 100 Mbit/s}}
+  - {{ends: [r2, r4], rate: 100 Mbit/s}}
+  - {{ends: [r1, r3], rate: 100 Mbit/s}}
+  - {{ends: [r3, r4], rate: 100 Mbit/s}}
+"""
+SOUTH, PREFIX = "fd10:6::1", "fd10:6::/64"
+POLICY = policy_name("there", PREFIX)
+PATHS = {name: (WeightedPath(segments=(f"fc00:{name[1]}::1", "fc00:4::d6")),) for name in ("r2", "r3")}
+R2 = (Way(via=("r2",)),)
+PACKETS_PER_SECOND = 20_000
+INTERFACE, SLICE, FLOOD = 97e6, 60e6, 150e6
+GOLD = 46
+PAYLOAD = 1400
+FRAME = PAYLOAD + 8 + 40 + 40 + 8 + 2 * 16 - 16 + 14
+"""UDP, inner and outer IPv6, a segment routing header of one segment (reduced), Ethernet."""
+
+
+def main() -> None:
+    """Measure, print the table, and with --json one JSON object as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the rounds")
+    arguments = parser.parse_args()
+    machine = describe()
+    rounds = 1 if arguments.quick else 5
+    with EmulatedNetwork(read_text(WAN)):
+        planes, fabric = _connect()
+        _apply(planes, fabric)
+        switch = _switch(planes["r1"], changes=40 * rounds)
+        failover = _failover(planes, failures=8 * rounds)
+        without = _slices(seconds=3.0 + rounds)
+        _apply(planes, fabric, sliced=True)
+        with_slices = _slices(seconds=3.0 + rounds)
+    figures = {
+        "lost_on_switch": switch["lost"],
+        "failover_p95_ms": failover["p95_ms"],
+        "slice_share": with_slices["slice"],
+        "best_effort_share": with_slices["best_effort"],
+        "slice_share_without_slices": without["slice"],
+        "flood_sent_of_150_mbit": with_slices["flood_sent"],
+        "switch": switch,
+        "failover": failover,
+        "machine": machine,
+    }
+    print(json.dumps(machine))
+    print(table(_rows(figures)))
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+def _rows(figures: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    switch, failover = figures["switch"], figures["failover"]
+    return [
+        (
+            f"packets lost in {switch['changes']} path changes ({switch['packets']:,} at {switch['per_second']:,.0f}/s)",
+            str(switch["lost"]),
+            "0",
+            f"{switch['reordered']} came late",
+        ),
+        ("a path change through the daemon, p50 / p95", f"{switch['p50_ms']} / {switch['p95_ms']} ms", "", ""),
+        (
+            f"link failure to new path, p95 of {failover['failures']}",
+            f"{failover['p95_ms']} ms",
+            "<= 300 ms",
+            f"p50 {failover['p50_ms']} ms, worst {failover['worst_ms']} ms",
+        ),
+        (
+            "a slice of 60 Mbit/s under a flood: share of its rate that arrives",
+            f"{figures['slice_share']:.2%}",
+            ">= 99 %",
+            f"without slices {figures['slice_share_without_slices']:.2%}",
+        ),
+        ("the flood of 150 Mbit/s: share that arrives", f"{figures['best_effort_share']:.2%}", "collapses", ""),
+    ]
+
+
+def _connect() -> tuple[dict[str, RouterClient], Fabric]:
+    found = show(NAME)
+    routers = [Router(name=router["name"], locator=router["locator"]) for router in found["routers"]]
+    attachments = [
+        Attachment(site="north", router="r1", prefixes=("fd10:5::/64",)),
+        Attachment(site="south", router="r4", prefixes=(PREFIX,)),
+    ]
+    planes = {router["name"]: RouterClient(Path(router["control"])) for router in found["routers"]}
+    return planes, Fabric(routers, attachments)
+
+
+def _apply(planes: dict[str, RouterClient], fabric: Fabric, *, sliced: bool = False) -> None:
+    gold = Slice(name="gold", dscp=GOLD, rate_bits_per_second=SLICE, priority=0)
+    interfaces = {
+        router: (SlicedInterface(name=name, rate_bits_per_second=INTERFACE, slices=(gold,)),)
+        for router, name in (("r1", "to-r2"), ("r2", "to-r4"))
+    }
+    steerings = [
+        Steering(name="there", source="north", target="south", ways=R2),
+        Steering(name="back", source="south", target="north", ways=R2),
+    ]
+    for name, state in fabric.states(steerings, interfaces if sliced else None).items():
+        planes[name].apply(state)
+
+
+def _flow(port: int, per_second: float, seconds: float, size: int, dscp: int = 0, burst: int = 1) -> Running:
+    return Running(
+        Flow(
+            network=NAME,
+            source="north",
+            target="south",
+            address=SOUTH,
+            port=port,
+            per_second=per_second,
+            seconds=seconds,
+            size=size,
+            dscp=dscp,
+            burst=burst,
+        )
+    )
+
+
+def _switch(plane: RouterClient, changes: int) -> dict[str, Any]:
+    seconds = 2.0 + changes * 0.035
+    running = _flow(7001, PACKETS_PER_SECOND, seconds, 100)
+    time.sleep(0.8)
+    took = []
+    for number in range(changes):
+        begun = time.perf_counter()
+        plane.set_paths(POLICY, PATHS["r3" if number % 2 == 0 else "r2"])
+        took.append((time.perf_counter() - begun) * 1e3)
+        time.sleep(0.018)
+    result = running.result()
+    return {
+        "changes": changes,
+        "packets": result["sent"],
+        "per_second": result["sent"] / result["seconds"],
+        "lost": result["lost"],
+        "reordered": result["reordered"],
+        "p50_ms": round(statistics.median(took), 1),
+        "p95_ms": round(_quantile(took, 0.95), 1),
+    }
+
+
+def _failover(planes: dict[str, RouterClient], failures: int) -> dict[str, Any]:
+    weather = Weather(NAME)
+    ends = {
+        (end, f"to-{link.other(end)}"): link.name
+        for link in weather.topology.links
+        for end in link.ends
+        if end in planes
+    }
+    moved = threading.Semaphore(0)
+    links = {"r2": frozenset({"r1-r2", "r2-r4"}), "r3": frozenset({"r1-r3", "r3-r4"})}
+    candidates = tuple(Candidate(paths=PATHS[name], links=links[name]) for name in ("r2", "r3"))
+    policy = ProtectedPolicy(router="r1", policy=POLICY, candidates=candidates)
+    planes["r1"].set_paths(POLICY, PATHS["r2"])
+    cuts: list[float] = []
+    heals: list[float] = []
+
+    def told(_policy: ProtectedPolicy, _path: Candidate) -> None:
+        moved.release()
+
+    with Failover(planes, ends, [policy], told=told, wait_to_restore_seconds=0.5):
+        running = _flow(7002, 2000, 2.0 + failures * 1.7, 200)
+        time.sleep(1.0)
+        for number in range(failures):
+            # Near the ingress router and far from it in turn.
+            link = ("r1-r2", "r2-r4")[number % 2]
+            cuts.append(time.time())
+            weather.fail(link)
+            moved.acquire(timeout=10)
+            time.sleep(0.25)
+            heals.append(time.time())
+            weather.heal(link)
+            moved.acquire(timeout=10)
+            time.sleep(0.25)
+        result = running.result()
+    # From before the cut to the first packet behind the last hole that the cut made.
+    outages = []
+    for cut, healed in zip(cuts, heals, strict=True):
+        behind = [after for *_numbers, before, after in result["holes"] if after > cut and before < healed]
+        if behind:
+            outages.append((max(behind) - cut) * 1e3)
+    return {
+        "failures": len(cuts),
+        "seen": len(outages),
+        "p50_ms": round(statistics.median(outages), 1),
+        "p95_ms": round(_quantile(outages, 0.95), 1),
+        "worst_ms": round(max(outages), 1),
+        "lost": result["lost"],
+        "sent": result["sent"],
+    }
+
+
+def _slices(seconds: float) -> dict[str, float]:
+    """What arrives of the slice's flow and of the flood, in the tenths of a second in which both are sent."""
+    slow, fast = SLICE / 8 / FRAME, FLOOD / 8 / FRAME
+    flood = _flow(7004, fast, seconds + 2.0, PAYLOAD)
+    time.sleep(0.5)
+    gold = _flow(7003, slow, seconds, PAYLOAD, dscp=GOLD)
+    results = gold.result(), flood.result()
+    gold_by, flood_by = ({int(key): value for key, value in result["by_tenth"].items()} for result in results)
+    # Without the first half second, in which queues fill, and the last tenths.
+    span = range(min(gold_by) + 5, max(gold_by) - 2)
+    return {
+        "slice": sum(gold_by.get(tenth, 0) for tenth in span) / (len(span) * slow / 10),
+        "best_effort": sum(flood_by.get(tenth, 0) for tenth in span) / (len(span) * fast / 10),
+        "flood_sent": results[1]["sent"] / results[1]["seconds"] / fast,
+    }
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+if __name__ == "__main__":
+    main()
