@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.twin.packing.columns import Tasks
+from isthmus.twin.packing.columns import MILLI, Tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,13 @@ class Mix:
     accelerator_milli: NDArray[np.int64]
     models: NDArray[np.int64]
     share: NDArray[np.float64]
+
+    @property
+    def cpu_each(self) -> float:
+        """Thousandths of a core that the mix asks for beside each accelerator, its tasks without one included."""
+        accelerators = float((self.share * self.accelerators * self.accelerator_milli).sum()) / MILLI
+        cpu = float((self.share * self.cpu_milli).sum())
+        return cpu / accelerators if cpu > 0 and accelerators > 0 else 1.0
 
 
 def typical(tasks: Tasks, covered: float = 0.95) -> Mix:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from isthmus.domain.errors import Invalid
 from isthmus.twin.packing.columns import MILLI, MOST, Nodes, Tasks
 from isthmus.twin.packing.mix import Mix, typical
-from isthmus.twin.packing.scores import FGD, RANDOM, baseline, fgd, lost, tightest
+from isthmus.twin.packing.scores import FGD, LEAST_STRANDED, RANDOM, baseline, descend, least_stranded, lost, tightest
 
-Policy = Literal["random", "dot-product", "clustering", "packing", "best-fit", "fgd"]
+Policy = Literal["random", "dot-product", "clustering", "packing", "best-fit", "fgd", "least-stranded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Packed:
 def pack(nodes: Nodes, tasks: Tasks, policy: Policy, mix: Mix | None = None, seed: int = 0) -> Packed:
     """Place each task, in order of arrival, on the node that the policy scores highest, the first of equals.
 
-    `mix` is the workload that fgd expects (default: these tasks'); `seed` is used by random only.
+    `mix` is the workload that fgd and least-stranded expect (default: these tasks'); `seed` is used by random only.
     """
     if policy not in get_args(Policy):
         raise Invalid("policy", f"{policy} is unknown.", remedy=f"Use one of {', '.join(get_args(Policy))}.")
@@ -48,13 +48,14 @@ def pack(nodes: Nodes, tasks: Tasks, policy: Policy, mix: Mix | None = None, see
         kinds,
         kind.reshape(-1),
         (expected.cpu_milli, expected.accelerators, expected.accelerator_milli, expected.models, expected.share),
+        expected.cpu_each,
         draws,
     )
     return Packed(node=node, accelerators=used_bits, used_milli=used)
 
 
 @njit(cache=True)
-def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, draws):  # type: ignore[no-untyped-def]
+def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, cpu_each, draws):  # type: ignore[no-untyped-def]
     size = len(node_cpu)
     cpu = node_cpu.copy()
     memory = node_memory.copy()
@@ -63,8 +64,8 @@ def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, draws)
         left[n, : counts[n]] = MILLI
     tags = np.zeros((size, MOST + 1), np.int64)
     fragments = np.full(size, -1.0)
-    # What a kind of task scores on a node stays until the node changes; -1: it does not fit, -2: not known.
-    score = np.full((len(kinds), size), -2, np.int64)
+    # What a kind of task scores on a node stays until the node changes; -inf: it does not fit, nan: not known.
+    score = np.full((len(kinds), size), np.nan)
     choice = np.full((len(kinds), size), -1, np.int64)
     placed = np.full(len(kind), -1, np.int64)
     bits = np.zeros(len(kind), np.int64)
@@ -76,8 +77,8 @@ def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, draws)
         best = -1
         fitting = 0
         for n in range(size):
-            if score[k, n] == -2:
-                score[k, n] = -1
+            if np.isnan(score[k, n]):
+                score[k, n] = -np.inf
                 choice[k, n] = -1
                 if (
                     task_cpu <= cpu[n]
@@ -90,11 +91,12 @@ def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, draws)
                             enough += 1
                     if task_count == 0 or enough >= task_count:
                         if policy == RANDOM:
-                            score[k, n] = 0
-                        elif policy == FGD:
+                            score[k, n] = 0.0
+                        elif policy in (FGD, LEAST_STRANDED):
                             if fragments[n] < 0.0:
                                 fragments[n] = lost(left[n], counts[n], cpu[n], model[n], *mix)
-                            score[k, n], choice[k, n] = fgd(
+                            score[k, n], choice[k, n] = descend(
+                                policy == LEAST_STRANDED,
                                 fragments[n],
                                 left[n],
                                 counts[n],
@@ -105,11 +107,15 @@ def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, draws)
                                 task_milli,
                                 mix,
                             )
+                            if policy == LEAST_STRANDED:
+                                score[k, n] = least_stranded(
+                                    score[k, n], left[n], counts[n], cpu[n], task_cpu, task_count, task_milli, cpu_each
+                                )
                         else:
                             score[k, n] = baseline(
                                 policy, left[n], counts[n], cpu[n], tags[n], task_cpu, task_count, task_milli
                             )
-            if score[k, n] >= 0:
+            if score[k, n] > -np.inf:
                 fitting += 1
                 if best < 0 or score[k, n] > score[k, best]:
                     best = n
@@ -138,7 +144,7 @@ def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, draws)
             placed[i] = best
             total += task_count * task_milli
             fragments[best] = -1.0
-            score[:, best] = -2
+            score[:, best] = np.nan
         used[i] = total
     return placed, bits, used
 
@@ -146,7 +152,7 @@ def _pack(policy, node_cpu, node_memory, counts, model, kinds, kind, mix, draws)
 @njit(cache=True)
 def _nth(scores, number):  # type: ignore[no-untyped-def]
     for n in range(len(scores)):
-        if scores[n] >= 0:
+        if scores[n] > -np.inf:
             if number == 0:
                 return n
             number -= 1
