@@ -34,7 +34,9 @@ LOGS = {
     "HPC2N": ("data/HPC2N-2002-2.2-cln.swf", "HPC2N-2002-2.2-cln.swf.gz", 240),
     "Lublin-2": ("data/lublin_256_new2", "lublin_256_new2.gz", 256),
 }
-LEARNED = {"Lublin-1": 58.64, "HPC2N": 71.95, "Lublin-2": 91.99}
+# Table V with backfilling: the learned scheduler, and the best of all six (F1 on HPC2N, SJF on Lublin-2).
+LEARNED = {"Lublin-1": 58.64, "HPC2N": 86.14, "Lublin-2": 118.79}
+BEST = {"Lublin-1": 58.64, "HPC2N": 71.95, "Lublin-2": 91.99}
 
 
 def fgd(traces: Path) -> tuple[dict[str, dict[str, dict[str, float]]], Rows]:
@@ -93,7 +95,9 @@ def sc20(traces: Path) -> tuple[dict[str, dict[str, dict[str, float]]], Rows]:
                     (f"mean bounded slowdown, {name}, {key}", f"{got:.2f}", f"{value:.2f}", "RLScheduler, SC'20")
                 )
         own = [bounded_slowdown(simulate(cut, processors, "selective"), cut.run_seconds).mean() for cut in cuts]
-        figures[name]["selective (own)"] = {"got": round(float(np.mean(own)), 2), "published": LEARNED[name]}
-        ratio = f"{np.mean(own) / LEARNED[name]:.2f}x the learned scheduler"
-        rows.append((f"mean bounded slowdown, {name}, selective", f"{np.mean(own):.2f}", f"< {LEARNED[name]}", ratio))
+        figures[name]["selective (own)"] = {"got": round(float(np.mean(own)), 2), "published": BEST[name]}
+        ratio = (
+            f"{np.mean(own) / BEST[name]:.2f}x the best published, {np.mean(own) / LEARNED[name]:.2f}x the learned one"
+        )
+        rows.append((f"mean bounded slowdown, {name}, selective", f"{np.mean(own):.2f}", f"< {BEST[name]}", ratio))
     return figures, rows

@@ -22,8 +22,9 @@ LOGS = {
     "data/lublin_256_new2": ("lublin_256_new2.gz", 256),
     "data/HPC2N-2002-2.2-cln.swf": ("HPC2N-2002-2.2-cln.swf.gz", 240),
 }
-# Mean bounded slowdown of the learned scheduler with backfilling.
-LEARNED = {"data/lublin_256.swf": 58.64, "data/lublin_256_new2": 91.99, "data/HPC2N-2002-2.2-cln.swf": 71.95}
+# The best mean of the six in Table V, with backfilling: the learned one on Lublin-1, SJF on Lublin-2, F1 on HPC2N, where the
+# learned one has 118.79 and 86.14.
+BEST = {"data/lublin_256.swf": 58.64, "data/lublin_256_new2": 91.99, "data/HPC2N-2002-2.2-cln.swf": 71.95}
 
 
 @pytest.mark.parametrize("trace", LOGS)
@@ -45,15 +46,15 @@ def test_slowdowns_are_those_of_rlscheduler(traces: Path, trace: str) -> None:
 
 
 @pytest.mark.parametrize("trace", LOGS)
-def test_selective_beats_the_learned_scheduler(traces: Path, trace: str) -> None:
-    """On the same ten sequences, from requests, sizes and waits only: a lower mean than RLScheduler's published one."""
+def test_selective_beats_the_best_of_the_table(traces: Path, trace: str) -> None:
+    """On the same ten sequences, from requests, sizes and waits only: a lower mean than any that was published."""
     name, processors = LOGS[trace]
     jobs = sequence_of(read_swf(traces / "pwa" / name))
     published = json.loads((traces / "reference-sc20" / "rlscheduler_table5_sequences.json").read_text())
     entry = next(entry for entry in published if entry["trace"] == trace and entry["backfill"] == 1)
     cuts = [jobs.cut(start, entry["length"]) for start in entry["starts"]]
     got = [bounded_slowdown(simulate(cut, processors, "selective"), cut.run_seconds).mean() for cut in cuts]
-    assert sum(got) / len(got) < LEARNED[trace]
+    assert sum(got) / len(got) < BEST[trace]
 
 
 def test_an_unknown_rule_is_refused(traces: Path) -> None:
