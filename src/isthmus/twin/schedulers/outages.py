@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
-from isthmus.twin.schedulers.replan import replan_starts
+from isthmus.twin.schedulers.replan import TRAINED, Weights, replan_starts
 from isthmus.twin.schedulers.simulate import Workload
 
 Replanning = Literal["fcfs", "easy", "selective"]
@@ -48,8 +48,11 @@ def replan(
     scheduler: Replanning,
     outages: tuple[Outage, ...] = (),
     estimates: NDArray[np.int64] | None = None,
+    weights: Weights = TRAINED,
 ) -> Replanned:
     """The log's jobs on `processors` alike processors; `estimates` in seconds (default: what the users request).
+
+    `weights` are selective's.
 
     Invalid where a job asks for more than there is, for nothing, or runs for less than a second.
     """
@@ -68,6 +71,7 @@ def replan(
         *columns,
         processors,
         get_args(Replanning).index(scheduler),
+        weights,
         np.array([outage.begin_seconds for outage in ordered], dtype=np.int64),
         finish,
         np.array([outage.processors for outage in ordered], dtype=np.int64),

@@ -7,6 +7,7 @@ reservation. FCFS, EASY and selective differ in the order and in who gets one.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -16,17 +17,27 @@ from isthmus.twin.schedulers.reserve import earliest, take
 
 FOREVER = np.int64(2**62)
 FCFS, EASY, SELECTIVE = 0, 1, 2
-# Selective: the smallest area first (width counts a little more than the request), those long kept from starting sooner;
-# reservations, in that order, for the jobs whose expected slowdown has reached 4. Found by a search over 457 settings on
-# sequences of Lublin-1, Lublin-2 and HPC2N that share no job with those on which it is compared.
-WIDTH_WEIGHT = 1.2
-STRETCH_WEIGHT = 0.4
-RESERVED_STRETCH = 4.0
 SHORTEST = 10.0  # seconds: the bound of the bounded slowdown
 
 
+class Weights(NamedTuple):
+    """Selective's order, the lowest first: log(request) + width * log(processors) - stretch * log(expected slowdown).
+
+    The expected slowdown is (wait + request) / request; a job that has reached `reserved_stretch` gets a reservation.
+    """
+
+    width: float
+    stretch: float
+    reserved_stretch: float
+
+
+# Found by `benchmarks.selective_search`, then rounded: smallest area first, width counting a little more
+# than length; those long kept from starting come sooner.
+TRAINED = Weights(width=1.2, stretch=0.4, reserved_stretch=4.0)
+
+
 @njit(cache=True)
-def replan_starts(submit, run, width, estimate, processors, mode, begin, finish, lose, drain, by_finish):  # type: ignore[no-untyped-def]
+def replan_starts(submit, run, width, estimate, processors, mode, weights, begin, finish, lose, drain, by_finish):  # type: ignore[no-untyped-def]
     """Start of each job's last attempt, its attempts, and the processor-seconds lost with killed attempts.
 
     Jobs in order of arrival, outages in order of `begin`; whole seconds. `lose` processors are gone from `begin` to
@@ -41,7 +52,7 @@ def replan_starts(submit, run, width, estimate, processors, mode, begin, finish,
     key = np.empty(jobs, np.float64)
     fixed = np.empty(jobs, np.float64)
     for job in range(jobs):
-        fixed[job] = math.log(max(float(estimate[job]), SHORTEST)) + WIDTH_WEIGHT * math.log(width[job])
+        fixed[job] = math.log(max(float(estimate[job]), SHORTEST)) + weights.width * math.log(width[job])
     running = np.empty(jobs, np.int64)  # in order of start
     heap_time = np.empty(jobs, np.int64)
     heap_job = np.empty(jobs, np.int64)
@@ -127,7 +138,7 @@ def replan_starts(submit, run, width, estimate, processors, mode, begin, finish,
             job = queue[i]
             key[job] = submit[job]
             if mode == SELECTIVE:
-                key[job] = fixed[job] - STRETCH_WEIGHT * math.log(_stretch(now, submit[job], estimate[job]))
+                key[job] = fixed[job] - weights.stretch * math.log(_stretch(now, submit[job], estimate[job]))
         _sort(queue, queued, key)
         kept = 0
         reserved = 0
@@ -136,7 +147,7 @@ def replan_starts(submit, run, width, estimate, processors, mode, begin, finish,
             queue[kept] = job
             kept += 1
             if mode == SELECTIVE:
-                reserve = _stretch(now, submit[job], estimate[job]) >= RESERVED_STRETCH
+                reserve = _stretch(now, submit[job], estimate[job]) >= weights.reserved_stretch
             else:
                 reserve = reserved == 0
             if width[job] > most or (width[job] > idle and not reserve) or (mode == FCFS and reserved > 0):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
 from isthmus.twin.schedulers.backfill import easy_waits
-from isthmus.twin.schedulers.replan import SELECTIVE, replan_starts
+from isthmus.twin.schedulers.replan import SELECTIVE, TRAINED, replan_starts
 from isthmus.twin.schedulers.reserve import conservative_waits
 
 Scheduler = Literal["fcfs", "easy", "easy-sjbf", "conservative", "selective"]
@@ -53,7 +53,9 @@ def simulate(
         ordered = conservative_waits(*columns, processors)
     elif scheduler == "selective":
         none = np.empty(0, dtype=np.int64)
-        starts, _, _ = replan_starts(*columns, processors, SELECTIVE, none, none, none, none.astype(np.bool_), none)
+        starts, _, _ = replan_starts(
+            *columns, processors, SELECTIVE, TRAINED, none, none, none, none.astype(np.bool_), none
+        )
         ordered = starts - columns[0]
     elif scheduler in ("fcfs", "easy", "easy-sjbf"):
         request = np.ascontiguousarray(log.requested_seconds[order], dtype=np.int64)
