@@ -15,6 +15,7 @@ from typing import get_args
 
 import numpy as np
 
+from benchmarks import twin_published
 from benchmarks.machine import describe, table
 from isthmus.twin.readers import SwfLog, read_swf
 from isthmus.twin.schedulers import bounded_slowdown, simulate
@@ -49,10 +50,20 @@ def main() -> None:
                 figures.setdefault(key, {})[name] = round(rate)
                 asked = f"{ASKED:,}" if scheduler == "easy" else ""
                 rows.append((f"{key}, {name} (slowdown {slowdown:.4f})", f"{rate:,.0f} jobs/CPU s", asked, PEERS))
+    packing, more = twin_published.fgd(arguments.data / "traces")
+    rows += more
+    sequences, more = twin_published.sc20(arguments.data / "traces")
+    rows += more
     print(json.dumps(machine))
     print(table(rows))
     if arguments.json:
-        result = {"jobs_per_cpu_s": figures["easy, requested"], "all_jobs_per_cpu_s": figures, "machine": machine}
+        result = {
+            "jobs_per_cpu_s": figures["easy, requested"],
+            "all_jobs_per_cpu_s": figures,
+            "fgd": packing,
+            "sc20": sequences,
+            "machine": machine,
+        }
         print(json.dumps(result))
 
 

@@ -54,22 +54,22 @@ def conservative_waits(submit, run, width, estimate, processors):  # type: ignor
         if kind == 0:
             job = arrived
             arrived += 1
-            start[job] = _earliest(times, free, size, width[job], estimate[job])
-            size = _take(times, free, size, start[job], start[job] + estimate[job], width[job])
+            start[job] = earliest(times, free, size, width[job], estimate[job])
+            size = take(times, free, size, start[job], start[job] + estimate[job], width[job])
             queue[queued] = job
             queued += 1
         elif kind == 1:
             job = heap_job[0]
             ends = heap_pop(heap_time, heap_job, ends)
             if start[job] + estimate[job] > now:
-                size = _take(times, free, size, now, start[job] + estimate[job], -width[job])
+                size = take(times, free, size, now, start[job] + estimate[job], -width[job])
             for i in range(queued):
                 job = queue[i]
                 if start[job] <= now:
                     continue
-                size = _take(times, free, size, start[job], start[job] + estimate[job], -width[job])
-                start[job] = _earliest(times, free, size, width[job], estimate[job])
-                size = _take(times, free, size, start[job], start[job] + estimate[job], width[job])
+                size = take(times, free, size, start[job], start[job] + estimate[job], -width[job])
+                start[job] = earliest(times, free, size, width[job], estimate[job])
+                size = take(times, free, size, start[job], start[job] + estimate[job], width[job])
         kept = 0
         for i in range(queued):
             job = queue[i]
@@ -83,7 +83,7 @@ def conservative_waits(submit, run, width, estimate, processors):  # type: ignor
 
 
 @njit(cache=True)
-def _earliest(times, free, size, width, length):  # type: ignore[no-untyped-def]
+def earliest(times, free, size, width, length):  # type: ignore[no-untyped-def]
     i = 0
     while True:
         while free[i] < width:
@@ -112,7 +112,7 @@ def _split(times, free, size, time):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _take(times, free, size, begin, finish, width):  # type: ignore[no-untyped-def]
+def take(times, free, size, begin, finish, width):  # type: ignore[no-untyped-def]
     size, a = _split(times, free, size, begin)
     size, b = _split(times, free, size, finish)
     for i in range(a, b):

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
 from isthmus.twin.schedulers.backfill import easy_waits
+from isthmus.twin.schedulers.replan import SELECTIVE, TRAINED, replan_starts
 from isthmus.twin.schedulers.reserve import conservative_waits
 
-Scheduler = Literal["fcfs", "easy", "easy-sjbf", "conservative"]
+Scheduler = Literal["fcfs", "easy", "easy-sjbf", "conservative", "selective"]
 Estimates = Literal["requested", "actual"]
 
 
@@ -50,12 +51,20 @@ def simulate(
     if scheduler == "conservative":
         _all("estimates", estimate >= run, "outlive their estimate, which conservative does not correct")
         ordered = conservative_waits(*columns, processors)
+    elif scheduler == "selective":
+        none = np.empty(0, dtype=np.int64)
+        starts, _, _ = replan_starts(
+            *columns, processors, SELECTIVE, TRAINED, none, none, none, none.astype(np.bool_), none
+        )
+        ordered = starts - columns[0]
     elif scheduler in ("fcfs", "easy", "easy-sjbf"):
         request = np.ascontiguousarray(log.requested_seconds[order], dtype=np.int64)
         mode = ("fcfs", "easy", "easy-sjbf").index(scheduler)
         ordered = easy_waits(*columns, request, processors, mode)
     else:
-        raise Invalid("scheduler", f"{scheduler} is unknown.", remedy="Use fcfs, easy, easy-sjbf or conservative.")
+        raise Invalid(
+            "scheduler", f"{scheduler} is unknown.", remedy="Use fcfs, easy, easy-sjbf, conservative or selective."
+        )
     waits = np.empty(len(submit), dtype=np.int64)
     waits[order] = ordered
     return waits
