@@ -37,6 +37,7 @@ COMMANDS = {
     "down": ("isthmus.cli.service:down", "Stop the service here", _SERVICE),
     "check": ("isthmus.cli.service:check", "Check what the service here has stored", _SERVICE),
     "demo": ("isthmus.cli.demo:demo", "See it work on real centres on this machine", _SERVICE),
+    "twin": ("isthmus.cli.twin:twin", "Sites under a virtual clock: replay a log, ask what if", _SERVICE),
     "completion": ("isthmus.cli.completion:completion", "Completion for bash, zsh and fish", _SERVICE),
 }
 
