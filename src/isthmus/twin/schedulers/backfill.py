@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from isthmus.twin.schedulers.heap import heap_pop, heap_push
 
 FCFS, EASY, SJBF = 0, 1, 2
+FOREVER = np.int64(2**62)
 # Growing steps, in seconds, by which a prediction that proved too short is extended past the request.
 STEPS = np.array([60, 300, 900, 1800, 3600, 7200, 18000, 36000, 72000, 180000, 360000], dtype=np.int64)
 Whole = NDArray[np.int64]
@@ -30,7 +31,7 @@ JOB = np.dtype(
         ("width", np.int64),
         ("estimate", np.int64),
         ("request", np.int64),
-        ("start", np.int64),  # the answer
+        ("start", np.int64),  # the answer; -1: not yet
         ("corrections", np.int64),
         ("after", np.int64),  # the queue's links in order of arrival, the site's own jobs before guests
         ("before", np.int64),
@@ -47,6 +48,8 @@ SITE = np.dtype(
         ("seen_free", np.int64),  # free processors after the last pass over the queue; -1: look at the whole queue
         ("last_own", np.int64),  # the last waiting job that is not a guest
         ("count", np.int64),  # running jobs
+        ("ends", np.int64),  # terminations to come
+        ("started", np.int64),  # jobs
     ]
 )
 
@@ -58,9 +61,8 @@ class State(NamedTuple):
     sites: NDArray[Any]  # SITE
     running: Whole  # site x place: running jobs by predicted end
     until: Whole  # site x place: their predicted ends
-    heap_time: Whole  # terminations to come, of all sites
+    heap_time: Whole  # site x place: terminations to come
     heap_job: Whole  # their jobs, below the number of their start: at equal times the one that started first ends first
-    ends: Whole  # [terminations to come, jobs started]
 
 
 JOB_BITS = 28  # of an entry of `heap_job`
@@ -73,15 +75,15 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
     jobs = make_jobs(submit, run, width, estimate, request, 1)
     state = make_state(jobs, np.full(1, processors, np.int64), mode)
     arrived = 0
-    while arrived < count or state.ends[0] > 0:
-        if arrived < count and (state.ends[0] == 0 or submit[arrived] <= state.heap_time[0]):
+    while arrived < count or state.sites[0].ends > 0:
+        if arrived < count and submit[arrived] <= end_time(state, 0):
             now = submit[arrived]
             correct(state, 0, now)
             enqueue(state, 0, arrived, False)
             start_jobs(state, 0, arrived, now)
             arrived += 1
         else:
-            now = state.heap_time[0]
+            now = end_time(state, 0)
             correct(state, 0, now)
             terminate(state, 0)
             start_jobs(state, 0, -1, now)
@@ -101,6 +103,7 @@ def make_jobs(submit, run, width, estimate, request, sites):  # type: ignore[no-
         jobs[job].width = width[job]
         jobs[job].estimate = estimate[job]
         jobs[job].request = request[job]
+        jobs[job].start = -1
     return jobs
 
 
@@ -118,11 +121,9 @@ def make_state(jobs, processors, mode):  # type: ignore[no-untyped-def]
         sites[site].seen_free = -1
     # Jobs that count as free still hold an entry, so for a moment there can be twice as many as processors.
     shape = (len(processors), 2 * processors.max() + 2)
-    total = 2 * processors.sum() + 2
     return State(
         jobs, sites,
-        np.empty(shape, np.int64), np.empty(shape, np.int64),
-        np.empty(total, np.int64), np.empty(total, np.int64), np.zeros(2, np.int64),
+        np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64),
     )  # fmt: skip
 
 
@@ -189,17 +190,23 @@ def dequeue(state, site, job):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def next_end(state):  # type: ignore[no-untyped-def]
-    """The job whose termination is next."""
-    return state.heap_job[0] & ((1 << JOB_BITS) - 1)
+def end_time(state, site):  # type: ignore[no-untyped-def]
+    """When the next termination of this site is; FOREVER if no job runs."""
+    return state.heap_time[site, 0] if state.sites[site].ends > 0 else FOREVER
+
+
+@njit(cache=True)
+def end_job(state, site):  # type: ignore[no-untyped-def]
+    """The job of the next termination of this site."""
+    return state.heap_job[site, 0] & ((1 << JOB_BITS) - 1)
 
 
 @njit(cache=True)
 def terminate(state, site):  # type: ignore[no-untyped-def]
-    """Carry out the next termination, which is of this site."""
-    job = next_end(state)
-    state.ends[0] = heap_pop(state.heap_time, state.heap_job, state.ends[0])
+    """Carry out the next termination of this site."""
+    job = end_job(state, site)
     here = state.sites[site]
+    here.ends = heap_pop(state.heap_time[site], state.heap_job[site], here.ends)
     here.used -= state.jobs[job].width
     running = state.running[site]
     for i in range(here.count):
@@ -218,9 +225,9 @@ def begin(state, site, job, now):  # type: ignore[no-untyped-def]
     here.used += row.width
     _insert(state.running[site], state.until[site], here.count, job, now + row.estimate)
     here.count += 1
-    key = (state.ends[1] << JOB_BITS) | job
-    state.ends[0] = heap_push(state.heap_time, state.heap_job, state.ends[0], now + row.run, key)
-    state.ends[1] += 1
+    key = (here.started << JOB_BITS) | job
+    here.ends = heap_push(state.heap_time[site], state.heap_job[site], here.ends, now + row.run, key)
+    here.started += 1
 
 
 @njit(cache=True)
