@@ -194,7 +194,7 @@ def test_the_rules_are_plain_functions() -> None:
         ({"sites": Federation(processors=np.array([2]))}, "home"),
         ({"sites": Federation(processors=np.array([1, 1, 1]))}, "do not fit"),
         ({"sites": Federation(processors=np.array([4, 4, 4]))}, "no network"),
-        ({"sites": replace(LINKED, policy="best")}, "policy"),
+        ({"sites": replace(LINKED, policies=("best",))}, "policies"),
     ],
 )
 def test_what_cannot_run_is_refused(change: dict[str, Any], said: str) -> None:

@@ -64,6 +64,7 @@ def run_federation(  # type: ignore[no-untyped-def]
     flows = make_flows(paths.reshape(sites * sites, paths.shape[2]), latency.reshape(sites * sites), capacity, count)
     ledger = make_ledger(submit, run, width, estimate, request, home, processors, mode)
     book = router == HOLES and rational
+    guests_last = router == HOLES  # the naive router knows no guests: all jobs of a site are alike
     opened = np.ones(sites, np.bool_)
     where = home.copy()
     moved_at = np.full(count, -1, np.int64)
@@ -98,7 +99,7 @@ def run_federation(  # type: ignore[no-untyped-def]
             if router == SHORTEST_BACKLOG:
                 site = _shortest_backlog(state, job, site, now)
             if site != home[job]:
-                _move(state, flows, job, home[job], site, size[job], now, where, promised)
+                _move(state, flows, job, home[job], site, size[job], now, where, promised, guests_last)
             else:
                 correct(state, site, now)
                 enqueue(state, site, job, False)
@@ -110,7 +111,7 @@ def run_federation(  # type: ignore[no-untyped-def]
                         if _hole(state, flows, job, site, other, size[job], now, promised):
                             dequeue(state, site, job)
                             state.sites[site].seen_free = -1
-                            _move(state, flows, job, site, other, size[job], now, where, promised)
+                            _move(state, flows, job, site, other, size[job], now, where, promised, guests_last)
                             break
         else:
             if now == next_flow:
@@ -119,7 +120,7 @@ def run_federation(  # type: ignore[no-untyped-def]
                 site = where[job]
                 promised[site] -= width[job]
                 correct(state, site, now)
-                enqueue(state, site, job, True)
+                enqueue(state, site, job, guests_last)
                 free = start_jobs(state, site, -1, now)
             else:
                 job = end_job(state, site)
@@ -205,11 +206,11 @@ def _fill(state, flows, site, size, now, where, promised):  # type: ignore[no-un
             return
         dequeue(state, origin, chosen)
         state.sites[origin].seen_free = -1
-        _move(state, flows, chosen, origin, site, size[chosen], now, where, promised)
+        _move(state, flows, chosen, origin, site, size[chosen], now, where, promised, True)
 
 
 @njit(cache=True)
-def _move(state, flows, job, home, site, size, now, where, promised):  # type: ignore[no-untyped-def]
+def _move(state, flows, job, home, site, size, now, where, promised, guest):  # type: ignore[no-untyped-def]
     """Send a job, which is in no queue, to a site: by its data first, if it has any."""
     where[job] = site
     if size > 0:
@@ -217,5 +218,5 @@ def _move(state, flows, job, home, site, size, now, where, promised):  # type: i
         add_flow(flows, home * len(state.sites) + site, job, size, now)
     else:
         correct(state, site, now)
-        enqueue(state, site, job, True)
+        enqueue(state, site, job, guest)
         start_jobs(state, site, job, now)

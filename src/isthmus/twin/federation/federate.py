@@ -41,7 +41,7 @@ class Federation:
     """
 
     processors: Whole
-    policy: SitePolicy = "easy"
+    policies: tuple[SitePolicy, ...] = ("easy",)  # one for all sites, or one a site
     paths: Whole | None = None
     latency_seconds: NDArray[np.float64] | None = None
     capacity_bytes_per_second: NDArray[np.float64] | None = None
@@ -77,8 +77,10 @@ def federate(
     size = sites.processors
     if router not in get_args(Router):
         raise Invalid("router", f"{router} is unknown.", remedy=f"Use one of {', '.join(get_args(Router))}.")
-    if sites.policy not in get_args(SitePolicy):
-        raise Invalid("policy", f"{sites.policy} is unknown.", remedy=f"Use one of {', '.join(get_args(SitePolicy))}.")
+    policies = sites.policies * (len(size) if len(sites.policies) == 1 else 1)
+    if len(policies) != len(size) or not set(policies) <= set(get_args(SitePolicy)):
+        allowed = ", ".join(get_args(SitePolicy))
+        raise Invalid("policies", f"{sites.policies} do not fit.", remedy=f"Give one, or one a site, of {allowed}.")
     if len(size) == 0 or (size < 1).any():
         raise Invalid("processors", "A site has no processors.", remedy="Give at least one a site.")
     estimate = work.requested_seconds if estimates is None else estimates
@@ -105,7 +107,7 @@ def federate(
     start, site, moved, carried = run_federation(
         *(np.ascontiguousarray(column[order], dtype=np.int64) for column in columns),
         np.asarray(size, dtype=np.int64),
-        get_args(SitePolicy).index(sites.policy),
+        np.array([get_args(SitePolicy).index(policy) for policy in policies]),
         get_args(Router).index(router),
         rational,
         credit,

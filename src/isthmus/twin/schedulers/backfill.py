@@ -73,7 +73,7 @@ def easy_waits(submit, run, width, estimate, request, processors, mode):  # type
     """Waits in seconds; all columns int64 and in order of submission, seconds and processor counts."""
     count = len(submit)
     jobs = make_jobs(submit, run, width, estimate, request, 1)
-    state = make_state(jobs, np.full(1, processors, np.int64), mode)
+    state = make_state(jobs, np.full(1, processors, np.int64), np.full(1, mode, np.int64))
     arrived = 0
     while arrived < count or state.sites[0].ends > 0:
         if arrived < count and submit[arrived] <= end_time(state, 0):
@@ -109,13 +109,13 @@ def make_jobs(submit, run, width, estimate, request, sites):  # type: ignore[no-
 
 @njit(cache=True)
 def make_state(jobs, processors, mode):  # type: ignore[no-untyped-def]
-    """Idle sites with empty queues; `processors` one entry a site, as many as `jobs` has entries for heads of queues."""
+    """Idle sites with empty queues; `processors` and `mode` one entry a site, as many as `jobs` has for heads of queues."""
     sites = np.zeros(len(processors), SITE)
     for site in range(len(processors)):
         end = len(jobs) - len(processors) + site
         jobs[end].after = jobs[end].before = jobs[end].longer = jobs[end].shorter = end
         sites[site].processors = processors[site]
-        sites[site].mode = mode
+        sites[site].mode = mode[site]
         sites[site].end = end
         sites[site].last_own = end
         sites[site].seen_free = -1
