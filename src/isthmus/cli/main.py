@@ -38,6 +38,7 @@ COMMANDS = {
     "check": ("isthmus.cli.service:check", "Check what the service here has stored", _SERVICE),
     "demo": ("isthmus.cli.demo:demo", "See it work on real centres on this machine", _SERVICE),
     "lab": ("isthmus.cli.lab:lab", "Emulate sites and the network between them on this machine", _SERVICE),
+    "twin": ("isthmus.cli.twin:twin", "Sites under a virtual clock: replay a log, ask what if", _SERVICE),
     "completion": ("isthmus.cli.completion:completion", "Completion for bash, zsh and fish", _SERVICE),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -121,7 +122,14 @@ def parse_swf(lines: Iterable[str]) -> SwfLog:
 
 
 def read_swf(path: Path) -> SwfLog:
-    """The log in a file; Invalid where a .zip does not hold exactly one member."""
+    """The log in a file; Invalid where it cannot be read, or a .zip does not hold exactly one member."""
+    try:
+        return _read(path)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise Invalid("path", f"{path} cannot be read: {error}.", remedy="Give a log: plain, .gz or .zip.") from error
+
+
+def _read(path: Path) -> SwfLog:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]

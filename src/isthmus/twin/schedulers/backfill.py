@@ -2,177 +2,306 @@
 
 EASY: Lifka 1995; SJBF: Tsafrir, Etsion, Feitelson 2007. The order of events at equal times follows the simulator of
 SC'15 (Gaussier et al.): submission before termination, a job predicted to end by now counts as free.
+
+The functions act on one of several sites that share one clock: `easy_waits` is the loop of one site, and the federation
+(twin.federation) the loop of many.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from isthmus.twin.schedulers.heap import heap_pop, heap_push
 
 FCFS, EASY, SJBF = 0, 1, 2
+FOREVER = np.int64(2**62)
 # Growing steps, in seconds, by which a prediction that proved too short is extended past the request.
 STEPS = np.array([60, 300, 900, 1800, 3600, 7200, 18000, 36000, 72000, 180000, 360000], dtype=np.int64)
+Whole = NDArray[np.int64]
+
+
+JOB = np.dtype(
+    [
+        ("submit", np.int64),
+        ("run", np.int64),
+        ("width", np.int64),
+        ("estimate", np.int64),
+        ("request", np.int64),
+        ("start", np.int64),  # the answer; -1: not yet
+        ("corrections", np.int64),
+        ("after", np.int64),  # the queue's links in order of arrival, the site's own jobs before guests
+        ("before", np.int64),
+        ("longer", np.int64),  # and in order of estimate, for SJBF
+        ("shorter", np.int64),
+    ]
+)
+SITE = np.dtype(
+    [
+        ("processors", np.int64),
+        ("mode", np.int64),
+        ("used", np.int64),
+        ("end", np.int64),  # the entry of `jobs` that is the head of its queue
+        ("seen_free", np.int64),  # free processors after the last pass over the queue; -1: look at the whole queue
+        ("last_own", np.int64),  # the last waiting job that is not a guest
+        ("count", np.int64),  # running jobs
+        ("ends", np.int64),  # terminations to come
+        ("started", np.int64),  # jobs
+    ]
+)
+
+
+class State(NamedTuple):
+    """Sites under one clock: few arrays, as passing many costs more than what the functions do."""
+
+    jobs: NDArray[Any]  # JOB; one entry a job, then one a site: the head of its queue, and the mark of its end
+    sites: NDArray[Any]  # SITE
+    running: Whole  # site x place: running jobs by predicted end
+    until: Whole  # site x place: their predicted ends
+    heap_time: Whole  # site x place: terminations to come
+    heap_job: Whole  # their jobs, below the number of their start: at equal times the one that started first ends first
+
+
+JOB_BITS = 28  # of an entry of `heap_job`
 
 
 @njit(cache=True)
 def easy_waits(submit, run, width, estimate, request, processors, mode):  # type: ignore[no-untyped-def]
     """Waits in seconds; all columns int64 and in order of submission, seconds and processor counts."""
-    jobs = len(submit)
-    end = jobs  # the queue's links: entry `jobs` is its head, and the mark of its end
-    wait = np.zeros(jobs, np.int64)
-    after = np.full(jobs + 1, end, np.int64)  # in order of arrival
-    before = np.full(jobs + 1, end, np.int64)
-    longer = np.full(jobs + 1, end, np.int64)  # in order of estimate
-    shorter = np.full(jobs + 1, end, np.int64)
-    links = longer if mode == SJBF else after  # the order in which jobs are backfilled
-    corrections = np.zeros(jobs, np.int64)
-    starts = np.zeros(jobs, np.int64)
-    running = np.empty(processors, np.int64)  # by predicted end
-    until = np.empty(processors, np.int64)  # their predicted ends
-    heap_time = np.empty(processors, np.int64)
-    heap_job = np.empty(processors, np.int64)
-    sequence = np.empty(jobs, np.int64)  # jobs in the order in which they started
-    started = 0
-    count = 0
-    ends = 0
-    used = 0
+    count = len(submit)
+    jobs = make_jobs(submit, run, width, estimate, request, 1)
+    state = make_state(jobs, np.full(1, processors, np.int64), np.full(1, mode, np.int64))
     arrived = 0
-    seen_free = -1
-    while arrived < jobs or ends > 0:
-        new = -1
-        arriving = arrived < jobs and (ends == 0 or submit[arrived] <= heap_time[0])
-        now = submit[arrived] if arriving else heap_time[0]
-        # Predictions that are over while their job runs on are corrected first, so that no processor is given twice.
-        if count > 0 and until[0] <= now:
-            moved = True
-            while moved:
-                moved = False
-                for i in range(count):
-                    if until[i] > now:
-                        break
-                    job = running[i]
-                    if until[i] < starts[job] + run[job]:
-                        target = until[i]
-                        if request[job] > target - starts[job] and corrections[job] == 0:
-                            target = starts[job] + request[job]
-                        else:
-                            target += STEPS[min(max(corrections[job] - 1, 0), len(STEPS) - 1)]
-                        corrections[job] += 1
-                        count = _remove(running, until, count, i)
-                        count = _insert(running, until, count, job, target)
-                        moved = True
-                        seen_free = -1
-                        break
-        if arriving:
-            new = arrived
+    while arrived < count or state.sites[0].ends > 0:
+        if arrived < count and submit[arrived] <= end_time(state, 0):
+            now = submit[arrived]
+            correct(state, 0, now)
+            enqueue(state, 0, arrived, False)
+            start_jobs(state, 0, arrived, now)
             arrived += 1
-            before[new] = before[end]
-            after[new] = end
-            after[before[end]] = new
-            before[end] = new
-            if mode == SJBF:
-                place = shorter[end]
-                while place != end and estimate[place] > estimate[new]:
-                    place = shorter[place]
-                longer[new] = longer[place]
-                shorter[new] = place
-                shorter[longer[place]] = new
-                longer[place] = new
         else:
-            job = sequence[heap_job[0]]
-            ends = heap_pop(heap_time, heap_job, ends)
-            used -= width[job]
-            for i in range(count):
-                if running[i] == job:
-                    count = _remove(running, until, count, i)
-                    break
-        free = processors - used
-        first = 0
-        while first < count and until[first] <= now:
-            free += width[running[first]]
-            first += 1
-        # With the same free processors, an arrival changes nothing for those that waited before it.
-        only_new = new >= 0 and free == seen_free and after[end] != new
-        head = after[end]
-        backfilling = False
+            now = end_time(state, 0)
+            correct(state, 0, now)
+            terminate(state, 0)
+            start_jobs(state, 0, -1, now)
+    wait = np.empty(count, np.int64)
+    for job in range(count):
+        wait[job] = jobs[job].start - submit[job]
+    return wait
+
+
+@njit(cache=True)
+def make_jobs(submit, run, width, estimate, request, sites):  # type: ignore[no-untyped-def]
+    """The table of jobs from columns in order of submission, with room for the heads of the queues of `sites` sites."""
+    jobs = np.zeros(len(submit) + sites, JOB)
+    for job in range(len(submit)):
+        jobs[job].submit = submit[job]
+        jobs[job].run = run[job]
+        jobs[job].width = width[job]
+        jobs[job].estimate = estimate[job]
+        jobs[job].request = request[job]
+        jobs[job].start = -1
+    return jobs
+
+
+@njit(cache=True)
+def make_state(jobs, processors, mode):  # type: ignore[no-untyped-def]
+    """Idle sites with empty queues; `processors` and `mode` one entry a site, as many as `jobs` has for heads of queues."""
+    sites = np.zeros(len(processors), SITE)
+    for site in range(len(processors)):
+        end = len(jobs) - len(processors) + site
+        jobs[end].after = jobs[end].before = jobs[end].longer = jobs[end].shorter = end
+        sites[site].processors = processors[site]
+        sites[site].mode = mode[site]
+        sites[site].end = end
+        sites[site].last_own = end
+        sites[site].seen_free = -1
+    # Jobs that count as free still hold an entry, so for a moment there can be twice as many as processors.
+    shape = (len(processors), 2 * processors.max() + 2)
+    return State(
+        jobs, sites,
+        np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64),
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def correct(state, site, now):  # type: ignore[no-untyped-def]
+    """Extend the predictions that are over while their job runs on, so that no processor is given twice."""
+    count = state.sites[site].count
+    until = state.until[site]
+    if count == 0 or until[0] > now:
+        return
+    running = state.running[site]
+    i = 0
+    while i < count and until[i] <= now:
+        job = state.jobs[running[i]]
+        if until[i] >= job.start + job.run:
+            i += 1
+            continue
+        target = until[i]
+        if job.request > target - job.start and job.corrections == 0:
+            target = job.start + job.request
+        else:
+            target += STEPS[min(max(job.corrections - 1, 0), len(STEPS) - 1)]
+        job.corrections += 1
+        number = running[i]
+        _remove(running, until, count, i)
+        _insert(running, until, count - 1, number, target)
+        state.sites[site].seen_free = -1
+        i = 0
+
+
+@njit(cache=True)
+def enqueue(state, site, job, guest):  # type: ignore[no-untyped-def]
+    """Put a job at the end of a site's queue; a job of the site's own before all guests."""
+    jobs = state.jobs
+    here = state.sites[site]
+    place = jobs[here.end].before if guest else here.last_own
+    jobs[job].before = place
+    jobs[job].after = jobs[place].after
+    jobs[jobs[place].after].before = job
+    jobs[place].after = job
+    if not guest:
+        here.last_own = job
+    if here.mode == SJBF:
+        place = jobs[here.end].shorter
+        while place != here.end and jobs[place].estimate > jobs[job].estimate:
+            place = jobs[place].shorter
+        jobs[job].longer = jobs[place].longer
+        jobs[job].shorter = place
+        jobs[jobs[place].longer].shorter = job
+        jobs[place].longer = job
+
+
+@njit(cache=True)
+def dequeue(state, site, job):  # type: ignore[no-untyped-def]
+    """Take a waiting job out of a site's queue."""
+    jobs = state.jobs
+    jobs[jobs[job].before].after = jobs[job].after
+    jobs[jobs[job].after].before = jobs[job].before
+    if state.sites[site].last_own == job:
+        state.sites[site].last_own = jobs[job].before
+    if state.sites[site].mode == SJBF:
+        jobs[jobs[job].shorter].longer = jobs[job].longer
+        jobs[jobs[job].longer].shorter = jobs[job].shorter
+
+
+@njit(cache=True)
+def end_time(state, site):  # type: ignore[no-untyped-def]
+    """When the next termination of this site is; FOREVER if no job runs."""
+    return state.heap_time[site, 0] if state.sites[site].ends > 0 else FOREVER
+
+
+@njit(cache=True)
+def end_job(state, site):  # type: ignore[no-untyped-def]
+    """The job of the next termination of this site."""
+    return state.heap_job[site, 0] & ((1 << JOB_BITS) - 1)
+
+
+@njit(cache=True)
+def terminate(state, site):  # type: ignore[no-untyped-def]
+    """Carry out the next termination of this site."""
+    job = end_job(state, site)
+    here = state.sites[site]
+    here.ends = heap_pop(state.heap_time[site], state.heap_job[site], here.ends)
+    here.used -= state.jobs[job].width
+    running = state.running[site]
+    for i in range(here.count):
+        if running[i] == job:
+            _remove(running, state.until[site], here.count, i)
+            here.count -= 1
+            break
+
+
+@njit(cache=True)
+def begin(state, site, job, now):  # type: ignore[no-untyped-def]
+    """Start a job, which is in no queue any more."""
+    row = state.jobs[job]
+    here = state.sites[site]
+    row.start = now
+    here.used += row.width
+    _insert(state.running[site], state.until[site], here.count, job, now + row.estimate)
+    here.count += 1
+    key = (here.started << JOB_BITS) | job
+    here.ends = heap_push(state.heap_time[site], state.heap_job[site], here.ends, now + row.run, key)
+    here.started += 1
+
+
+@njit(cache=True)
+def free_now(state, site, now):  # type: ignore[no-untyped-def]
+    """(free processors, place of the first running job predicted to go on); one predicted to end by now counts as free."""
+    here = state.sites[site]
+    running = state.running[site]
+    until = state.until[site]
+    free = here.processors - here.used
+    first = 0
+    while first < here.count and until[first] <= now:
+        free += state.jobs[running[first]].width
+        first += 1
+    return free, first
+
+
+@njit(cache=True)
+def reservation(state, site, free, first, needed):  # type: ignore[no-untyped-def]
+    """(shadow time, extra processors): when `needed` > free processors are predicted to be free, and how many more."""
+    count = state.sites[site].count
+    running = state.running[site]
+    until = state.until[site]
+    shadow = np.int64(0)
+    k = first
+    while free < needed:
+        shadow = until[k]
+        while k < count and until[k] == shadow:
+            free += state.jobs[running[k]].width
+            k += 1
+    return shadow, free - needed
+
+
+@njit(cache=True)
+def start_jobs(state, site, new, now):  # type: ignore[no-untyped-def]
+    """One pass of the scheduler over a site's queue; `new` is the job that arrived, or -1. Returns the free processors."""
+    jobs = state.jobs
+    here = state.sites[site]
+    end = here.end
+    sjbf = here.mode == SJBF
+    free, first = free_now(state, site, now)
+    head = jobs[end].after
+    # With the same free processors, an arrival changes nothing for those that waited before it.
+    only_new = new >= 0 and free == here.seen_free and head != new
+    while head != end and jobs[head].width <= free and free > 0:
+        following = jobs[head].after
+        dequeue(state, site, head)
+        free -= jobs[head].width
+        begin(state, site, head, now)
+        head = following
+    if head != end and free > 0 and here.mode != FCFS:
         reserved = False
-        shadow = 0
-        extra = 0
-        job = head
+        limit = np.int64(0)
+        extra = np.int64(0)
+        job = new if only_new else jobs[end].longer if sjbf else jobs[head].after
         while job != end and free > 0:
-            if not backfilling:
-                if width[job] > free:
-                    if mode == FCFS:
-                        break
-                    backfilling = True
-                    head = job
-                    if only_new:
-                        job = new
-                    elif mode == SJBF:
-                        job = longer[end]
-                    else:
-                        job = after[job]
-                    continue
-                fits = True
-            else:
-                # Most jobs of a long queue do not fit: pass them in a tight loop. The head never fits here.
-                if not only_new:
-                    if reserved:
-                        limit = shadow - now
-                        while job != end and (width[job] > free or (width[job] > extra and estimate[job] > limit)):
-                            job = links[job]
-                    else:
-                        while job != end and width[job] > free:
-                            job = links[job]
-                    if job == end:
-                        break
-                fits = width[job] <= free
-                if fits and not reserved:
-                    # The head's reservation: the first time at which enough running jobs are predicted to be over.
-                    # Worked out for the first job that is narrow enough, as often there is none.
-                    reserved = True
-                    available = free
-                    k = first
-                    while available < width[head]:
-                        shadow = until[k]
-                        while k < count and until[k] == shadow:
-                            available += width[running[k]]
-                            k += 1
-                    extra = available - width[head]
-                if fits and now + estimate[job] > shadow:
-                    if width[job] <= extra:
-                        extra -= width[job]
-                    else:
-                        fits = False
-            following = links[job] if backfilling else after[job]
-            if fits:
-                after[before[job]] = after[job]
-                before[after[job]] = before[job]
-                if mode == SJBF:
-                    longer[shorter[job]] = longer[job]
-                    shorter[longer[job]] = shorter[job]
-                wait[job] = now - submit[job]
-                starts[job] = now
-                free -= width[job]
-                used += width[job]
-                # Jobs that count as free still hold an entry, so the tables can be short for a moment.
-                if count == len(running):
-                    running = _grown(running)
-                    until = _grown(until)
-                if ends == len(heap_time):
-                    heap_time = _grown(heap_time)
-                    heap_job = _grown(heap_job)
-                count = _insert(running, until, count, job, now + estimate[job])
-                ends = heap_push(heap_time, heap_job, ends, now + run[job], started)
-                sequence[started] = job
-                started += 1
-            if backfilling and only_new:
+            # Most jobs of a long queue do not fit: pass them in a tight loop. The head never fits here.
+            row = jobs[job]
+            following = row.longer if sjbf else row.after
+            if row.width <= free and not reserved:
+                # The head's reservation: worked out for the first job that is narrow enough, as often there is none.
+                reserved = True
+                shadow, extra = reservation(state, site, free, first, jobs[head].width)
+                limit = shadow - now
+            if row.width <= free and (row.estimate <= limit or row.width <= extra):
+                if row.estimate > limit:
+                    extra -= row.width
+                dequeue(state, site, job)
+                free -= row.width
+                begin(state, site, job, now)
+            if only_new:
                 break
             job = following
-        seen_free = free
-    return wait
+    here.seen_free = free
+    return free
 
 
 @njit(cache=True)
@@ -184,7 +313,6 @@ def _insert(running, until, count, job, time):  # type: ignore[no-untyped-def]
         i -= 1
     until[i] = time
     running[i] = job
-    return count + 1
 
 
 @njit(cache=True)
@@ -192,11 +320,3 @@ def _remove(running, until, count, i):  # type: ignore[no-untyped-def]
     for k in range(i, count - 1):
         until[k] = until[k + 1]
         running[k] = running[k + 1]
-    return count - 1
-
-
-@njit(cache=True)
-def _grown(table):  # type: ignore[no-untyped-def]
-    larger = np.empty(2 * len(table), np.int64)
-    larger[: len(table)] = table
-    return larger

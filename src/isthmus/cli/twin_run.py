@@ -1,0 +1,119 @@
+"""`isthmus twin run`: one log on one site."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isthmus.cli import exits, screen
+from isthmus.cli.grammar import command
+from isthmus.cli.messages import _
+
+if TYPE_CHECKING:
+    from isthmus.twin.readers import SwfLog
+    from isthmus.twin.runnable import LeftOut
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_SHOWN = 5
+
+
+@command(
+    "run",
+    examples="isthmus twin run --swf KTH-SP2.swf.gz --processors 100 --policy easy --waits-out waits.csv\n"
+    "isthmus twin run --swf log.swf --processors 338 --policy easy-sjbf --estimate actual --json",
+    help=_(
+        "Replay a log in Standard Workload Format (plain, .gz or .zip) on one site under a scheduler: each job's wait, "
+        "exactly. Lines and jobs that cannot be used are left out, counted and named."
+    ),
+)
+@click.option("--swf", required=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=_("The log."))  # fmt: skip
+@click.option("--processors", required=True, type=click.IntRange(min=1), help=_("Processors of the site."))
+@click.option("--policy", type=click.Choice(["easy", "easy-sjbf", "fcfs", "conservative"]), default="easy", show_default=True, help=_("The site's scheduler."))  # fmt: skip
+@click.option("--estimate", type=click.Choice(["requested", "actual"]), default="requested", show_default=True, help=_("What the scheduler believes of run times."))  # fmt: skip
+@click.option("--waits-out", metavar="FILE.csv", type=_FILE, help=_("Write job_id,wait_seconds for each job."))
+@click.option("--swf-out", metavar="FILE.swf", type=_FILE, help=_("Write the schedule in the log's format."))
+@click.option("--parquet-out", metavar="FILE", type=_FILE, help=_("Write the schedule as Parquet."))
+@click.option("--json", "as_json", is_flag=True, help=_("Answer JSON, for programs."))
+def run(
+    swf: Path,
+    processors: int,
+    policy: Any,
+    estimate: Any,
+    waits_out: Path | None,
+    swf_out: Path | None,
+    parquet_out: Path | None,
+    as_json: bool,
+) -> int:
+    need_twin()
+    from isthmus.domain.errors import Invalid
+    from isthmus.twin import writers
+    from isthmus.twin.readers import read_swf
+    from isthmus.twin.runnable import runnable
+    from isthmus.twin.schedulers import bounded_slowdown, simulate
+    from isthmus.twin.summary import summarise
+
+    whole = read_swf(swf)
+    requested = estimate == "requested"
+    log, left = runnable(
+        whole, processors, needs_request=requested, within_request=requested and policy == "conservative"
+    )
+    _name_what_is_left_out(whole, left)
+    if not len(log):
+        raise Invalid("swf", f"{swf} holds no job that {processors} processors can run.", remedy="Give another log.")
+    waits = simulate(log, processors, policy, estimate)
+    width = log.requested_processors
+    summary = summarise(log.submit_seconds, log.run_seconds, width, waits, processors)
+    if waits_out:
+        writers.write_waits(waits_out, log.job_id, waits)
+    if swf_out:
+        writers.write_schedule(swf_out, log, waits)
+    if parquet_out:
+        columns = {
+            "job_id": log.job_id,
+            "submit_seconds": log.submit_seconds,
+            "wait_seconds": waits,
+            "run_seconds": log.run_seconds,
+            "processors": width,
+            "user": log.user,
+            "bounded_slowdown": bounded_slowdown(waits, log.run_seconds),
+        }
+        writers.write_parquet(parquet_out, columns)
+    if as_json:
+        gone = {one.cause: list(one.job_ids) for one in left}
+        bad = [asdict(line) for line in whole.bad_lines]
+        screen.put_json({**asdict(summary), "policy": policy, "estimate": estimate, "processors": processors, "bad_lines": bad, "left_out": gone})  # fmt: skip
+        return exits.OK
+    headers = [_("POLICY"), _("ESTIMATE"), _("JOBS"), _("MEAN WAIT (S)"), _("P95 WAIT (S)"), _("AVEBSLD"), _("UTILISATION"), _("MAKESPAN (S)")]  # fmt: skip
+    row = [policy, estimate, str(summary.jobs), f"{summary.mean_wait_s:.1f}", f"{summary.p95_wait_s:.0f}", f"{summary.avebsld:.4f}", f"{summary.utilisation:.4f}", str(summary.makespan_s)]  # fmt: skip
+    screen.table(headers, [row], right=(2, 3, 4, 5, 6, 7))
+    return exits.OK
+
+
+def need_twin() -> None:
+    """NotFound, with what to install, where the twin's libraries are not there."""
+    from importlib.util import find_spec
+
+    from isthmus.domain.errors import NotFound
+
+    missing = [name for name in ("numpy", "numba") if find_spec(name) is None]
+    if missing:
+        raise NotFound(
+            _("The twin needs {names}.").format(names=", ".join(missing)), remedy=_("Install isthmus[twin].")
+        )
+
+
+def _name_what_is_left_out(log: SwfLog, left: tuple[LeftOut, ...]) -> None:
+    if log.bad_lines:
+        screen.say(_("{count} bad lines left out:").format(count=len(log.bad_lines)))
+        for line in log.bad_lines[:_SHOWN]:
+            screen.say(_("  line {number}: {cause}").format(number=line.number, cause=line.cause))
+        if len(log.bad_lines) > _SHOWN:
+            screen.say(_("  and {count} more; --json names all").format(count=len(log.bad_lines) - _SHOWN))
+    for one in left:
+        ids = ", ".join(str(job) for job in one.job_ids[:_SHOWN]) + (", ..." if len(one.job_ids) > _SHOWN else "")
+        screen.say(
+            _("{count} jobs left out: {cause} (jobs {ids})").format(count=len(one.job_ids), cause=one.cause, ids=ids)
+        )

@@ -1,0 +1,222 @@
+"""The loop of the federation, compiled: one virtual clock, one event at a time over all sites.
+
+At equal times: a submission, then a transfer's end, then a termination, of the site with the lowest number first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from isthmus.placement import federation as rules
+from isthmus.twin.federation.flows import add_flow, end_flow, expected_seconds, flow_end, make_flows
+from isthmus.twin.federation.ledger import make_ledger, not_booked, replay
+from isthmus.twin.schedulers.backfill import (
+    FOREVER,
+    correct,
+    dequeue,
+    end_job,
+    end_time,
+    enqueue,
+    free_now,
+    make_jobs,
+    make_state,
+    reservation,
+    start_jobs,
+    terminate,
+)
+
+ISOLATED, SHORTEST_BACKLOG, HOLES = 0, 1, 2
+LEDGER_SECONDS = 3600  # how often the rows of rationality are looked at
+
+fits_hole = njit(cache=True)(rules.fits_hole)
+order_of_guest = njit(cache=True)(rules.order_of_guest)
+is_open = njit(cache=True)(rules.is_open)
+
+
+@njit(cache=True)
+def run_federation(  # type: ignore[no-untyped-def]
+    submit,
+    run,
+    width,
+    estimate,
+    request,
+    home,
+    size,
+    processors,
+    mode,
+    router,
+    rational,
+    credit,
+    tolerance,
+    paths,
+    latency,
+    capacity,
+):
+    """(start, site, arrival of the data, bytes carried by each link); seconds, -1 for data that did not move.
+
+    Columns int64 in order of submission, `size` bytes of input at the home; `paths` sites x sites x hops of links.
+    """
+    count = len(submit)
+    sites = len(processors)
+    jobs = make_jobs(submit, run, width, estimate, request, sites)
+    state = make_state(jobs, processors, mode)
+    flows = make_flows(paths.reshape(sites * sites, paths.shape[2]), latency.reshape(sites * sites), capacity, count)
+    ledger = make_ledger(submit, run, width, estimate, request, home, processors, mode)
+    book = router == HOLES and rational
+    guests_last = router == HOLES  # the naive router knows no guests: all jobs of a site are alike
+    opened = np.ones(sites, np.bool_)
+    where = home.copy()
+    moved_at = np.full(count, -1, np.int64)
+    promised = np.zeros(sites, np.int64)  # processors of guests whose data is under way
+    looked = np.int64(0)
+    arrived = 0
+    while True:
+        site = 0
+        next_end = FOREVER
+        for other in range(sites):
+            time = end_time(state, other)
+            if time < next_end:
+                next_end = time
+                site = other
+        next_flow = flow_end(flows)
+        next_submit = submit[arrived] if arrived < count else FOREVER
+        now = min(next_submit, next_flow, next_end)
+        if now == FOREVER:
+            break
+        if book and now >= looked:
+            looked = now + LEDGER_SECONDS
+            for other in range(sites):
+                replay(ledger, state, other, arrived, now)
+                gained, suffered = not_booked(ledger, state, other, now)
+                gained += ledger.gained[other]
+                suffered += ledger.suffered[other]
+                opened[other] = is_open(gained, suffered, credit, tolerance)
+        if now == next_submit:
+            job = arrived
+            arrived += 1
+            site = home[job]
+            if router == SHORTEST_BACKLOG:
+                site = _shortest_backlog(state, job, site, now)
+            if site != home[job]:
+                _move(state, flows, job, home[job], site, size[job], now, where, promised, guests_last)
+            else:
+                correct(state, site, now)
+                enqueue(state, site, job, False)
+                start_jobs(state, site, job, now)
+            if router == HOLES and jobs[job].start < 0:
+                for other in range(sites):
+                    if other != site and opened[other] and width[job] <= processors[other]:
+                        correct(state, other, now)
+                        if _hole(state, flows, job, site, other, size[job], now, promised):
+                            dequeue(state, site, job)
+                            state.sites[site].seen_free = -1
+                            _move(state, flows, job, site, other, size[job], now, where, promised, guests_last)
+                            break
+        else:
+            if now == next_flow:
+                job = end_flow(flows, now)
+                moved_at[job] = now
+                site = where[job]
+                promised[site] -= width[job]
+                correct(state, site, now)
+                enqueue(state, site, job, guests_last)
+                free = start_jobs(state, site, -1, now)
+            else:
+                job = end_job(state, site)
+                correct(state, site, now)
+                terminate(state, site)
+                ledger.done[job] = True
+                free = start_jobs(state, site, -1, now)
+            if router == HOLES and opened[site] and free > promised[site]:
+                _fill(state, flows, site, size, now, where, promised)
+    start = np.empty(count, np.int64)
+    for job in range(count):
+        start[job] = jobs[job].start
+    return start, where, moved_at, flows.carried
+
+
+@njit(cache=True)
+def _shortest_backlog(state, job, home, now):  # type: ignore[no-untyped-def]
+    """The site with the least requested work waiting and under way per processor; of equals the home, then the first."""
+    jobs = state.jobs
+    best = home
+    least = np.inf
+    for site in range(len(state.sites)):
+        here = state.sites[site]
+        if here.processors < jobs[job].width:
+            continue
+        work = 0.0
+        other = jobs[here.end].after
+        while other != here.end:
+            work += jobs[other].width * jobs[other].estimate
+            other = jobs[other].after
+        for i in range(here.count):
+            work += max(state.until[site, i] - now, 0) * jobs[state.running[site, i]].width
+        work /= here.processors
+        if work < least or (work == least and site == home):
+            least = work
+            best = site
+    return best
+
+
+@njit(cache=True)
+def _hole(state, flows, job, home, site, size, now, promised):  # type: ignore[no-untyped-def]
+    """Whether a job that waits at `home` may start at `site` at once, or when its data is there."""
+    free, first = free_now(state, site, now)
+    row = state.jobs[job]
+    end = state.sites[site].end
+    head = state.jobs[end].after
+    limit = np.int64(0)
+    extra = np.int64(0)
+    if head != end:
+        if state.jobs[head].width <= free:
+            return False
+        shadow, extra = reservation(state, site, free, first, state.jobs[head].width)
+        limit = shadow - now
+    seconds = row.estimate
+    if size > 0:
+        seconds += expected_seconds(flows, home * len(state.sites) + site, size)
+    return fits_hole(row.width, seconds, free - promised[site], head != end, limit, extra - promised[site])
+
+
+@njit(cache=True)
+def _fill(state, flows, site, size, now, where, promised):  # type: ignore[no-untyped-def]
+    """Fill the holes of a site with jobs that wait elsewhere, in the order of the rules."""
+    jobs = state.jobs
+    while True:
+        free = free_now(state, site, now)[0] - promised[site]
+        chosen = -1
+        origin = -1
+        least = np.inf
+        for home in range(len(state.sites)):
+            end = state.sites[home].end
+            own = state.sites[home].last_own  # guests, which come after it, stay where their data is
+            job = jobs[end].after if home != site and free > 0 and own != end else end
+            while job != end:
+                row = jobs[job]
+                if row.width <= free:
+                    order = order_of_guest(row.estimate, now - row.submit)
+                    if order < least and _hole(state, flows, job, home, site, size[job], now, promised):
+                        least = order
+                        chosen = job
+                        origin = home
+                job = row.after if job != own else end
+        if chosen < 0:
+            return
+        dequeue(state, origin, chosen)
+        state.sites[origin].seen_free = -1
+        _move(state, flows, chosen, origin, site, size[chosen], now, where, promised, True)
+
+
+@njit(cache=True)
+def _move(state, flows, job, home, site, size, now, where, promised, guest):  # type: ignore[no-untyped-def]
+    """Send a job, which is in no queue, to a site: by its data first, if it has any."""
+    where[job] = site
+    if size > 0:
+        promised[site] += state.jobs[job].width
+        add_flow(flows, home * len(state.sites) + site, job, size, now)
+    else:
+        correct(state, site, now)
+        enqueue(state, site, job, guest)
+        start_jobs(state, site, job, now)

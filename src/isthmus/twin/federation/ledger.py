@@ -1,0 +1,109 @@
+"""What each home's users gained: each site replayed alone, behind the clock by as much as is not known yet; compiled.
+
+Nothing is used before it is known: the replay of a site stops where it would need the run time of a job that has not
+ended in the federation (a job under way for x seconds is known to run for at least x).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from isthmus.twin.schedulers.backfill import (
+    FOREVER,
+    State,
+    correct,
+    end_job,
+    end_time,
+    enqueue,
+    make_jobs,
+    make_state,
+    start_jobs,
+    terminate,
+)
+
+
+class Ledger(NamedTuple):
+    """The row of rationality of each home."""
+
+    alone: State  # every site without the others
+    own: NDArray[np.int64]  # jobs by home, each home's in order of submission
+    at: NDArray[np.int64]  # by home: the place in `own` of the next job to arrive in the replay
+    to: NDArray[np.int64]  # by home: the end of its jobs in `own`
+    done: NDArray[np.bool_]  # by job: ended in the federation
+    gained: NDArray[np.float64]  # by home: sum of bounded slowdowns alone less that in the federation
+    suffered: NDArray[np.float64]  # by home: sum of bounded slowdowns alone
+
+
+@njit(cache=True)
+def make_ledger(submit, run, width, estimate, request, home, processors, mode):  # type: ignore[no-untyped-def]
+    """An empty ledger; columns as in `make_jobs`."""
+    sites = len(processors)
+    own = np.argsort(home, kind="mergesort")
+    to = np.cumsum(np.bincount(home, minlength=sites))
+    at = np.zeros(sites, np.int64)
+    at[1:] = to[:-1]
+    jobs = make_jobs(submit, run, width, estimate, request, sites)
+    done = np.zeros(len(submit), np.bool_)
+    return Ledger(make_state(jobs, processors, mode), own, at, to, done, np.zeros(sites), np.zeros(sites))
+
+
+@njit(cache=True)
+def replay(ledger, real, site, arrived, now):  # type: ignore[no-untyped-def]
+    """Bring a site's replay as near to `now` as is known, and book its jobs that ended in both worlds."""
+    alone = ledger.alone
+    jobs = alone.jobs
+    while True:
+        next_end = end_time(alone, site)
+        next_submit = FOREVER
+        if ledger.at[site] < ledger.to[site] and ledger.own[ledger.at[site]] < arrived:
+            next_submit = jobs[ledger.own[ledger.at[site]]].submit
+        time = min(next_end, next_submit)
+        if time >= now:
+            return
+        for i in range(alone.sites[site].count):
+            job = alone.running[site, i]
+            if not ledger.done[job]:
+                begun = real.jobs[job].start
+                if jobs[job].start + (now - begun if begun >= 0 else 0) < time:
+                    return
+        correct(alone, site, time)
+        if next_submit <= next_end:
+            job = ledger.own[ledger.at[site]]
+            ledger.at[site] += 1
+            enqueue(alone, site, job, False)
+            start_jobs(alone, site, job, time)
+        else:
+            job = end_job(alone, site)
+            if not ledger.done[job]:
+                return
+            terminate(alone, site)
+            start_jobs(alone, site, -1, time)
+            by_itself = _slowdown(jobs[job], jobs[job].start)
+            ledger.gained[site] += by_itself - _slowdown(jobs[job], real.jobs[job].start)
+            ledger.suffered[site] += by_itself
+
+
+@njit(cache=True)
+def not_booked(ledger, real, site, now):  # type: ignore[no-untyped-def]
+    """(gained, suffered) at least, of jobs that ended in the federation and would still wait alone."""
+    jobs = ledger.alone.jobs
+    gained = 0.0
+    suffered = 0.0
+    end = ledger.alone.sites[site].end
+    job = jobs[end].after
+    while job != end:
+        if ledger.done[job]:
+            by_itself = _slowdown(jobs[job], now)
+            gained += by_itself - _slowdown(jobs[job], real.jobs[job].start)
+            suffered += by_itself
+        job = jobs[job].after
+    return gained, suffered
+
+
+@njit(cache=True)
+def _slowdown(row, start):  # type: ignore[no-untyped-def]
+    return max(1.0, (start - row.submit + row.run) / max(row.run, 10))
