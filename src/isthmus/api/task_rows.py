@@ -227,10 +227,27 @@ def attempts_of(connection: sa.Connection, task_id: str, after: str | None, limi
 
 
 def receipts_of(connection: sa.Connection, task_id: str) -> list[str]:
-    """A task's receipts as they are kept, oldest first."""
-    r = tables.receipts
-    query = sa.select(r.c.body).where(r.c.task_id == task_id).order_by(r.c.decided_at, r.c.attempt).limit(1000)
-    return list(connection.scalars(query))
+    """A task's receipts, oldest first, those of attempts with what came of them."""
+    r, a, u = tables.receipts, tables.attempts, tables.usage_records
+    query = (
+        sa.select(r.c.body, a.c.created_at, a.c.submitted_at, a.c.started_at, u.c.elapsed_seconds)
+        .select_from(r.outerjoin(a, a.c.key == r.c.attempt).outerjoin(u, u.c.attempt == r.c.attempt))
+        .where(r.c.task_id == task_id)
+        .order_by(r.c.decided_at, r.c.attempt)
+        .limit(1000)
+    )
+    return [_with_actuals(row) for row in connection.execute(query)]
+
+
+def _with_actuals(row: sa.Row[Any]) -> str:
+    if row.submitted_at is None:
+        return str(row.body)
+    actual = {"actual_transfer_seconds": max(0.0, row.submitted_at - row.created_at)}
+    if row.started_at is not None:
+        actual["actual_wait_seconds"] = max(0.0, row.started_at - row.submitted_at)
+    if row.elapsed_seconds is not None:
+        actual["actual_run_seconds"] = float(row.elapsed_seconds)
+    return orjson.dumps(orjson.loads(row.body) | actual).decode()
 
 
 def outputs_of(connection: sa.Connection, task_id: str, offset: int, limit: int) -> Sequence[sa.Row[Any]]:

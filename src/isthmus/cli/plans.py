@@ -137,6 +137,11 @@ def _within(chosen: Candidate, seconds: float) -> str:
         return _(", starts {first}, done within {last} (it runs at most {run}, by its --time)").format(
             first=first, last=show_duration(seconds), run=show_duration(chosen.run.seconds)
         )
+    late = chosen.late_seconds
+    if late is not None and late > seconds:
+        return _(", done in about {time}, nine times out of ten within {late} (as alike tasks before it)").format(
+            time=show_duration(seconds), late=show_duration(late)
+        )
     return _(", done in about {time}").format(time=show_duration(seconds))
 
 

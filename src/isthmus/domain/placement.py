@@ -41,6 +41,23 @@ class PoolView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure with its source (`measured`, `learned`, `declared`), and where it is known its 10 % and 90 % quantiles and the
+    mean error of such figures so far (0 = perfect)."""
+
+    seconds: float
+    source: str
+    p10: float | None = None
+    p90: float | None = None
+    error: float | None = None
+
+    @property
+    def late(self) -> float:
+        """What it is at worst, nine times out of ten."""
+        return self.seconds if self.p90 is None else max(self.seconds, self.p90)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingTask:
     """A task that wants a place, in the order in which it is to be served."""
 
@@ -54,7 +71,7 @@ class WaitingTask:
     needs_container: bool = False
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
-    run_seconds: float | None = None  # what similar tasks took; None = nobody knows
+    run: Estimate | None = None  # what similar tasks took; None = nobody knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +117,6 @@ PASSING = frozenset({Why.SITE_DRAINING, Why.SITE_UNREACHABLE, Why.POOL_DOWN, Why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A figure with its source (`measured`, `learned`, `declared`)."""
-
-    seconds: float
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One pool as it looked for one task. Without `wait` it was refused before anything was estimated."""
 
@@ -127,6 +136,13 @@ class Candidate:
         if self.wait is None or self.transfer is None or self.run is None:
             return None
         return self.wait.seconds + self.transfer.seconds + self.run.seconds
+
+    @property
+    def late_seconds(self) -> float | None:
+        """Seconds from now to the end if the run is as long as one in ten."""
+        if self.wait is None or self.transfer is None or self.run is None:
+            return None
+        return self.wait.seconds + self.transfer.seconds + self.run.late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

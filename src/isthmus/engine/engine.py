@@ -19,6 +19,7 @@ from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
 from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
+from isthmus.engine.learning import EVERY_SECONDS, RunTimes
 from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
 from isthmus.engine.placing import Round, look_again, read_snapshot, waiting_task
@@ -65,7 +66,8 @@ class Engine:
         self._owner = owner
         self._maker = JobMaker(database, blobs, unseal, presign)
         self._deliver = deliver
-        self._round = Round(self.settings)
+        self._run_times = RunTimes(database)
+        self._round = Round(self.settings, self._run_times)
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -81,6 +83,7 @@ class Engine:
         for name, loop in (
             ("leases", self._keep_leases()),
             ("placement", self._place()),
+            ("learning", self._learn()),
             ("house", self._keep_house()),
         ):
             self._loops.append(asyncio.create_task(loop, name=name))
@@ -135,7 +138,11 @@ class Engine:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `intents.input_bytes`."""
         snapshot = await self.database.read(read_snapshot, self.clock.now())
-        tasks = [waiting_task("0" * 26, user, spec, size) for spec, size in zip(specs, input_bytes, strict=True)]
+        now = self.clock.now()
+        tasks = [
+            waiting_task("0" * 26, user, spec, input_bytes=size, run=self._run_times.estimate(user, spec, now))
+            for spec, size in zip(specs, input_bytes, strict=True)
+        ]
         return decide(snapshot, tasks).receipts
 
     # --- leases -----------------------------------------------------------------------------------------------------
@@ -244,6 +251,14 @@ class Engine:
             if placed:
                 for worker, _ in self._workers.values():
                     worker.work.dispatch_due.set()
+
+    async def _learn(self) -> None:
+        while True:
+            await self.clock.sleep(EVERY_SECONDS)
+            try:
+                await self._run_times.refresh()
+            except Exception:
+                log.exception("what ended was not learned from")
 
     # --- house ------------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,13 @@ import sqlalchemy as sa
 
 from isthmus.domain.errors import Refused
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState
-from isthmus.domain.placement import PASSING, PoolView, Promise, Receipt, Snapshot, WaitingTask, Why
+from isthmus.domain.placement import PASSING, Estimate, PoolView, Promise, Receipt, Snapshot, WaitingTask, Why
 from isthmus.domain.site import SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
+from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.work import is_due
@@ -137,7 +138,13 @@ def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
 
 
 def waiting_task(
-    task_id: str, user: str, spec: TaskSpec, input_bytes: int, avoid_sites: Sequence[str] = ()
+    task_id: str,
+    user: str,
+    spec: TaskSpec,
+    *,
+    input_bytes: int,
+    run: Estimate | None,
+    avoid_sites: Sequence[str] = (),
 ) -> WaitingTask:
     """A task as the brain sees it."""
     return WaitingTask(
@@ -151,14 +158,16 @@ def waiting_task(
         needs_container=any(step.image for step in spec.steps),
         options=frozenset(spec.backend_parameters),
         avoid_sites=tuple(avoid_sites),
+        run=run,
     )
 
 
 class Round:
     """Places waiting tasks; remembers the last reasons it wrote, so that it writes a receipt only when they change."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, run_times: RunTimes) -> None:
         self._settings = settings
+        self._run_times = run_times
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
 
@@ -176,16 +185,27 @@ class Round:
             if broken:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
-            tasks = [
-                waiting_task(row.id, row.user, specs[row.id], row.input_bytes, orjson.loads(row.avoid_sites))
-                for row in rows
-            ]
-            decision = await asyncio.to_thread(decide, snapshot, tasks)
+            decision = await asyncio.to_thread(self._decide, snapshot, rows, specs)
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
             if len(rows) + len(broken) < self._settings.round_tasks:
                 break
         return placed
+
+    def _decide(self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]) -> Decision:
+        """The brain's word on the rows; in a thread of its own, since it computes."""
+        tasks = [
+            waiting_task(
+                row.id,
+                row.user,
+                specs[row.id],
+                input_bytes=row.input_bytes,
+                run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
+                avoid_sites=orjson.loads(row.avoid_sites),
+            )
+            for row in rows
+        ]
+        return decide(snapshot, tasks)
 
     def _read_specs(self, rows: Sequence[Any]) -> tuple[dict[str, TaskSpec], list[str]]:
         """What each task asks for, and the tasks whose rows cannot be read: they must not hold up the others."""

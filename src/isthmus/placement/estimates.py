@@ -54,8 +54,8 @@ def transfer(task: WaitingTask, view: PoolView) -> Estimate:
 
 def run(task: WaitingTask) -> Estimate:
     """Seconds of running: what similar tasks took, or what the user declared at most."""
-    if task.run_seconds is not None:
-        return Estimate(seconds=task.run_seconds, source="learned")
+    if task.run is not None:
+        return task.run
     return Estimate(seconds=float(task.demand.walltime_seconds), source="declared")
 
 

@@ -76,7 +76,7 @@ def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
     receipts: list[Receipt] = []
     for task in tasks:
         shape = _shape(task)
-        wish = (shape, task.objective, task.avoid_sites, task.run_seconds, task.input_bytes)
+        wish = (shape, task.objective, task.avoid_sites, task.run, task.input_bytes)
         if wish in turned_away:
             receipts.append(replace(turned_away[wish], task_id=task.id))
             continue
@@ -154,11 +154,11 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
         run=run,
         price=estimates.price(task, view, run.seconds),
     )
-    finish = candidate.finish_seconds
-    assert finish is not None
+    late = candidate.late_seconds
+    assert late is not None
     objective = task.objective
-    if objective.deadline is not None and now + finish > objective.deadline.timestamp():
-        ready = datetime.fromtimestamp(now + finish, objective.deadline.tzinfo)
+    if objective.deadline is not None and now + late > objective.deadline.timestamp():
+        ready = datetime.fromtimestamp(now + late, objective.deadline.tzinfo)
         return replace(
             candidate,
             why=Why.MISSES_DEADLINE,

@@ -340,6 +340,7 @@ usage_records = Table(
     Column("charge", String(40), nullable=False),
     _at("created_at", nullable=False),
 )
+Index("ix_usage_records_created", usage_records.c.created_at, usage_records.c.attempt)
 Index("ix_usage_records_site", usage_records.c.site, usage_records.c.created_at)
 Index("ix_usage_records_project", usage_records.c.project, usage_records.c.created_at)
 

@@ -356,6 +356,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("attempt", name=op.f("pk_usage_records")),
     )
     with op.batch_alter_table("usage_records", schema=None) as batch_op:
+        batch_op.create_index("ix_usage_records_created", ["created_at", "attempt"], unique=False)
         batch_op.create_index("ix_usage_records_project", ["project", "created_at"], unique=False)
         batch_op.create_index("ix_usage_records_site", ["site", "created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_usage_records_task_id"), ["task_id"], unique=False)

@@ -1,0 +1,158 @@
+"""What tasks take, learned from those that ended: the engine's memory of run times, filled from the usage records.
+
+Nothing of it is kept in the store: after a start it is learned again from the newest records, so that it can never
+disagree with them. Without the library that learns, tasks run as long as they declare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from isthmus.domain.lifecycle import EndReason
+from isthmus.domain.placement import Estimate
+from isthmus.domain.task import TaskSpec
+from isthmus.store import tables
+from isthmus.store.database import Database
+from isthmus.store.documents import load
+
+if TYPE_CHECKING:
+    from isthmus.forecasting.runtime import RunRecord, RunRequest, RunTimeModel
+
+log = logging.getLogger(__name__)
+FIRST, PAGE = 3000, 1000  # records learned from at first, and later at one time; a millisecond each
+ENOUGH = 20  # records before anything is learned: a service that runs nothing yet does not load the library
+EVERY_SECONDS = 30.0
+_HANDFUL = 20
+_RAN = [reason.value for reason in (EndReason.EXIT_ZERO, EndReason.EXIT_NONZERO, EndReason.WALLTIME)]
+_DIGITS = re.compile(r"\d+")
+
+
+def command_of(spec: TaskSpec) -> str:
+    """What makes tasks alike: the programs and their words, with every number replaced, the image, and no more than that."""
+    words = [" ".join((step.image, *step.command)) for step in spec.steps]
+    return _DIGITS.sub("#", "\n".join(words))[:4000]
+
+
+class RunTimes:
+    """Forecasts run times; `refresh` learns from what ended since the last time. `estimate` may be called from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._model: RunTimeModel | None = None
+        self._after: tuple[float, str] = (0.0, "")
+        self._known: dict[tuple[str, str, int, int], Estimate | None] = {}
+        self._lock = threading.Lock()  # over the model while it takes in records
+        self._absent = False
+
+    async def refresh(self) -> int:
+        """Read the newest usage records made since the last call, at most `PAGE`, and learn from them; answers how many."""
+        if self._absent:
+            return 0
+        limit = FIRST if self._model is None else PAGE
+        rows = list(reversed(await self._database.read(_newest, *self._after, limit)))
+        if not rows or (self._model is None and len(rows) < ENOUGH):
+            return 0
+        try:
+            await asyncio.to_thread(self._learn, rows)
+        except (ImportError, OSError) as error:  # OSError: the library itself misses one of the system's
+            log.warning("run times are not learned: %s", error)
+            self._absent = True
+            return 0
+        self._after = (rows[-1].created_at, rows[-1].attempt)
+        return len(rows)
+
+    def estimate(self, user: str, spec: TaskSpec, now: float) -> Estimate | None:
+        """What the task is likely to take, in seconds; None when nothing like it has ended yet."""
+        demand = spec.demand
+        wish = (user, command_of(spec), demand.cpus_per_node * demand.nodes, demand.walltime_seconds)
+        with self._lock:
+            if self._model is None:
+                return None
+            if wish not in self._known:
+                self._known[wish] = _estimate(self._model, *wish, now)
+            return self._known[wish]
+
+    def _learn(self, rows: Sequence[Any]) -> None:
+        """The model takes records in by handfuls; a copy is trained, and takes its place."""
+        from isthmus.forecasting.runtime import RunTimeModel
+
+        model = self._model or RunTimeModel()
+        for start in range(0, len(rows), _HANDFUL):
+            with self._lock:
+                for row in rows[start : start + _HANDFUL]:
+                    record = _record(row, model)
+                    if record is not None:
+                        model.observe(record)
+        if model.due:
+            model = RunTimeModel.from_state(model.state())
+            model.train()
+        with self._lock:
+            self._model = model
+            self._known = {}
+
+
+def _estimate(
+    model: RunTimeModel, user: str, command: str, processors: int, walltime_seconds: int, now: float
+) -> Estimate | None:
+    from isthmus.forecasting.forecast import Source
+    from isthmus.forecasting.runtime import RunRequest
+
+    request = RunRequest(
+        user=user, processors=processors, requested_seconds=walltime_seconds, submitted_at=now, command=command
+    )
+    forecast = model.predict(request)
+    if forecast.source is Source.DECLARED:
+        return None
+    return Estimate(
+        seconds=forecast.point, source=forecast.source.value, p10=forecast.p10, p90=forecast.p90, error=forecast.error
+    )
+
+
+def _record(row: Any, model: RunTimeModel) -> RunRecord | None:
+    from isthmus.forecasting.runtime import RunRecord, RunRequest
+
+    if row.reason not in _RAN or row.ended_at is None:
+        return None
+    request: RunRequest = RunRequest(
+        user=row.user,
+        processors=max(1, row.cpus),
+        requested_seconds=row.walltime_seconds,
+        submitted_at=row.submitted_at,
+        command=command_of(load(TaskSpec, row.spec)),
+    )
+    forecast = model.predict(request)
+    return RunRecord(request=request, run_seconds=row.elapsed_seconds, ended_at=row.ended_at, forecast=forecast)
+
+
+def _columns() -> sa.Select[Any]:
+    u, a, t = tables.usage_records, tables.attempts, tables.tasks
+    return (
+        sa.select(
+            u.c.attempt,
+            u.c.user,
+            u.c.created_at,
+            u.c.elapsed_seconds,
+            u.c.ended_at,
+            a.c.cpus,
+            a.c.walltime_seconds,
+            a.c.reason,
+            sa.func.coalesce(a.c.submitted_at, a.c.created_at).label("submitted_at"),
+            t.c.spec,
+        )
+        .join_from(u, a, a.c.key == u.c.attempt)
+        .join(t, t.c.id == a.c.task_id)
+    )
+
+
+def _newest(connection: sa.Connection, at: float, attempt: str, limit: int) -> list[Any]:
+    u = tables.usage_records.c
+    later = sa.or_(u.created_at > at, sa.and_(u.created_at == at, u.attempt > attempt))
+    query = _columns().where(later).order_by(u.created_at.desc(), u.attempt.desc()).limit(limit)
+    return list(connection.execute(query))
