@@ -35,3 +35,17 @@ class Forecast:
     def __post_init__(self) -> None:
         if not 0 <= self.p10 <= self.p50 <= self.p90 or self.point < 0:
             raise Invalid("forecast", f"{self} is not in order.", remedy="Give 0 <= p10 <= p50 <= p90.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanError:
+    """The error that a maker publishes: the mean over all its forecasts at first, over the last 500 or so later."""
+
+    value: float | None = None
+    count: int = 0
+
+    def after(self, error: float) -> MeanError:
+        """With the error of one more forecast."""
+        count = min(500, self.count + 1)
+        before = error if self.value is None else self.value
+        return MeanError(value=before + (error - before) / count, count=count)

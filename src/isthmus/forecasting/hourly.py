@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from isthmus.domain.errors import Invalid
 from isthmus.forecasting.choosing import Chooser, Training
 from isthmus.forecasting.conformal import AdaptiveLevel
-from isthmus.forecasting.forecast import Forecast, Source
+from isthmus.forecasting.forecast import Forecast, MeanError, Source
 from isthmus.forecasting.packing import pack, unpack
 
 DAY, WEEK = 24, 168
@@ -24,7 +24,6 @@ KEPT = 8 * WEEK  # hours remembered
 TAUGHT = (1, 2, 3, 5, 8, 12, 16, 20, 24)  # horizons of which each hour that comes in teaches
 MISSES = 500
 SHIFT = 0.85  # how much of today's difference from yesterday is left after each hour ahead
-FORGETTING = 0.002
 TRAINING = Training(
     first=14 * DAY,
     step=2 * WEEK,
@@ -54,7 +53,7 @@ class HourlyModel:
         self._misses = [np.zeros(0) for _ in range(horizon)]
         self._levels = [[AdaptiveLevel(target=target) for target in (0.1, 0.5, 0.9)] for _ in range(horizon)]
         self._given: dict[int, list[tuple[int, float, tuple[float, ...]]]] = {}
-        self._error: float | None = None
+        self._error = MeanError()
 
     def observe(self, hour: int, value: float) -> None:
         """The mean over one hour, counted in hours since 1970 in UTC. Invalid: the hour does not follow the last one."""
@@ -79,11 +78,11 @@ class HourlyModel:
         if count <= DAY:
             value = float(self._values[-1]) if count else self._declared
             source = Source.MEASURED if count else Source.DECLARED
-            return Forecast(point=value, p10=value, p50=value, p90=value, source=source, error=self._error)
+            return Forecast(point=value, p10=value, p50=value, p90=value, source=source, error=self._error.value)
         point = self._start(ahead) + self._learned([ahead])[0]
         p10, p50, p90 = self._bounds(ahead, point)
         source = Source.LEARNED if self._chooser.trained else Source.MEASURED
-        return Forecast(point=max(0.0, point), p10=p10, p50=p50, p90=p90, source=source, error=self._error)
+        return Forecast(point=max(0.0, point), p10=p10, p50=p50, p90=p90, source=source, error=self._error.value)
 
     @property
     def due(self) -> bool:
@@ -119,8 +118,7 @@ class HourlyModel:
             levels = self._levels[ahead - 1]
             self._levels[ahead - 1] = [level.after(value <= bound) for level, bound in zip(levels, bounds, strict=True)]
             if value > 0:
-                error = abs(value - point) / value
-                self._error = error if self._error is None else self._error + FORGETTING * (error - self._error)
+                self._error = self._error.after(abs(value - point) / value)
 
     def _teach(self) -> None:
         """The hour that came in is what earlier hours were to foretell."""
@@ -148,7 +146,7 @@ class HourlyModel:
             "misses": [pack(misses) for misses in self._misses],
             "levels": [[level.level for level in levels] for levels in self._levels],
             "given": [[hour, given] for hour, given in self._given.items()],
-            "error": self._error,
+            "error": asdict(self._error),
         }
 
     @classmethod
@@ -166,7 +164,7 @@ class HourlyModel:
         model._given = {
             hour: [(ahead, point, tuple(bounds)) for ahead, point, bounds in given] for hour, given in state["given"]
         }
-        model._error = state["error"]
+        model._error = MeanError(**state["error"])
         return model
 
 

@@ -51,15 +51,15 @@ class QueueView:
     @property
     def promised_ends(self) -> NDArray[np.int64]:
         """Seconds until each running job must end, by its request; at least one."""
-        left: NDArray[np.int64] = self.running_requested - self.running_elapsed
-        return np.maximum(np.int64(1), left)
+        ends: NDArray[np.int64] = np.maximum(1, self.running_requested - self.running_elapsed)
+        return ends
 
     def believed_ends(self) -> NDArray[np.int64]:
         """Seconds until each running job ends by its point; one that outlived it runs half as long again."""
         point = self.running_belief[:, 0]
         longer = np.maximum(1.5 * self.running_elapsed, self.running_elapsed + 60)
         left = np.where(point > self.running_elapsed, point, longer).astype(np.int64) - self.running_elapsed
-        ends: NDArray[np.int64] = np.maximum(np.int64(1), np.minimum(left, self.promised_ends))
+        ends: NDArray[np.int64] = np.maximum(1, np.minimum(left, self.promised_ends))
         return ends
 
     def plan(self, processors: int, requested_seconds: int) -> int:

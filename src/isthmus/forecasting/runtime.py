@@ -20,7 +20,7 @@ from isthmus.domain.errors import Invalid
 from isthmus.forecasting.candidates import FEATURES, candidates
 from isthmus.forecasting.choosing import Chooser, Training
 from isthmus.forecasting.conformal import AdaptiveLevel
-from isthmus.forecasting.forecast import Forecast, Source
+from isthmus.forecasting.forecast import Forecast, MeanError, Source
 from isthmus.forecasting.histories import Histories
 
 USERS, JOBS_OF_USER, EVERYBODY = 4096, 512, 1024
@@ -29,7 +29,6 @@ SHARPNESS = 8.0  # how much more a candidate with a better score weighs in the q
 RULE = tuple(
     FEATURES.index(name) for name in ("agree_command", "agree_alike", "agree_request", "agree_user", "agree_peers")
 )
-FORGETTING = 0.002  # of the mean error, for each job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,7 @@ class RunTimeModel:
         self._chooser = Chooser(len(FEATURES), training or Training())
         self._histories = Histories(USERS, JOBS_OF_USER, EVERYBODY)
         self._levels = tuple(AdaptiveLevel(target=target) for target in (0.1, 0.5, 0.9))
-        self._errors: dict[Source, float] = {}
+        self._errors = {source: MeanError() for source in Source}
 
     def predict(self, request: RunRequest) -> Forecast:
         """The run time in seconds, at most the request. Its error is 1 - mean(min/max) of such forecasts so far."""
@@ -81,7 +80,7 @@ class RunTimeModel:
         requested = request.requested_seconds
         scores = self._scores(rows)
         if scores is None:
-            error = self._errors.get(Source.DECLARED)
+            error = self._errors[Source.DECLARED].value
             return Forecast(point=requested, p10=0, p50=requested, p90=requested, source=Source.DECLARED, error=error)
         point = min(math.exp(values[int(np.argmax(scores))]), requested)
         order = np.argsort(values, kind="stable")
@@ -96,7 +95,7 @@ class RunTimeModel:
             p50=float(p50),
             p90=float(p90),
             source=Source.LEARNED,
-            error=self._errors.get(Source.LEARNED),
+            error=self._errors[Source.LEARNED].value,
         )
 
     def observe(self, record: RunRecord) -> None:
@@ -135,7 +134,7 @@ class RunTimeModel:
             "chooser": self._chooser.state(),
             "histories": self._histories.state(),
             "levels": [level.level for level in self._levels],
-            "errors": {source.value: error for source, error in self._errors.items()},
+            "errors": {source.value: asdict(error) for source, error in self._errors.items()},
         }
 
     @classmethod
@@ -148,7 +147,7 @@ class RunTimeModel:
             AdaptiveLevel(target=level.target, level=kept)
             for level, kept in zip(model._levels, state["levels"], strict=True)
         )
-        model._errors = {Source(source): error for source, error in state["errors"].items()}
+        model._errors = {Source(source): MeanError(**error) for source, error in state["errors"].items()}
         return model
 
     def _candidates(self, request: RunRequest) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -169,8 +168,7 @@ class RunTimeModel:
 
     def _judge(self, forecast: Forecast, run: float) -> None:
         error = 1 - min(forecast.point, run) / max(forecast.point, run)
-        before = self._errors.get(forecast.source, error)
-        self._errors[forecast.source] = before + FORGETTING * (error - before)
+        self._errors[forecast.source] = self._errors[forecast.source].after(error)
         if forecast.source is Source.LEARNED:
             bounds = (forecast.p10, forecast.p50, forecast.p90)
             self._levels = tuple(level.after(run <= bound) for level, bound in zip(self._levels, bounds, strict=True))

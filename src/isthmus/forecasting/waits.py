@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from isthmus.forecasting.bounds import Bound
 from isthmus.forecasting.choosing import Chooser, Training
-from isthmus.forecasting.forecast import Forecast, Source
+from isthmus.forecasting.forecast import Forecast, MeanError, Source
 from isthmus.forecasting.packing import pack, unpack
 from isthmus.forecasting.queueview import QueueView
 
@@ -25,7 +25,6 @@ SAMPLES, PENDING, RECENT = 16, 20_000, 8
 CLOSE_SECONDS, CLOSE_SHARE = 60.0, 0.2
 TARGETS = (0.1, 0.5, 0.9, 0.95)
 SCALES = (0.5, 0.7, 1.3, 1.7, 2.5)
-FORGETTING = 0.002
 MARGIN = 0.05  # by which a choice must promise more than the queue played forward
 TRAINING = Training(first=1000, rows=150_000, trees=80, leaves=15, least_in_leaf=200)
 JOB_FEATURES = 27
@@ -75,7 +74,7 @@ class WaitModel:
         self._pending: OrderedDict[str, _Evidence] = OrderedDict()
         self._recent: list[tuple[float, float, float]] = []  # log(1 + wait), log(1 + played), share of the pool
         self._bias = 0.0
-        self._error: float | None = None
+        self._error = MeanError()
 
     def predict(self, request: WaitRequest, view: QueueView) -> Forecast:
         """The wait in seconds. Its error is the share of such forecasts that were not close so far (see `close`)."""
@@ -107,8 +106,7 @@ class WaitModel:
         for bound, base, promise in zip(self._bounds, evidence.bases, promised, strict=True):
             # The half second: a bound is a float in log seconds, a wait is whole.
             bound.observe(evidence.row, evidence.group, base, math.log1p(promise + 0.5), outcome)
-        error = float(not close(forecast.point, wait_seconds))
-        self._error = error if self._error is None else self._error + FORGETTING * (error - self._error)
+        self._error = self._error.after(float(not close(forecast.point, wait_seconds)))
         self._bias += 0.05 * (outcome - evidence.played - self._bias)
         self._recent = [*self._recent[1 - RECENT :], (outcome, evidence.played, float(evidence.row[12]))]
 
@@ -152,7 +150,7 @@ class WaitModel:
                 p90=p90,
                 p95=max(p90, p95),
                 source=Source.LEARNED if learned else request.run.source,
-                error=self._error,
+                error=self._error.value,
             ),
             row=row,
             choices=choices,
@@ -206,7 +204,7 @@ class WaitModel:
             "bounds": [bound.state() for bound in self._bounds],
             "recent": self._recent,
             "bias": self._bias,
-            "error": self._error,
+            "error": asdict(self._error),
             "pending": {key: _kept(evidence) for key, evidence in self._pending.items()},
         }
 
@@ -218,7 +216,7 @@ class WaitModel:
         for bound, kept in zip(model._bounds, state["bounds"], strict=True):
             bound.restore(kept)
         model._recent = [(wait, played, share) for wait, played, share in state["recent"]]
-        model._bias, model._error = state["bias"], state["error"]
+        model._bias, model._error = state["bias"], MeanError(**state["error"])
         model._pending = OrderedDict((key, _evidence(kept)) for key, kept in state["pending"].items())
         return model
 
