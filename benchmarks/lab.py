@@ -23,14 +23,14 @@ from isthmus.lab.network.reading import read_text
 
 NAME = f"l{os.getpid()}"
 DELAY_MS = 25.0
-RATE, LOSSES = 500e6, (0.001, 0.01)
+RATES, LOSSES = (100e6, 500e6), (0.001, 0.01)
 WAN = f"""
 name: {NAME}
 routers: [r1, r2]
 sites: {{north: , south: }}
 links:
   - {{ends: [north, r1]}}
-  - {{name: wan, ends: [r1, r2], rate: {RATE / 1e6:g} Mbit/s, delay: {DELAY_MS:g} ms, mtu: 1500}}
+  - {{name: wan, ends: [r1, r2], rate: 500 Mbit/s, delay: {DELAY_MS:g} ms, mtu: 1500}}
   - {{ends: [south, r2]}}
 """
 SOUTH = "fd10:4::1"
@@ -51,8 +51,11 @@ def main() -> None:
         small_ready = time.monotonic() - begun
         idle = _round_trips(500)
         beside_stream = _stream(10_000, seconds, beside=True)
-        rate = _stream(1.2 * RATE / 8 / FRAME, seconds)
         weather = Weather(NAME)
+        rates = {}
+        for rate in RATES:
+            weather.brown_out("wan", Brownout(rate_bits_per_second=rate))
+            rates[rate] = _stream(1.2 * rate / 8 / FRAME, seconds)
         losses = {}
         for loss in LOSSES:
             weather.brown_out("wan", Brownout(loss=loss))
@@ -66,7 +69,12 @@ def main() -> None:
         "small_ready_seconds": round(small_ready, 2),
         "round_trip_ms": idle,
         "round_trip_ms_beside_10000_per_s": beside_stream["round_trip_ms"],
-        "rate_share": round(rate["per_second"] * FRAME * 8 / RATE, 4),
+        "rate_share": {
+            f"{rate / 1e6:g}": round(got["per_second"] * FRAME * 8 / rate, 4) for rate, got in rates.items()
+        },
+        "offered_share": {
+            f"{rate / 1e6:g}": round(got["sent"] / got["seconds"] * FRAME * 8 / rate, 3) for rate, got in rates.items()
+        },
         "loss_got": {asked: round(got, 5) for asked, got in losses.items()},
         "machine": machine,
     }
@@ -84,7 +92,15 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ("2 sites, 2 routers: until packets flow", f"{figures['small_ready_seconds']} s", "", ""),
         ("round trip over 25 ms each way, p50 / p99", f"{idle['p50']} / {idle['p99']} ms", "50 ms", "500 pings"),
         ("the same beside 10,000 packets/s", f"{beside['p50']} / {beside['p99']} ms", "50 ms", ""),
-        ("what a flood gets through 500 Mbit/s", f"{figures['rate_share']:.1%}", "100 %", "Ethernet frames"),
+        *(
+            (
+                f"what a flood gets through {rate} Mbit/s",
+                f"{share:.1%}",
+                "100 %",
+                f"{figures['offered_share'][rate]:.0%} was offered",
+            )
+            for rate, share in figures["rate_share"].items()
+        ),
         *(
             (f"loss of {float(asked):.1%}", f"{got:.3%}", f"{float(asked):.1%}", "")
             for asked, got in figures["loss_got"].items()

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from isthmus.domain.errors import Conflict, Forbidden, NotFound
-from isthmus.lab import namespaces, packages
+from isthmus.lab import accounts, namespaces, packages
 from isthmus.lab.errors import LabError
 from isthmus.lab.network.conditions import Brownout
 from isthmus.lab.network.network import EmulatedNetwork, Weather, directory_of, enter_command, networks, remove, show
 from isthmus.lab.network.reading import read_text
 from isthmus.lab.proc import alive
-from isthmus.lab.processes import STATE, State
+from isthmus.lab.processes import STATE, State, remove_stale
 
 pytestmark = pytest.mark.real
 NAME = f"t{os.getpid()}"
@@ -163,9 +163,10 @@ def test_without_root_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         EmulatedNetwork(read_text(TWO_PATHS)).start()
 
 
-def test_after_a_crash_of_its_owner_everything_is_removed_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["down", "the next lab"])
+def test_after_a_crash_of_its_owner_everything_is_removed_and_nothing_else(tmp_path: Path, way: str) -> None:
     """kill -9 of the keeper with daemons running: processes, namespaces, accounts and files go; a stranger's stay."""
-    name = f"k{os.getpid()}"
+    name = f"k{os.getpid()}{way[0]}"
     file = tmp_path / "wan.yaml"
     file.write_text(
         TWO_PATHS.replace(NAME, name).replace("{north: , south: }", "{north: {daemons: {ssh: {}}}, south: }")
@@ -187,11 +188,17 @@ def test_after_a_crash_of_its_owner_everything_is_removed_and_nothing_else(tmp_p
         assert all(alive(known) for known in processes)
         made = [space for state in states for space in state.namespaces]
         frozen = subprocess.Popen(enter_words(made[0]))
-        assert remove(name)
+        made_accounts = [account for state in states for account in state.accounts]
+        assert made_accounts
+        if way == "down":
+            assert remove(name)
+        else:
+            remove_stale()
         assert frozen.wait(10) == -signal.SIGKILL
         assert not any(alive(known) for known in processes)
         assert not any(namespaces.exists(space) for space in made)
         assert not directory_of(name).exists()
+        assert not any(accounts.exists(account) for account in made_accounts)
         assert name not in networks()
         assert namespaces.exists(stranger)
     finally:

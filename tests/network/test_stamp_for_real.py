@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from isthmus.domain.errors import Conflict
+from isthmus.domain.errors import Conflict, Invalid
 from isthmus.lab import namespaces, packages
 from isthmus.lab.network.conditions import Brownout
 from isthmus.lab.network.network import EmulatedNetwork, Weather
 from isthmus.lab.network.reading import read_text
 from isthmus.network.measurement.figures import PathFigures
 from isthmus.network.measurement.packet import ErrorEstimate, SenderPacket
-from isthmus.network.measurement.reflector import Reflector
+from isthmus.network.measurement.reflector import Reflector, reflecting
 from isthmus.network.measurement.sender import Session, measure
 
 pytestmark = pytest.mark.real
@@ -45,19 +44,15 @@ def network() -> Iterator[Weather]:
 
 
 @contextmanager
-def reflecting(*allowed: str, port: int = 862) -> Iterator[Reflector]:
-    """A reflector at south."""
+def reflecting_at_south(*allowed: str, port: int = 862) -> Iterator[Reflector]:
+    """A reflector there; its thread was born in the namespace and stays there."""
     with namespaces.inside(f"isthmus-{NAME}-south"):
-        reflector = Reflector(allowed, port=port)
-    ended = threading.Event()
-    thread = threading.Thread(target=reflector.serve, args=(ended, 0.02))
-    thread.start()
+        running = reflecting(allowed, port=port, wait_seconds=0.02)
+        reflector = running.__enter__()
     try:
         yield reflector
     finally:
-        ended.set()
-        thread.join(10)
-        reflector.close()
+        running.__exit__(None, None, None)
 
 
 def measured(session: Session) -> PathFigures:
@@ -70,7 +65,7 @@ def measured(session: Session) -> PathFigures:
 @pytest.mark.parametrize("size", [44, 1200])
 def test_a_path_is_as_long_as_its_links(network: Weather, family: str, size: int) -> None:
     """Both families and sizes: nothing is lost, no delay is below 5 ms a way; times are the kernels' where they were asked for."""
-    with reflecting("fd10::/16", "10.64.0.0/10"):
+    with reflecting_at_south("fd10::/16", "10.64.0.0/10"):
         found = measured(Session(target=SOUTH[family], count=50, interval_seconds=0.002, size_bytes=size, dscp=46))
     assert (found.sent, found.received, found.lost_forward, found.lost_backward) == (50, 50, 0, 0)
     assert found.two_way is not None
@@ -85,7 +80,7 @@ def test_a_path_is_as_long_as_its_links(network: Weather, family: str, size: int
 def test_losses_are_counted_by_direction(network: Weather) -> None:
     """A fifth is lost each way: each count within five standard deviations."""
     network.brown_out("wan", Brownout(loss=0.2))
-    with reflecting("fd10::/16"):
+    with reflecting_at_south("fd10::/16"):
         found = measured(Session(target=SOUTH["ipv6"], count=1000, interval_seconds=0.001, wait_seconds=0.3))
     network.heal()
     assert found.lost_forward + found.lost_backward + found.received == 1000
@@ -95,7 +90,7 @@ def test_losses_are_counted_by_direction(network: Weather) -> None:
 
 def test_nobody_is_answered_who_is_not_named(network: Weather) -> None:
     """Another prefix, nonsense, and another reflector's port get nothing, and are counted."""
-    with reflecting("10.64.0.0/10", port=8620) as reflector:
+    with reflecting_at_south("10.64.0.0/10", port=8620) as reflector:
         session = Session(target=SOUTH["ipv6"], port=8620, count=3, interval_seconds=0.001, wait_seconds=0.1)
         assert measured(session).received == 0
         assert reflector.refused == 3
@@ -114,9 +109,11 @@ def test_nobody_is_answered_who_is_not_named(network: Weather) -> None:
 
 def test_an_answer_is_as_long_as_the_question_and_the_port_is_one_reflectors(network: Weather) -> None:
     """No amplification, whatever the extensions say; a second reflector is told that the port is taken."""
-    with reflecting("fd10::/16", port=8621):
+    with reflecting_at_south("fd10::/16", port=8621):
         with namespaces.inside(f"isthmus-{NAME}-south"), pytest.raises(Conflict):
             Reflector(["::/0"], port=8621)
+        with pytest.raises(Invalid, match="prefix"):
+            Reflector(["everybody"], port=8622)
         with namespaces.inside(f"isthmus-{NAME}-north"):
             sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         with sender:

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from isthmus.agent.accounts import AccountGuard
@@ -37,6 +38,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--state", required=True, type=Path, help="a directory for the agent's token and journal")
     found.add_argument("--enrol-token-file", type=Path, help="a file with the one-time token, for the first start")
     found.add_argument("--ca-file", type=Path, help="certificates to trust, PEM; the system's when not given")
+    found.add_argument(
+        "--reflect",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="answer path measurements (STAMP, RFC 8762) from this prefix; may be given again",
+    )
+    found.add_argument("--reflect-port", type=int, default=862, help="the UDP port for that; below 1024 needs root")
     found.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return found
 
@@ -47,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr(arguments.log_level.upper())
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        asyncio.run(serve(arguments))
+        with _reflecting(arguments.reflect, arguments.reflect_port):
+            asyncio.run(serve(arguments))
     except Invalid as error:
         print(f"isthmus agent: {error}", file=sys.stderr)
         return 2
@@ -55,6 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"isthmus agent: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _reflecting(prefixes: Sequence[str], port: int) -> AbstractContextManager[object]:
+    if not prefixes:
+        return nullcontext()
+    from isthmus.network.measurement.reflector import reflecting
+
+    return reflecting(prefixes, port=port)
 
 
 async def serve(

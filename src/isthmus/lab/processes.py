@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -241,7 +242,8 @@ class Daemons:
 def clean(directory: Path, *, remove: bool = False) -> None:
     """End exactly what the group of this directory started, also after a crash, and remove what it made.
 
-    The directory itself, with the logs, stays unless `remove` is set. Does nothing where nothing is left.
+    Groups below it, which its processes made, go with it. The directory itself, with the logs, stays unless `remove` is set.
+    Does nothing where nothing is left.
     """
     directory = directory.resolve()
     state = State.read(directory)
@@ -249,6 +251,10 @@ def clean(directory: Path, *, remove: bool = False) -> None:
     for member in family:
         send_signal(member, signal.SIGKILL)
     _wait_quietly(lambda: not any(alive(member) for member in family), 30.0)
+    for inner in directory.glob(f"*/**/{STATE}"):
+        # An ordinary account's file of this name must not make us end or remove anything.
+        if inner.lstat().st_uid == os.geteuid() and stat.S_ISREG(inner.lstat().st_mode):
+            clean(inner.parent)
     for name in state.namespaces:
         namespaces.remove(name)
     for name in state.accounts:

@@ -22,7 +22,7 @@ from isthmus.lab.network.plant import Plant, interface_to, is_delayed, namespace
 from isthmus.lab.network.reading import describe, read_text
 from isthmus.lab.network.topology import Link, Topology
 from isthmus.lab.proc import alive, send_signal
-from isthmus.lab.processes import STATE, Daemons, State, clean, wait_for
+from isthmus.lab.processes import Daemons, State, clean, wait_for
 
 TOPOLOGY = "topology.json"
 _DELAYS = "delays.json"
@@ -408,11 +408,9 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _clean_all(directory: Path) -> None:
-    """End the owner first, so that it takes nothing up again; then the sites' groups, then the network itself."""
+    """End the owner first, so that it takes nothing up again; then the network with the groups of its sites."""
     owner = State.read(directory).owner
     if owner.pid != os.getpid() and alive(owner):
         send_signal(owner, signal.SIGTERM)
         wait_for(lambda: not alive(owner), 60, "the owner of the network to end")
-    for state in sorted(directory.glob(f"sites/**/{STATE}")):
-        clean(state.parent)
     clean(directory, remove=True)

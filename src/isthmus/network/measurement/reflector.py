@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from isthmus.domain.errors import Conflict, Corrupt
+from isthmus.domain.errors import Conflict, Corrupt, Invalid
 from isthmus.network.measurement.clock import error_estimate
 from isthmus.network.measurement.packet import (
     PORT,
@@ -43,8 +44,11 @@ class Reflector:
     """Listens at a port; answers while `serve` runs."""
 
     def __init__(self, allowed: Iterable[str], *, address: str = "::", port: int = PORT) -> None:
-        """Take the port; raises Conflict when another process has it. `allowed` are the prefixes that are answered."""
-        self._allowed = [ipaddress.ip_network(text) for text in allowed]
+        """Take the port; `allowed` are the prefixes that are answered.
+
+        Raises Conflict when the port cannot be had, Invalid for what is no prefix.
+        """
+        self._allowed = [_prefix(text) for text in allowed]
         self._port = port
         self._stamped = StampedSocket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
@@ -130,3 +134,26 @@ class Reflector:
         if time.monotonic() - self._error_at > _CLOCK_SECONDS:
             self._error, self._error_at = error_estimate(), time.monotonic()
         return self._error
+
+
+@contextmanager
+def reflecting(
+    allowed: Iterable[str], *, address: str = "::", port: int = PORT, wait_seconds: float = 0.2
+) -> Iterator[Reflector]:
+    """A reflector that answers, in a thread of its own, for the length of the context."""
+    reflector, ended = Reflector(allowed, address=address, port=port), threading.Event()
+    thread = threading.Thread(target=reflector.serve, args=(ended, wait_seconds), name="reflector", daemon=True)
+    thread.start()
+    try:
+        yield reflector
+    finally:
+        ended.set()
+        thread.join()
+        reflector.close()
+
+
+def _prefix(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise Invalid("allowed", f"{text!r} is not a prefix.", remedy="Such as fd10::/16, without host bits.") from None
