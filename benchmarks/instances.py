@@ -1,9 +1,10 @@
 """Seeded instances of joint placement for benchmarks and tests of quality.
 
 `federation`: sites of log-normal size (s = 0.8) at the first nodes of a random geometric network (nodes in the unit square, a
-spanning tree and the shortest further links, log-normal capacities). Tasks ask for 1 to 64 processors (powers of two, half as many
-with each doubling ... x 0.75), 2 to 8 GiB for each, a fifth also for 1 to 8 devices at the sites that have them; walltimes are
-log-normal (median 1 h, s = 1); three in five bring data (log-normal, s = 1.2) from one site. Cost: money (processor and device
+spanning tree and the shortest further links, log-normal capacities). Tasks ask for 1 to 64 processors (powers of two, each
+0.75 times as frequent as the one before), 2 to 8 GiB for each, a fifth also for 1 to 8 devices at the sites that have them; walltimes are
+log-normal (median 1 h, s = 1); three in five bring data (log-normal, s = 1.2) from one site; each has a deadline of 1.2 to 6
+times its walltime, and being late costs twice its mean cost. Cost: money (processor and device
 hours at the site's tariff, speed of the site), value of time (log-normal, s = 1) of wait, transfer and run, carbon. Capacities
 are such that the demand of all tasks is `load` of what all pools have, and that the links carry `load` of what the tasks
 would send to where each is cheapest if nothing were scarce. Being deferred costs three times the dearest option's value of time.
@@ -193,9 +194,10 @@ def federation(world: World, tasks: int, seed: int, load: float = 0.85, buckets:
     duration = np.ones((tasks, sites), np.int16)
     lead = np.zeros((tasks, sites), np.int16)
     window = np.ones((tasks, sites), np.int16)
-    due = np.full((tasks, sites), buckets, np.int16)
+    allowed = rng.uniform(1.2, 6.0, tasks) * hours + 0.3
+    due = np.where(world.wait_hours + run <= allowed[:, None], 0, -1).astype(np.int16)
     defer = 3.0 * (money + carbon + value[:, None] * (world.wait_hours + run)).max(axis=1)
-    late = np.full(tasks, np.inf)
+    late = 2.0 * cost.mean(axis=1)
     if buckets > 1:
         duration = np.clip(np.ceil(run * 2), 1, buckets).astype(np.int16)
         moving = np.clip(np.ceil(volume / 4.0), 1, 3).astype(np.int16)
@@ -204,7 +206,6 @@ def federation(world: World, tasks: int, seed: int, load: float = 0.85, buckets:
         lead = np.where(local, 0, window).astype(np.int16)
         slack = rng.integers(0, 2 * buckets, tasks)
         due = np.clip(slack[:, None] - lead, 0, buckets).astype(np.int16)
-        late = 2.0 * cost.mean(axis=1)
     cost = np.where(possible, cost, np.inf)
 
     share = world.size[:, None] * np.stack([np.ones(sites), np.ones(sites), world.devices.astype(float)], axis=1)
@@ -233,6 +234,48 @@ def federation(world: World, tasks: int, seed: int, load: float = 0.85, buckets:
         due=due,
         late_cost=late,
         defer_cost=defer,
+        home=np.full(tasks, -1, np.int32),
+        alone=np.zeros(0),
+    )
+
+
+def offloading(
+    network: Network, sites: int, tasks: int, seed: int, load: float, weights: Floats | None = None
+) -> Problem:
+    """Tasks with data at any node (by `weights` [nodes]), each with 2 to 4 candidate sites; maximise the admitted demand.
+
+    Sites lie at random nodes, with log-normal speed and wait. The demand of all is 0.85 of the processors; their data over the
+    shortest paths to the nearest candidates would be `load` of what all links carry. Being refused costs 100 for each
+    unit of data, which outweighs all else.
+    """
+    rng = np.random.default_rng(seed)
+    where = rng.permutation(network.nodes)[:sites].tolist()
+    paths = path_table(network, list(range(network.nodes)), where, 3, price=0.01)
+    source = rng.choice(network.nodes, tasks, p=weights).astype(np.int32)
+    volume = rng.lognormal(0.0, 1.0, tasks)
+    cpus = 2.0 ** rng.integers(0, 6, tasks)
+    hours = rng.lognormal(0.0, 0.8, tasks)
+    cost = rng.exponential(0.3, sites) + hours[:, None] / rng.lognormal(0.0, 0.4, sites)
+    allowed = np.argsort(rng.random((tasks, sites)), axis=1) < rng.integers(2, 5, tasks)[:, None]
+    hops = np.array([[len(paths.of(n, s, 0)) for s in range(sites)] for n in range(network.nodes)])
+    nearest = np.where(allowed, hops[source], 99).min(axis=1)
+    size = rng.lognormal(0.0, 0.5, sites)
+    flat = (tasks, sites)
+    return Problem(
+        cost=np.where(allowed, cost, np.inf),
+        demand=cpus[:, None],
+        capacity=(size / size.sum() * cpus.sum() / 0.85)[:, None, None],
+        duration=np.ones(flat, np.int16),
+        lead=np.zeros(flat, np.int16),
+        window=np.ones(flat, np.int16),
+        volume=volume,
+        source=source,
+        paths=paths,
+        link_capacity=(network.capacity / network.capacity.sum() * (volume * nearest).sum() / load)[:, None],
+        delay_cost=np.zeros(tasks),
+        due=np.zeros(flat, np.int16),
+        late_cost=np.zeros(tasks),
+        defer_cost=100.0 * volume,
         home=np.full(tasks, -1, np.int32),
         alone=np.zeros(0),
     )
