@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isthmus.placement.joint.problem import Prices
 
-cores = pytest.importorskip("isthmus.placement.joint.cores", reason="needs the extra `cores` (ortools)")
+cores = pytest.importorskip("isthmus.placement.joint.cores", reason="needs the extra `exact` (ortools)")
 
 
 @settings(max_examples=25, deadline=None)

@@ -3,6 +3,7 @@
 Tasks that are alike in every column (the elements of an array) are one class. Options are generated: the LP starts with
 those near the best at the given prices and gets those that its own prices make attractive, until there are none
 (column generation: Gilmore, Gomory 1961), so that its value is that of the LP over all options.
+Needs the optional extra `exact` (highspy).
 """
 
 from __future__ import annotations

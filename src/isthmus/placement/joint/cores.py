@@ -1,7 +1,7 @@
 """Tasks that need two pools at the same time: few, hard, and solved exactly with CP-SAT at the prices of the round.
 
 They are placed first, against what is free, and pay the round's prices for it, so that they leave to the others what the
-others need more. Needs the optional extra `cores` (ortools).
+others need more. Needs the optional extra `exact` (ortools).
 """
 
 from __future__ import annotations
