@@ -21,7 +21,7 @@ from isthmus.sites import registry
 from isthmus.sites.transport.port import is_account
 from isthmus.store import events, tables
 
-_PRICES = {"cpu_hour", "accelerator_hour"}
+_PRICES = {"cpu_hour", "accelerator_hour", "cpu_watts", "accelerator_watts", "pue", "carbon_grams_per_kwh"}
 Accounts = dict[str, str]
 Prices = dict[str, dict[str, str]]
 

@@ -39,6 +39,9 @@ WORDS = {
     Why.FULL_NOW: "it is full now",
     Why.LATER_FINISH: "it would be done later",
     Why.DEARER: "it would cost more",
+    Why.MORE_CARBON: "it would emit more",
+    Why.WORSE_BY_WEIGHTS: "it is worse by the task's weights",
+    Why.NEEDED_MORE: "others need it more",
     Why.CHOSEN: "chosen",
 }
 ENDS = {

@@ -89,7 +89,9 @@ def _prices(given: tuple[str, ...]) -> dict[str, dict[str, str]]:
     "prices",
     multiple=True,
     metavar="[POOL:]cpu_hour=N",
-    help=_("What it costs: cpu_hour, accelerator_hour."),
+    help=_(
+        "What it costs: cpu_hour, accelerator_hour; and draws: cpu_watts, accelerator_watts, pue, carbon_grams_per_kwh."
+    ),
 )
 @click.option("--region", default="", help=_("Where it is."))
 @click.option("--trust", default="", help=_("Its level of trust."))

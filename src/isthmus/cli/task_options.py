@@ -49,7 +49,7 @@ _OPTIONS: list[Decorator] = [
     click.option("--trust", metavar="LEVEL", help=_("Only sites with this trust.")),
     click.option("--deadline", metavar="TIME", help=_("To be done by: 2026-11-26T18:00 or +6h.")),
     click.option("--budget", metavar="MONEY", help=_("The most it may cost.")),
-    click.option("--goal", type=click.Choice(["soonest", "cheapest"]), help=_("What to prefer.")),
+    click.option("--goal", type=click.Choice(["soonest", "cheapest", "greenest"]), help=_("What to prefer.")),
     click.option("--priority", type=int, metavar="N", help=_("-1000 to 1000; higher goes first.")),
     click.option("--retries", type=int, metavar="N", help=_("How often to try again after a site's fault.")),
     click.option("--retry-on-exit", is_flag=True, default=None, help=_("Try again also when the command itself fails.")),

@@ -85,6 +85,7 @@ _HUMAN: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "licences": (("demand", "licences"), dict),
     "licenses": (("demand", "licences"), dict),
     "goal": (("objective", "goal"), str),
+    "weights": (("objective", "weights"), dict),
     "deadline": (("objective", "deadline"), _deadline),
     "budget": (("objective", "budget"), str),
     "sites": (("constraints", "sites_allow"), _words),

@@ -14,6 +14,9 @@ WORDS = {  # of one place, of several
     Why.FAILED_HERE: ("was left because it failed there", "were left because it failed there"),
     Why.LATER_FINISH: ("would be later", "would be later"),
     Why.DEARER: ("would cost more", "would cost more"),
+    Why.MORE_CARBON: ("would emit more", "would emit more"),
+    Why.WORSE_BY_WEIGHTS: ("is worse by the weights", "are worse by the weights"),
+    Why.NEEDED_MORE: ("is needed more by others", "are needed more by others"),
     Why.FULL_NOW: ("was full", "were full"),
     Why.NO_ACCOUNT: ("has no account for the user", "have no account for the user"),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
-from isthmus.domain.site import Pool, SiteState
+from isthmus.domain.site import Energy, Pool, SiteState
 from isthmus.domain.task import Constraints, Demand, Objective
 
 
@@ -38,6 +38,8 @@ class PoolView:
     bandwidth_bytes_per_second: float = 50e6  # of moving inputs to this site; `bandwidth_source` says whence
     bandwidth_source: str = "declared"
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
+    price_per_accelerator_hour: Decimal = Decimal(0)
+    energy: Energy = field(default_factory=Energy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +77,27 @@ class WaitingTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScarcePrice:
+    """What others would lose by one unit of a pool's resource (`cpus`, `memory_bytes`, `accelerators`) held for one bucket.
+
+    `by_bucket` begins at the time of the round that found it, in buckets of `bucket_seconds`; the unit of a price is the
+    least slowdown of a task (see `placement.pricing`).
+    """
+
+    site: str
+    pool: str
+    resource: str
+    bucket_seconds: float
+    by_bucket: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All that a round of placement may know. `now` is in seconds since 1970."""
+    """All that a round of placement may know. `now` is in seconds since 1970; `prices` are those of the last round."""
 
     now: float
     pools: tuple[PoolView, ...]
+    prices: tuple[ScarcePrice, ...] = ()
 
 
 class Why(StrEnum):
@@ -110,6 +128,9 @@ class Why(StrEnum):
     FULL_NOW = "full_now"
     LATER_FINISH = "later_finish"
     DEARER = "dearer"
+    MORE_CARBON = "more_carbon"
+    WORSE_BY_WEIGHTS = "worse_by_weights"
+    NEEDED_MORE = "needed_more"
     CHOSEN = "chosen"
 
 
@@ -129,6 +150,8 @@ class Candidate:
     transfer: Estimate | None = None
     run: Estimate | None = None
     price: Decimal | None = None
+    energy_kwh: Decimal | None = None
+    carbon_grams: Decimal | None = None
 
     @property
     def finish_seconds(self) -> float | None:
@@ -146,9 +169,20 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A scarce resource that counted in a decision: `worth` is what others would lose by what the task would hold of it,
+    where 1 is the task's own best plan."""
+
+    site: str
+    pool: str
+    resource: str
+    worth: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """The record of one decision: every candidate and why it was refused, lost or won; `remedy` for a waiting task
-    is the smallest change that would let it go."""
+    is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had."""
 
     task_id: str
     decided_at: float
@@ -156,6 +190,7 @@ class Receipt:
     chosen_site: str = ""
     chosen_pool: str = ""
     remedy: str = ""
+    binding: tuple[Binding, ...] = ()
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None
     actual_run_seconds: float | None = None

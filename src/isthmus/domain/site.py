@@ -56,6 +56,22 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """What running draws at a pool, and what that emits: watts of a busy processor and device, power usage effectiveness of the
+    building (ISO/IEC 30134-2), grams of CO2 equivalent for each kWh from the grid."""
+
+    watts_per_cpu: Decimal = Decimal(0)
+    watts_per_accelerator: Decimal = Decimal(0)
+    pue: Decimal = Decimal(1)
+    carbon_grams_per_kwh: Decimal | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether a power was declared."""
+        return bool(self.watts_per_cpu or self.watts_per_accelerator)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteDescription:
     """What an adapter found at its site."""
 

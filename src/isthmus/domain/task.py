@@ -206,14 +206,36 @@ class Goal(StrEnum):
 
     SOONEST = "soonest"
     CHEAPEST = "cheapest"
+    GREENEST = "greenest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much time, money and carbon count, each relative to the task's best plan for it; only the ratios matter."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    time: float = 0.0
+    money: float = 0.0
+    carbon: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("time", "money", "carbon"):
+            if not 0 <= getattr(self, name) <= 1e6:
+                raise Invalid(name, f"is {getattr(self, name)}.", remedy="It must be from 0 to 1000000.")
+        if not self.time + self.money + self.carbon > 0:
+            raise Invalid("time", "and the other weights are 0.", remedy="Give at least one of them.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What the user wants most, by when (`deadline`, with time zone) and for how much (`budget`)."""
+    """What the user wants most, by when (`deadline`, with time zone) and for how much (`budget`).
+
+    `weights` between the goals take the place of `goal`.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     goal: Goal = Goal.SOONEST
+    weights: Weights | None = None
     deadline: datetime | None = None
     budget: Decimal | None = None
 

@@ -14,8 +14,18 @@ import sqlalchemy as sa
 
 from isthmus.domain.errors import Refused
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState
-from isthmus.domain.placement import PASSING, Estimate, PoolView, Promise, Receipt, Snapshot, WaitingTask, Why
-from isthmus.domain.site import SiteDescription, SiteState
+from isthmus.domain.placement import (
+    PASSING,
+    Estimate,
+    PoolView,
+    Promise,
+    Receipt,
+    ScarcePrice,
+    Snapshot,
+    WaitingTask,
+    Why,
+)
+from isthmus.domain.site import Energy, SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
@@ -63,9 +73,21 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     promised_unseen=unseen.get((row.name, pool.name), Promise()),
                     accounts=frozenset(orjson.loads(row.accounts)),
                     max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
+                    price_per_accelerator_hour=Decimal(str(tariff.get("accelerator_hour", 0))),
+                    energy=_energy(tariff),
                 )
             )
     return Snapshot(now=now, pools=tuple(views))
+
+
+def _energy(tariff: Mapping[str, Any]) -> Energy:
+    intensity = tariff.get("carbon_grams_per_kwh")
+    return Energy(
+        watts_per_cpu=Decimal(str(tariff.get("cpu_watts", 0))),
+        watts_per_accelerator=Decimal(str(tariff.get("accelerator_watts", 0))),
+        pue=Decimal(str(tariff.get("pue", 1))),
+        carbon_grams_per_kwh=None if intensity is None else Decimal(str(intensity)),
+    )
 
 
 def _promises(
@@ -170,13 +192,15 @@ class Round:
         self._run_times = run_times
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
+        self._prices: tuple[ScarcePrice, ...] = ()
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
         placed = 0
+        found: tuple[ScarcePrice, ...] = ()
         after: tuple[float, str] | None = None
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
-            snapshot = await database.read(read_snapshot, now)
+            snapshot = replace(await database.read(read_snapshot, now), prices=found or self._prices)
             rows = await database.read(read_waiting, now, self._settings.round_tasks, after)
             if not rows:
                 break
@@ -186,10 +210,12 @@ class Round:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
             decision = await asyncio.to_thread(self._decide, snapshot, rows, specs)
+            found = decision.prices or found
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
             if len(rows) + len(broken) < self._settings.round_tasks:
                 break
+        self._prices = found
         return placed
 
     def _decide(self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]) -> Decision:

@@ -61,7 +61,26 @@ def run(task: WaitingTask) -> Estimate:
 
 def price(task: WaitingTask, view: PoolView, run_seconds: float) -> Decimal:
     """What the run would cost at the pool's tariff."""
-    if not view.pool.price_per_cpu_hour:
+    demand = task.demand
+    each_hour = view.pool.price_per_cpu_hour * demand.cpus_per_node * demand.nodes
+    each_hour += view.price_per_accelerator_hour * demand.accelerators.count * demand.nodes
+    if not each_hour:
         return Decimal(0)
-    cpu_seconds = Decimal(task.demand.cpus_per_node * task.demand.nodes) * Decimal(round(run_seconds))
-    return (view.pool.price_per_cpu_hour * cpu_seconds / 3600).quantize(Decimal("0.000001"))
+    return (each_hour * round(run_seconds) / 3600).quantize(Decimal("0.000001"))
+
+
+def energy_kwh(task: WaitingTask, view: PoolView, run_seconds: float) -> Decimal | None:
+    """Energy of the run with the building's share (PUE); None where no power was declared."""
+    if not view.energy.known:
+        return None
+    demand = task.demand
+    watts = view.energy.watts_per_cpu * demand.cpus_per_node * demand.nodes
+    watts += view.energy.watts_per_accelerator * demand.accelerators.count * demand.nodes
+    return (watts * view.energy.pue * round(run_seconds) / 3_600_000).quantize(Decimal("0.000001"))
+
+
+def carbon_grams(view: PoolView, energy: Decimal | None) -> Decimal | None:
+    """What the energy emits at the site's intensity; None where either is not known."""
+    if energy is None or view.energy.carbon_grams_per_kwh is None:
+        return None
+    return (energy * view.energy.carbon_grams_per_kwh).quantize(Decimal("0.001"))

@@ -1,7 +1,10 @@
-"""One round: all waiting tasks, in order of service, against one snapshot; earliest finish (or lowest price) wins.
+"""One round: all waiting tasks, in order of service, against one snapshot; each takes the plan that it prefers.
 
 Each placement counts at once as a promise, so that tasks of the same round see each other. What fits nowhere now
-stays in the queue with a receipt that says why.
+stays in the queue with a receipt that says why. When many tasks want the same pools, the round is priced jointly
+(`pricing`) and placed again: a task then also pays for what others would lose by what it holds, and the receipt names
+that. Of the two placings the better is kept. Prices last from round to round until nothing is contested any more; a few
+tasks that come meanwhile are placed at the standing prices.
 """
 
 from __future__ import annotations
@@ -18,21 +21,26 @@ from isthmus.domain.placement import (
     PoolView,
     Promise,
     Receipt,
+    ScarcePrice,
     Snapshot,
     WaitingTask,
     Why,
 )
-from isthmus.domain.task import Goal
 from isthmus.placement import estimates
 from isthmus.placement.feasibility import Failure, failures, remedy
+from isthmus.placement.preference import Yardstick, lost, order, yardstick
+from isthmus.placement.scarcity import Scarcity
+
+PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a round decided: placements, and a receipt for every task looked at, in the order given."""
+    """What a round decided: placements, and a receipt for every task looked at, in the order given; prices for the next."""
 
     placements: tuple[Placement, ...]
     receipts: tuple[Receipt, ...]
+    prices: tuple[ScarcePrice, ...] = ()
 
 
 class _Ledger:
@@ -69,34 +77,119 @@ def _sum(one: Promise, other: Promise) -> Promise:
 
 def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
     """Place what can be placed now. Deterministic for a given snapshot and order of tasks."""
-    ledgers = [_Ledger(view) for view in snapshot.pools]
-    checked: dict[object, list[Failure | None]] = {}
-    turned_away: dict[object, Receipt] = {}  # promises only grow in a round: what did not fit once does not fit later
-    placements: list[Placement] = []
-    receipts: list[Receipt] = []
+    plain = _Pass(snapshot, Scarcity(()))
+    plain.place(tasks)
+    if not plain.contested:
+        return plain.decision(())
+    whole = len(tasks) >= PRICED_FROM and len(snapshot.pools) > 1
+    prices = _priced(snapshot, tasks) if whole else snapshot.prices
+    scarcity = Scarcity(prices)
+    if not scarcity:
+        return plain.decision(())
+    priced = _Pass(snapshot, scarcity)
+    priced.place(tasks)
+    worse = (-len(priced.placements), priced.score) >= (-len(plain.placements), plain.score)
+    return (plain if whole and worse else priced).decision(prices)
+
+
+def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePrice, ...]:
+    """Prices of the round, from every task's plans as they would be if it did not wait anywhere."""
+    from isthmus.placement.pricing import price
+
+    empty = Promise()
+    ledgers = [_Ledger(replace(view, promised=empty, promised_unseen=empty)) for view in snapshot.pools]
+    known: dict[object, tuple[list[Candidate | None], Yardstick]] = {}
+    rows = []
     for task in tasks:
+        wish = _wish(task)
+        if wish not in known:
+            whole = [_candidate(snapshot.now, task, ledger) for ledger in ledgers]
+            plans = [_without_wait(plan) if plan.run and plan.why is not Why.OVER_BUDGET else None for plan in whole]
+            known[wish] = plans, yardstick(task, whole)
+        rows.append(known[wish])
+    return price(snapshot, tasks, [plans for plans, _ in rows], [by for _, by in rows])
+
+
+def _without_wait(plan: Candidate) -> Candidate:
+    return replace(plan, wait=replace(plan.wait, seconds=0.0) if plan.wait else None)
+
+
+class _Pass:
+    """One placing of the round's tasks in order of service, at given prices of what is scarce."""
+
+    def __init__(self, snapshot: Snapshot, scarcity: Scarcity) -> None:
+        self.placements: list[Placement] = []
+        self.score = 0.0  # of the placed, their sum
+        self.contested = False  # a task could not have, or must wait longer for, a pool because of others of the round
+        self._snapshot = snapshot
+        self._scarcity = scarcity
+        self._ledgers = [_Ledger(view) for view in snapshot.pools]
+        self._receipts: list[Receipt] = []
+        self._checked: dict[object, list[Failure | None]] = {}
+        self._yardsticks: dict[object, Yardstick] = {}
+        # Promises only grow in a round: what did not fit once does not fit later.
+        self._turned_away: dict[object, Receipt] = {}
+
+    def decision(self, prices: tuple[ScarcePrice, ...]) -> Decision:
+        """What the pass came to."""
+        return Decision(placements=tuple(self.placements), receipts=tuple(self._receipts), prices=prices)
+
+    def place(self, tasks: Sequence[WaitingTask]) -> None:
+        """Place each task in turn."""
+        for task in tasks:
+            wish = _wish(task)
+            if wish in self._turned_away:
+                self._receipts.append(replace(self._turned_away[wish], task_id=task.id))
+                continue
+            candidates = _avoid(task, self._candidates(task))
+            by = self._yardsticks.get(wish)
+            if by is None:
+                by = self._yardsticks[wish] = yardstick(task, candidates)
+            best = self._best(task, candidates, by)
+            self.contested = self.contested or any(self._pressed(c) for c in candidates)
+            if best is None:
+                self._turned_away[wish] = replace(
+                    _waiting(self._snapshot, task, candidates), binding=self._scarcity.binding(task, candidates)
+                )
+                self._receipts.append(self._turned_away[wish])
+            else:
+                self._take(task, candidates, best, by)
+
+    def _candidates(self, task: WaitingTask) -> list[Candidate]:
         shape = _shape(task)
-        wish = (shape, task.objective, task.avoid_sites, task.run, task.input_bytes)
-        if wish in turned_away:
-            receipts.append(replace(turned_away[wish], task_id=task.id))
-            continue
-        if shape not in checked:
-            checked[shape] = [next(failures(task, ledger.view), None) for ledger in ledgers]
-        candidates = [
-            _refused(ledger.view, failure) if failure else _estimated(snapshot.now, task, ledger)
-            for ledger, failure in zip(ledgers, checked[shape], strict=True)
+        if shape not in self._checked:
+            self._checked[shape] = [next(failures(task, ledger.view), None) for ledger in self._ledgers]
+        return [
+            _refused(ledger.view, failure) if failure else _estimated(self._snapshot.now, task, ledger)
+            for ledger, failure in zip(self._ledgers, self._checked[shape], strict=True)
         ]
-        candidates = _avoid(task, candidates)
-        best = _best(task, candidates)
-        if best is None:
-            turned_away[wish] = _waiting(snapshot, task, candidates)
-            receipts.append(turned_away[wish])
-            continue
+
+    def _pressed(self, candidate: Candidate) -> bool:
+        return candidate.why is Why.FULL_NOW or (
+            candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS
+        )
+
+    def _best(self, task: WaitingTask, candidates: Sequence[Candidate], by: Yardstick) -> int | None:
+        able = [index for index, candidate in enumerate(candidates) if candidate.why is Why.LATER_FINISH]
+        if not able:
+            return None
+
+        def key(index: int) -> tuple[object, ...]:
+            one = candidates[index]
+            if not self._scarcity:
+                return (*order(task, one, by), one.site, one.pool)
+            full = by.score(one) + sum(self._scarcity.worth(task, one).values())
+            return (full, *order(task, one, by), one.site, one.pool)
+
+        return min(able, key=key)
+
+    def _take(self, task: WaitingTask, candidates: list[Candidate], best: int, by: Yardstick) -> None:
         chosen = candidates[best]
         assert chosen.run is not None
         assert chosen.finish_seconds is not None
-        ledgers[best].add(task, chosen.run.seconds)
-        placements.append(
+        self._ledgers[best].add(task, chosen.run.seconds)
+        self.score += by.score(chosen)
+        self.placements.append(
             Placement(
                 task_id=task.id,
                 site=chosen.site,
@@ -105,16 +198,39 @@ def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
                 price=chosen.price or Decimal(0),
             )
         )
-        receipts.append(
+        self._receipts.append(
             Receipt(
                 task_id=task.id,
-                decided_at=snapshot.now,
-                candidates=_lost(task, candidates, best),
+                decided_at=self._snapshot.now,
+                candidates=tuple(
+                    replace(c, why=Why.CHOSEN) if index == best else self._loser(task, c, chosen, by)
+                    for index, c in enumerate(candidates)
+                ),
                 chosen_site=chosen.site,
                 chosen_pool=chosen.pool,
+                binding=self._scarcity.binding(task, candidates),
             )
         )
-    return Decision(placements=tuple(placements), receipts=tuple(receipts))
+
+    def _loser(self, task: WaitingTask, candidate: Candidate, chosen: Candidate, by: Yardstick) -> Candidate:
+        """Why a pool that could have had the task did not get it."""
+        if candidate.why is not Why.LATER_FINISH:
+            return candidate
+        if self._scarcity and order(task, candidate, by) < order(task, chosen, by):
+            worth = self._scarcity.worth(task, candidate)
+            resource = max(worth, key=lambda name: worth[name], default="")
+            return replace(
+                candidate,
+                why=Why.NEEDED_MORE,
+                wanted=f"a plan {by.score(chosen) - by.score(candidate):.2f} better for it",
+                offered=f"{resource} worth {sum(worth.values()):.2f} to others",
+            )
+        return replace(candidate, why=lost(task))
+
+
+def _wish(task: WaitingTask) -> object:
+    """What a decision depends on: tasks of one wish are turned away alike."""
+    return (_shape(task), task.objective, task.avoid_sites, task.run, task.input_bytes)
 
 
 def _shape(task: WaitingTask) -> object:
@@ -142,9 +258,15 @@ def _refused(view: PoolView, failure: Failure) -> Candidate:
     )
 
 
+def _candidate(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
+    failure = next(failures(task, ledger.view), None)
+    return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger)
+
+
 def _estimated(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
     view = ledger.view
     run = estimates.run(task)
+    energy = estimates.energy_kwh(task, view, run.seconds)
     candidate = Candidate(
         site=view.site,
         pool=view.pool.name,
@@ -153,6 +275,8 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
         transfer=estimates.transfer(task, view),
         run=run,
         price=estimates.price(task, view, run.seconds),
+        energy_kwh=energy,
+        carbon_grams=estimates.carbon_grams(view, energy),
     )
     late = candidate.late_seconds
     assert late is not None
@@ -193,28 +317,6 @@ def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
         else c
         for c in candidates
     ]
-
-
-def _order(task: WaitingTask, candidate: Candidate) -> tuple[object, ...]:
-    finish = candidate.finish_seconds
-    price = candidate.price or Decimal(0)
-    key = (price, finish) if task.objective.goal is Goal.CHEAPEST else (finish, price)
-    return (*key, candidate.site, candidate.pool)
-
-
-def _best(task: WaitingTask, candidates: Sequence[Candidate]) -> int | None:
-    able = [index for index, candidate in enumerate(candidates) if candidate.why is Why.LATER_FINISH]
-    if not able:
-        return None
-    return min(able, key=lambda index: _order(task, candidates[index]))
-
-
-def _lost(task: WaitingTask, candidates: Sequence[Candidate], best: int) -> tuple[Candidate, ...]:
-    lost = Why.DEARER if task.objective.goal is Goal.CHEAPEST else Why.LATER_FINISH
-    return tuple(
-        replace(c, why=Why.CHOSEN) if index == best else replace(c, why=lost) if c.why is Why.LATER_FINISH else c
-        for index, c in enumerate(candidates)
-    )
 
 
 def _waiting(snapshot: Snapshot, task: WaitingTask, candidates: list[Candidate]) -> Receipt:

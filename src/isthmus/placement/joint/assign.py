@@ -1,0 +1,116 @@
+"""From prices to an assignment: place in an order, then single moves; compiled. Every step keeps every capacity."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from isthmus.placement.joint.columns import Holding, Sums
+from isthmus.placement.joint.options import best_fit, best_option, option_cost, scarce_worth, take, weight_of
+from isthmus.placement.joint.problem import Floats, Order, Problem
+
+
+def orders(problem: Problem, floor: Floats, regret: Floats, scarce: Floats) -> list[Order]:
+    """Sequences to place tasks in, by regret: of which the best is kept, because none is best for every round.
+
+    Times the largest share of the federation that the task asks for (large tasks with much to lose first, for what is
+    left is in pieces later); times its cost; alone; for each unit of scarce worth.
+    """
+    all_pools = problem.capacity.sum(axis=(0, 2))
+    share = (problem.demand / np.maximum(all_pools, 1e-12)).max(axis=1, initial=0.0)
+    keys = (
+        regret * share,
+        regret * np.abs(floor),
+        regret,
+        regret / (scarce + max(1e-3 * float(scarce.mean()) if len(scarce) else 0.0, 1e-12)),
+    )
+    return [np.argsort(-key, kind="stable") for key in keys]
+
+
+@njit(cache=True)
+def look(c, sums):  # type: ignore[no-untyped-def]
+    """For each task [T] at these prices: least reduced cost, regret of another pool, worth of what it would use."""
+    tasks = len(c.defer)
+    floor, regret, scarce = np.empty(tasks), np.empty(tasks), np.zeros(tasks)
+    for t in range(tasks):
+        value, s, k, b, second = best_option(t, c, sums)
+        floor[t] = value
+        regret[t] = min(second, c.defer[t] * weight_of(t, c, sums.homes)) - value
+        if s >= 0:
+            scarce[t] = scarce_worth(t, s, k, b, c, sums)
+    return floor, regret, scarce
+
+
+def nothing_held(problem: Problem) -> Holding:
+    """Every task deferred, everything free."""
+    pools, kinds, buckets = problem.capacity.shape
+    tasks = len(problem.volume)
+    return Holding(
+        np.full(tasks, -1, np.int32),
+        np.zeros(tasks, np.int32),
+        np.zeros(tasks, np.int32),
+        problem.capacity.reshape(pools * kinds, buckets).copy(),
+        problem.link_capacity.copy(),
+    )
+
+
+def no_sums(sums: Sums) -> Sums:
+    """Everything free but the homes: what moves are judged by."""
+    return Sums(np.zeros_like(sums.pools), np.zeros_like(sums.paths), sums.homes)
+
+
+@njit(cache=True)
+def place(sequence, c, sums, h):  # type: ignore[no-untyped-def]
+    """Each task in the sequence takes its cheapest option at these prices that fits, or is deferred; the cost of all."""
+    total = 0.0
+    for t in sequence:
+        limit = c.defer[t] * weight_of(t, c, sums.homes)
+        _, s, k, b = best_fit(t, limit, c, sums, h.pool_free, h.link_free)
+        take(1, t, s, k, b, c, h.pool_free, h.link_free)
+        h.pool[t], h.path[t], h.bucket[t] = s, k, b
+        total += option_cost(t, s, k, b, c)
+    return total
+
+
+@njit(cache=True)
+def costs(c, h):  # type: ignore[no-untyped-def]
+    """[T]: what each task's option costs."""
+    each = np.empty(len(c.defer))
+    for t in range(len(each)):
+        each[t] = option_cost(t, h.pool[t], h.path[t], h.bucket[t], c)
+    return each
+
+
+@njit(cache=True)
+def losses(c, sums, floor, h):  # type: ignore[no-untyped-def]
+    """[T]: how far each task's option is, at the prices, from its best; they add up to all of the gap but unused worth."""
+    lost = np.empty(len(floor))
+    for t in range(len(floor)):
+        s, k, b = h.pool[t], h.path[t], h.bucket[t]
+        lost[t] = option_cost(t, s, k, b, c) * weight_of(t, c, sums.homes) - floor[t]
+        if s >= 0:
+            lost[t] += scarce_worth(t, s, k, b, c, sums)
+    return lost
+
+
+@njit(cache=True)
+def move(sequence, c, free, h):  # type: ignore[no-untyped-def]
+    """One pass: each task moves to its cheapest option that fits, if it is cheaper than its own; the gain.
+
+    `free` are the sums without prices.
+    """
+    gained = 0.0
+    for t in sequence:
+        s, k, b = h.pool[t], h.path[t], h.bucket[t]
+        now = option_cost(t, s, k, b, c) * weight_of(t, c, free.homes)
+        limit = now - 1e-9 * abs(now)
+        if c.least[t, 0] * weight_of(t, c, free.homes) >= limit:
+            continue
+        take(-1, t, s, k, b, c, h.pool_free, h.link_free)
+        value, other, other_path, other_bucket = best_fit(t, limit, c, free, h.pool_free, h.link_free)
+        if other >= 0:
+            gained += now - value
+            s, k, b = other, other_path, other_bucket
+            h.pool[t], h.path[t], h.bucket[t] = s, k, b
+        take(1, t, s, k, b, c, h.pool_free, h.link_free)
+    return gained
