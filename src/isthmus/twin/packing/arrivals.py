@@ -10,7 +10,7 @@ from isthmus.twin.packing.columns import MILLI, Nodes, Tasks
 from isthmus.twin.packing.go_random import GoRandom
 
 # Other parts of the artefact, probably its Kubernetes informers, draw between the arrivals and the order of the nodes. How
-# often was found by comparison: with 10, all 150 published runs of the policies that draw nothing agree; no other of 120 did.
+# often was found by comparison: with 10, all 150 published runs of the policies that draw nothing agree; no other below 120 fits seed 42.
 DRAWS_BETWEEN = 10
 
 
