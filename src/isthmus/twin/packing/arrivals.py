@@ -9,7 +9,8 @@ from isthmus.domain.errors import Invalid
 from isthmus.twin.packing.columns import MILLI, Nodes, Tasks
 from isthmus.twin.packing.go_random import GoRandom
 
-# The artefact's other parts (its Kubernetes informers) draw this often between the arrivals and the order of the nodes.
+# Other parts of the artefact, probably its Kubernetes informers, draw between the arrivals and the order of the nodes. How
+# often was found by comparison: with 10, all 150 published runs of the policies that draw nothing agree; no other below 120 fits seed 42.
 DRAWS_BETWEEN = 10
 
 

@@ -22,11 +22,11 @@ SPARE_WEIGHT = 0.02
 
 
 @njit(cache=True)
-def lost(left, count, cpu, model, mix_cpu, mix_count, mix_milli, mix_models, mix_share):  # type: ignore[no-untyped-def]
+def lost(left, n, count, cpu, model, mix_cpu, mix_count, mix_milli, mix_models, mix_share):  # type: ignore[no-untyped-def]
     """Thousandths of accelerators that the mix's next task, on average, cannot use in a node with this much left."""
     total = 0
     for g in range(count):
-        total += left[g]
+        total += left[n, g]
     if total == 0:
         return 0.0
     # Summed in the artefact's groups, since the scores are cut to whole numbers.
@@ -52,10 +52,10 @@ def lost(left, count, cpu, model, mix_cpu, mix_count, mix_milli, mix_models, mix
         fit = 0
         part = 0
         for g in range(count):
-            if left[g] >= milli:
+            if left[n, g] >= milli:
                 fit += 1
             else:
-                part += left[g]
+                part += left[n, g]
         if fit >= mix_count[k]:
             if enough:
                 lack_accelerator += mix_share[k] * part
@@ -69,23 +69,23 @@ def lost(left, count, cpu, model, mix_cpu, mix_count, mix_milli, mix_models, mix
 
 
 @njit(cache=True)
-def tightest(left, count, milli):  # type: ignore[no-untyped-def]
+def tightest(left, n, count, milli):  # type: ignore[no-untyped-def]
     """The accelerator with the least left that is enough, the first of alike ones; -1 where none is."""
     best = -1
     for g in range(count):
-        if left[g] >= milli and (best < 0 or left[g] < left[best]):
+        if left[n, g] >= milli and (best < 0 or left[n, g] < left[n, best]):
             best = g
     return best
 
 
 @njit(cache=True)
-def baseline(policy, left, count, cpu, tags, task_cpu, task_count, task_milli):  # type: ignore[no-untyped-def]
+def baseline(policy, left, n, count, cpu, tags, task_cpu, task_count, task_milli):  # type: ignore[no-untyped-def]
     """Scores of the policies that look only at the node and the task; `tags` counts the node's tasks by kind of gang."""
     total = 0
     idle = 0
     for g in range(count):
-        total += left[g]
-        if left[g] == MILLI:
+        total += left[n, g]
+        if left[n, g] == MILLI:
             idle += 1
     if policy == BEST_FIT:
         spare = (cpu - task_cpu) / MOST_CPU * 0.5
@@ -100,10 +100,10 @@ def baseline(policy, left, count, cpu, tags, task_cpu, task_count, task_milli): 
     if policy == CLUSTERING:
         used = 25 * (MOST_MILLI - total) // MOST_MILLI
         kinds = 0
-        for tag in range(len(tags)):
-            if tags[tag] > 0:
+        for tag in range(tags.shape[1]):
+            if tags[n, tag] > 0:
                 kinds += 1
-        if tags[0 if task_milli < MILLI else task_count] > 0:
+        if tags[n, 0 if task_milli < MILLI else task_count] > 0:
             return used + (75 if kinds == 1 else 50)
         return used + (25 if kinds == 0 else 0)
     # Packing: shared accelerators first, then idle ones of a node in use, then of an idle node.
@@ -111,27 +111,30 @@ def baseline(policy, left, count, cpu, tags, task_cpu, task_count, task_milli): 
         return max(33 - idle, idle)
     if task_milli == MILLI:
         return max(50 - task_count, 33)
-    chosen = left[tightest(left, count, task_milli)]
+    chosen = left[n, tightest(left, n, count, task_milli)]
     if chosen == MILLI:
         return 49
     return max(100 - chosen * 100 // MILLI // 10, 50)
 
 
 @njit(cache=True)
-def descend(exact, before, left, count, cpu, model, task_cpu, task_count, task_milli, mix):  # type: ignore[no-untyped-def]
+def descend(exact, before, left, n, after, count, cpu, model, task_cpu, task_count, task_milli, mix):  # type: ignore[no-untyped-def]
     """Score and accelerator (-1: whole ones) that lose least to fragments; `before` is what is lost without the task.
+
+    `after` is room for one row of `left`.
 
     Exact: the accelerators kept from fragments. Else, as in FGD, that squeezed into whole numbers from 0 to 100.
     """
-    after = left.copy()
+    for g in range(count):
+        after[0, g] = left[n, g]
     best = -1
     score = -np.inf
     if task_count == 1 and task_milli < MILLI:
         for g in range(count):
-            if left[g] >= task_milli:
-                after[g] = left[g] - task_milli
-                gain = (before - lost(after, count, cpu - task_cpu, model, *mix)) / 1000.0
-                after[g] = left[g]
+            if left[n, g] >= task_milli:
+                after[0, g] = left[n, g] - task_milli
+                gain = (before - lost(after, 0, count, cpu - task_cpu, model, *mix)) / 1000.0
+                after[0, g] = left[n, g]
                 value = gain if exact else np.floor(1.0 / (1.0 + math.exp(-gain)) * 100.0)
                 if value > score:
                     score = value
@@ -139,10 +142,10 @@ def descend(exact, before, left, count, cpu, model, task_cpu, task_count, task_m
         return score, best
     rest = task_count
     for g in range(count):
-        if rest > 0 and left[g] == MILLI:
-            after[g] = 0
+        if rest > 0 and left[n, g] == MILLI:
+            after[0, g] = 0
             rest -= 1
-    gain = (before - lost(after, count, cpu - task_cpu, model, *mix)) / 1000.0
+    gain = (before - lost(after, 0, count, cpu - task_cpu, model, *mix)) / 1000.0
     return gain if exact else np.floor(1.0 / (1.0 + math.exp(-gain)) * 100.0), best
 
 
@@ -153,11 +156,11 @@ def stranded(cpu, total, cpu_each):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def least_stranded(kept, left, count, cpu, task_cpu, task_count, task_milli, cpu_each):  # type: ignore[no-untyped-def]
+def least_stranded(kept, left, n, count, cpu, task_cpu, task_count, task_milli, cpu_each):  # type: ignore[no-untyped-def]
     """Our own: accelerators `kept` from fragments, and from standing without CPU; among near equals the fuller node."""
     total = 0
     for g in range(count):
-        total += left[g]
+        total += left[n, g]
     rest = total - task_count * task_milli
     change = stranded(cpu, total, cpu_each) - stranded(cpu - task_cpu, rest, cpu_each)
     spare = (cpu - task_cpu) / MOST_CPU + rest / float(MOST_MILLI)
