@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,10 @@ def test_a_plan_stores_nothing_and_a_wrong_task_is_refused_alike(service: Runnin
     """plan() goes through the service's validation and leaves no task."""
     with Client(profile=service.profile) as client:
         before = [task.id for task in client.tasks(limit=None)]
+        soon = (datetime.now(UTC) + timedelta(minutes=2)).isoformat(timespec="seconds")
+        with pytest.raises(Invalid, match="the soonest end that can be promised") as late:
+            client.submit("true", time="1h", deadline=soon)
+        assert late.value.field == "objective.deadline"
         plan = client.plan("true", nodes=1000)
         assert plan.chosen_site == ""
         assert plan.candidates[0].wanted

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Protocol
 
+import sqlalchemy as sa
 from fastapi import Depends, Request
 
 from isthmus.api.feed import Feed
@@ -36,6 +37,11 @@ class EngineFace(Protocol):
 
     def wake_sites(self) -> None:
         """A site joined, left or was changed."""
+
+    def check_possible(
+        self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
+    ) -> None:
+        """Invalid for the first task whose deadline and budget nobody could keep."""
 
     async def end_all(self, name: str) -> bool:
         """Ask a site to end all that it has of ours; whether it took the order."""

@@ -115,7 +115,7 @@ async def submit_task(
 
     def store(connection: sa.Connection) -> bytes:
         def make() -> Any:
-            ids = _submit(connection, now, caller, project, [spec], manifests, unsent=dry_run and unsent)[0]
+            ids = _submit(service, connection, now, caller, project, [spec], manifests, unsent=dry_run and unsent)[0]
             if spec.array is not None:
                 return {"array_id": ids[0], "ids": ids}
             return task_rows.one_task(connection, ids[0])
@@ -166,7 +166,7 @@ async def submit_batch(
 
     def store(connection: sa.Connection) -> bytes:
         if dry_run:
-            _submit(connection, now, caller, project, batch.tasks, manifests, unsent=unsent)
+            _submit(service, connection, now, caller, project, batch.tasks, manifests, unsent=unsent)
             raise _Rehearsed
         return once(
             connection,
@@ -174,7 +174,7 @@ async def submit_batch(
             user=caller.user,
             key=key,
             request_hash=request_hash,
-            make=lambda: {"ids": _submit(connection, now, caller, project, batch.tasks, manifests)},
+            make=lambda: {"ids": _submit(service, connection, now, caller, project, batch.tasks, manifests)},
         )
 
     try:
@@ -190,6 +190,7 @@ async def submit_batch(
 
 
 def _submit(
+    service: Service,
     connection: sa.Connection,
     now: float,
     caller: Caller,
@@ -199,6 +200,8 @@ def _submit(
     *,
     unsent: bool = False,
 ) -> list[list[str]]:
+    sizes = intents.input_bytes(connection, project, specs, manifests)
+    service.engine.check_possible(connection, specs, caller.user, sizes)
     return intents.submit(
         connection,
         now=now,

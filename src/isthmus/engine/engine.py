@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from isthmus.data.port import BlobStore
-from isthmus.domain.errors import IsthmusError
-from isthmus.domain.placement import Receipt
+from isthmus.domain.errors import Invalid, IsthmusError
+from isthmus.domain.placement import Receipt, WaitingTask
 from isthmus.domain.task import TaskSpec
 from isthmus.engine import leases
 from isthmus.engine.clock import Clock, SystemClock
@@ -26,7 +26,7 @@ from isthmus.engine.placing import Round, look_again, read_snapshot, waiting_tas
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.work import SiteWork
-from isthmus.placement import decide
+from isthmus.placement import decide, impossible
 from isthmus.sites.port import Site
 from isthmus.store import tables
 from isthmus.store.database import Database
@@ -138,12 +138,26 @@ class Engine:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `intents.input_bytes`."""
         snapshot = await self.database.read(read_snapshot, self.clock.now())
+        return decide(snapshot, self._as_waiting(specs, user, input_bytes)).receipts
+
+    def check_possible(
+        self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
+    ) -> None:
+        """Invalid for the first task whose deadline and budget no pool could keep even if it had nothing else to do."""
+        if all(spec.objective.deadline is None and spec.objective.budget is None for spec in specs):
+            return
+        snapshot = read_snapshot(connection, self.clock.now())
+        for index, task in enumerate(self._as_waiting(specs, user, input_bytes)):
+            error = impossible(snapshot, task)
+            if error is not None:
+                raise Invalid(f"tasks.{index}.{error.field}", error.cause, remedy=error.remedy)
+
+    def _as_waiting(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> list[WaitingTask]:
         now = self.clock.now()
-        tasks = [
+        return [
             waiting_task("0" * 26, user, spec, input_bytes=size, run=self._run_times.estimate(user, spec, now))
             for spec, size in zip(specs, input_bytes, strict=True)
         ]
-        return decide(snapshot, tasks).receipts
 
     # --- leases -----------------------------------------------------------------------------------------------------
 

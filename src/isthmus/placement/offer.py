@@ -1,0 +1,67 @@
+"""Whether a deadline and a budget can be kept at all: a task that no pool could serve in time and for that money, even
+without a queue, is refused at once, with the nearest offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from isthmus.domain.errors import Invalid
+from isthmus.domain.placement import PASSING, PoolView, Snapshot, WaitingTask
+from isthmus.placement import estimates
+from isthmus.placement.feasibility import failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """The task at one pool that has nothing else to do: the end that can be promised (seconds since 1970), the price."""
+
+    view: PoolView
+    end: float
+    price: Decimal
+
+    def __str__(self) -> str:
+        end = datetime.fromtimestamp(self.end, UTC).isoformat(timespec="seconds")
+        return f"{end} at {self.view.site}/{self.view.pool.name} for {self.price}"
+
+
+def impossible(snapshot: Snapshot, task: WaitingTask) -> Invalid | None:
+    """Why deadline and budget cannot be kept, naming the nearest that can; None when they can, or when no pool fits the
+    task anyway: that is for `why` to say, and may change when a site joins."""
+    objective = task.objective
+    if objective.deadline is None and objective.budget is None:
+        return None
+    plans = [
+        _plan(snapshot.now, task, view)
+        for view in snapshot.pools
+        if all(failure.why in PASSING for failure in failures(task, view))
+    ]
+    until = objective.deadline.timestamp() if objective.deadline is not None else float("inf")
+    in_time = [plan for plan in plans if plan.end <= until]
+    within = [plan for plan in plans if objective.budget is None or plan.price <= objective.budget]
+    if not plans or any(plan in within for plan in in_time):
+        return None
+    soonest = min(plans, key=lambda plan: plan.end)
+    cheapest = min(plans, key=lambda plan: (plan.price, plan.end))
+    if not in_time:
+        shorter = "" if task.run is not None else ", or ask for a shorter walltime"
+        return Invalid(
+            "objective.deadline",
+            f"cannot be kept: the soonest end that can be promised is {soonest}.",
+            remedy=f"Move it to then or later{shorter}.",
+        )
+    if not within:
+        return Invalid("objective.budget", "is too small.", remedy=f"The cheapest: {cheapest}.")
+    return Invalid(
+        "objective.budget",
+        "and the deadline cannot be kept together.",
+        remedy=f"In time: {min(in_time, key=lambda plan: plan.price)}. Within the budget: "
+        f"{min(within, key=lambda plan: plan.end)}.",
+    )
+
+
+def _plan(now: float, task: WaitingTask, view: PoolView) -> _Plan:
+    run = estimates.run(task)
+    transfer = estimates.transfer(task, view)
+    return _Plan(view=view, end=now + transfer.seconds + run.late, price=estimates.price(task, view, run.seconds))
