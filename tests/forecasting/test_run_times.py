@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from isthmus.domain.errors import Invalid
-from isthmus.forecasting.baselines import accuracy, last_two
+from isthmus.forecasting.baselines import accuracy, easy_plus_plus, last_two
 from isthmus.forecasting.choosing import Training
 from isthmus.forecasting.forecast import Forecast, Source
 from isthmus.forecasting.histories import Rows
 from isthmus.forecasting.replay import replay_run_times
 from isthmus.forecasting.runtime import RunRecord, RunRequest, RunTimeModel
 from isthmus.twin.readers import read_swf
+from isthmus.twin.schedulers import bounded_slowdown, simulate
 
 SMALL = Training(first=60, step=100, trees=10, leaves=7, least_in_leaf=10)
 ASKS = RunRequest(user="ann", processors=4, requested_seconds=3600, submitted_at=1000)
@@ -52,6 +53,18 @@ def test_the_last_two_give_the_published_accuracy(traces: Path, name: str, publi
     log = read_swf(traces / "pwa" / f"{name}.sc15-rebuilt.swf.gz")
     waits = np.load(traces / "reference-sc15" / f"{name}.waits.npz")["EASY"]
     assert round(float(accuracy(log.run_seconds, last_two(log, waits)).mean()), 3) == published
+
+
+@pytest.mark.parametrize(("name", "processors", "published"), [("KTH-SP2", 100, 62.8569), ("SDSC-SP2", 128, 65.0636)])
+def test_easy_plus_plus_is_that_of_sc15(traces: Path, name: str, processors: int, published: float) -> None:
+    """Forecasts that hang on the schedule they make, in the twin: the mean bounded slowdown to four decimals.
+
+    Gaussier, Glesser, Reis, Trystram, SC'15: predictor "tsafrir", correction "reqtime".
+    """
+    log = read_swf(traces / "pwa" / f"{name}.sc15-rebuilt.swf.gz")
+    first = simulate(log, processors, "easy")
+    waits = easy_plus_plus(log, first, lambda given: simulate(log, processors, "easy-sjbf", given))
+    assert round(float(bounded_slowdown(waits, log.run_seconds).mean()), 4) == published
 
 
 def test_it_beats_the_last_two_and_its_quantiles_hold(traces: Path) -> None:

@@ -17,6 +17,7 @@ from isthmus.forecasting.conformal import AdaptiveLevel
 from isthmus.forecasting.packing import pack, unpack
 
 REMEMBERED = 500
+BEYOND = 10.0  # a level of 1.1 asks for a factor e more than the largest miss of late
 FEW = 20  # misses that say nothing yet of a quantile
 
 
@@ -42,8 +43,9 @@ class Bound:
         misses = self._misses[group]
         if len(misses) < FEW:
             return base
-        level = min(1.0, max(0.0, self._level.value))
-        return base + float(np.quantile(misses, level))
+        level = self._level.value
+        beyond = BEYOND * max(0.0, level - 1)
+        return base + float(np.quantile(misses, min(1.0, max(0.0, level)))) + beyond
 
     def observe(self, row: NDArray[np.float32], group: int, base: float, bound: float, outcome: float) -> None:
         """One outcome, with the base and the bound given for it; all in log(1 + seconds)."""

@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 
 from isthmus.domain.errors import Invalid
 
+HIGHEST = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveLevel:
     """The level at which a quantile must be asked for, so that `target` of the outcomes fall at or below it.
 
-    `level` may leave [0, 1] by one step: at or below 0 ask for the least possible value, at or above 1 for the largest.
-    (The paper lets it go further, which delays the way back where no bound can be kept; that is cut here.) While the
-    bounds asked for can be given, the share over T outcomes is off the target by at most (1 + 2 * rate) / (rate * T).
+    At or below 0 ask for the least possible value. Above 1 ask for more than was ever needed, the more the higher: that
+    is how a bound keeps up with a world that grows worse. (The paper lets the level fall further below 0, which delays
+    the way back where every bound is kept; that is cut here.) While the bounds asked for can be given, the share over T
+    outcomes is off the target by at most (1 + 2 * rate) / (rate * T).
     """
 
     target: float
@@ -36,4 +39,4 @@ class AdaptiveLevel:
     def after(self, covered: bool) -> AdaptiveLevel:
         """The level after one more outcome: `covered` says whether it was at or below the bound."""
         moved = self.value + self.rate * (self.target - covered)
-        return replace(self, level=min(1 + self.rate, max(-self.rate, moved)))
+        return replace(self, level=min(HIGHEST, max(-self.rate, moved)))

@@ -39,7 +39,7 @@ TRAINING = Training(
 class HourlyModel:
     """Forecasts of one series of hourly means, never negative. `observe` takes the hours in their order, none left out.
 
-    When `due`, the owner calls `train`, outside an event loop. Memory is bounded; a state is exact.
+    When `due`, the owner calls `train`, outside an event loop; until it returns, only `predict` may be called. Memory is bounded; a state is exact.
     """
 
     def __init__(self, declared: float = 0.0, horizon: int = DAY, training: Training = TRAINING) -> None:

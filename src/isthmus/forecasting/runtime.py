@@ -64,7 +64,7 @@ class RunRecord:
 class RunTimeModel:
     """`predict` changes nothing; `observe` takes each ended job once, in the order in which they end.
 
-    When `due`, the owner calls `train`, outside an event loop. Memory is bounded; a state is exact.
+    When `due`, the owner calls `train`, outside an event loop; until it returns, only `predict` may be called. Memory is bounded; a state is exact.
     """
 
     def __init__(self, training: Training | None = None) -> None:

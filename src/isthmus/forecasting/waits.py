@@ -63,7 +63,7 @@ class _Evidence:
 class WaitModel:
     """`predict` changes nothing. `submitted` predicts and remembers; `started` learns; `dropped` forgets a job.
 
-    When `due`, the owner calls `train`, outside an event loop. Memory is bounded; a state is exact.
+    When `due`, the owner calls `train`, outside an event loop; until it returns, only `predict` may be called. Memory is bounded; a state is exact.
     """
 
     def __init__(self, training: Training | None = None) -> None:
