@@ -80,6 +80,7 @@ def test_what_fits_exactly_is_admitted_and_a_byte_more_is_not() -> None:
     assert full is not None
     assert fits(full)
     assert met(full, "a")
+    assert full.finish_seconds(full.bookings["a"]) == 20
     assert not calendar.bookings
     assert admit(calendar, transfer("a", 20.1, 0, 20), [(0,)]) is None
     assert admit(full, transfer("b", 1, 0, 20), [(0,)]) is None
@@ -239,3 +240,34 @@ def test_every_promise_fits_and_is_met_and_a_failure_breaks_none_unnamed(
         assert not booking.use(topology.link_count)[list(failed), now:].any()
         past = calendar.bookings[key].use(topology.link_count)[:, :now]
         assert np.allclose(booking.use(topology.link_count)[:, :now], past)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(1, 30), st.integers(0, 5), st.integers(1, 5)),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_on_one_link_admission_is_exact(rows: list[tuple[int, int, int]]) -> None:
+    """A transfer is refused only when no schedule at all exists: the demand of some interval would exceed the link.
+
+    The criterion is that of processor demand for pre-emptive deadlines (Baruah, Howell, Rosier, 1990).
+    """
+    topology = Topology.of("ab", [Link(source="a", target="b", capacity_bits_per_second=8e6)])
+    calendar = Calendar.empty(topology, slot_seconds=SLOT, slots=10)
+    kept: list[tuple[int, int, int]] = []
+    for number, (megabytes, first, length) in enumerate(rows):
+        trial = [*kept, (megabytes, first, first + length)]
+        possible = all(
+            sum(size for size, start, end in trial if begin <= start and end <= finish) <= 10 * (finish - begin)
+            for begin in range(10)
+            for finish in range(begin + 1, 11)
+        )
+        after = admit(calendar, transfer(f"{number}", megabytes, first * SLOT, (first + length) * SLOT), [(0,)])
+        assert (after is not None) == possible
+        if after is not None:
+            calendar, kept = after, trial
+            assert fits(calendar)
+            assert all(met(calendar, key) for key in calendar.bookings)

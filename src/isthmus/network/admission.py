@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,57 +56,51 @@ def admit(
         routes=tuple(routes),
         before=np.zeros((len(routes), calendar.slots)),
     )
-    others = [booking for booking in calendar.bookings.values() if booking.rates[:, now_slot:].any()]
-    planned, _, short = _together(calendar, others, [fresh], now_slot)
-    return None if short else planned
+    bare, others = _aside(calendar, [b for b in calendar.bookings.values() if b.rates[:, now_slot:].any()], now_slot)
+    planned = _together(bare, [fresh, *others], now_slot)
+    return None if planned.missing else planned.calendar
 
 
 def replan(
-    calendar: Calendar, failed: Collection[int], routes: dict[str, Sequence[Route]], *, now_slot: int
+    calendar: Calendar,
+    failed: Collection[int],
+    routes: Mapping[str, Sequence[Route]],
+    *,
+    now_slot: int,
+    capacity: Floats | None = None,
 ) -> Replanned:
     """Promises after the links `failed` carry nothing from `now_slot` on, moving as little volume as possible.
 
-    `routes` gives each transfer that loses one (`affected`) the routes it may use now. Only these transfers move, if that
-    is enough; else one plan for all that is promised from then on.
+    `routes` gives transfers the routes they may use now, besides those they have. Only the `affected` move, if that
+    is enough; else one plan for all that is promised from then on. If that is not enough either, the transfer that lacks
+    most is given up until the others fit, and gets what they leave. `capacity` [M] in bits/s of links from `now_slot` on is
+    for a calendar that promises only a share of them: in need the rest is used too.
     """
-    lost = set(failed)
+    lost, room_then = sorted(set(failed)), calendar.capacity.copy()
+    if capacity is not None:
+        room_then[:, now_slot:] = capacity[:, None]
+    room_then[lost, now_slot:] = 0.0
     hit = affected(calendar, failed, now_slot=now_slot)
-    capacity = calendar.capacity.copy()
-    capacity[list(lost), now_slot:] = 0.0
-    held, remaining = dict(calendar.bookings), list[Wish]()
-    for booking in hit:
-        key = booking.transfer.id
-        known = [route for route in booking.routes if lost.isdisjoint(route)]
-        fresh = (route for route in map(tuple, routes.get(key, ())) if route not in known and lost.isdisjoint(route))
-        usable = (*known, *fresh)
-        before = np.zeros((len(usable), calendar.slots))
-        for place, route in enumerate(known):
-            before[place, now_slot:] = booking.rates[booking.routes.index(route), now_slot:]
-        remaining.append(
-            Wish(
-                transfer=booking.transfer,
-                volume=float(booking.rates[:, now_slot:].sum()) * calendar.slot_seconds,
-                window=calendar.window(booking.transfer, now_slot),
-                routes=usable,
-                before=before,
-            )
-        )
-        past = booking.rates.copy()
-        past[:, now_slot:] = 0.0
-        held[key] = replace(booking, rates=past)
-    used = sum((booking.use(len(capacity)) for booking in held.values()), np.zeros_like(capacity))
-    bare = replace(calendar, capacity=capacity, bookings=held, room=np.maximum(capacity - used, 0.0))
-    after, moved, short = _together(bare, [], remaining, now_slot)
-    if short:
+    bare, wishes = _aside(calendar, hit, now_slot)
+    bare = replace(bare, capacity=room_then, room=np.maximum(bare.room + room_then - calendar.capacity, 0.0))
+    wishes = [_rerouted(wish, failed, routes.get(wish.transfer.id, ())) for wish in wishes]
+    lost_bytes = sum(wish.volume - float(wish.before.sum()) * calendar.slot_seconds for wish in wishes) / 8
+    found = _together(bare, wishes, now_slot)
+    given_up = list[Wish]()
+    if found.missing:
         hit_ids = {booking.transfer.id for booking in hit}
-        others = [
-            booking
-            for key, booking in bare.bookings.items()
-            if key not in hit_ids and booking.rates[:, now_slot:].any()
-        ]
-        after, moved, short = _together(bare, others, remaining, now_slot)
-    lost_bytes = sum(wish.volume - float(wish.before.sum()) * calendar.slot_seconds for wish in remaining) / 8
-    return Replanned(calendar=after, lost_bytes=lost_bytes, moved_bytes=moved, missed=tuple(short))
+        others = [b for key, b in bare.bookings.items() if key not in hit_ids and b.rates[:, now_slot:].any()]
+        bare, more = _aside(bare, others, now_slot)
+        wishes += [_rerouted(wish, failed, routes.get(wish.transfer.id, ())) for wish in more]
+        found = _together(bare, wishes, now_slot)
+        while found.missing:
+            worst = max(found.missing, key=lambda key: (found.missing[key], key))
+            given_up += [wish for wish in wishes if wish.transfer.id == worst]
+            wishes = [wish for wish in wishes if wish.transfer.id != worst]
+            found = _together(bare, wishes, now_slot)
+    rest = _together(found.calendar, given_up, now_slot)
+    moved = (found.moved + rest.moved) * calendar.slot_seconds / 8
+    return Replanned(calendar=rest.calendar, lost_bytes=lost_bytes, moved_bytes=moved, missed=tuple(rest.missing))
 
 
 def affected(calendar: Calendar, failed: Collection[int], *, now_slot: int) -> list[Booking]:
@@ -140,16 +134,20 @@ def _earliest(calendar: Calendar, transfer: Transfer, routes: Sequence[Route], w
     return None
 
 
-def _together(
-    calendar: Calendar, movable: Sequence[Booking], fresh: Sequence[Wish], now_slot: int
-) -> tuple[Calendar, float, list[str]]:
-    """Plans `fresh` and what `movable` still get; bytes moved, and the ids for which the volume does not fit."""
-    wishes, links = list(fresh), calendar.topology.link_count
-    room = calendar.room.copy()
-    for booking in movable:
-        before = booking.rates.copy()
-        before[:, :now_slot] = 0.0
-        room += replace(booking, rates=before).use(links)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Together:
+    calendar: Calendar
+    moved: float  # bits/s, summed over slots
+    missing: dict[str, float]  # bits that found no place
+
+
+def _aside(calendar: Calendar, bookings: Sequence[Booking], now_slot: int) -> tuple[Calendar, list[Wish]]:
+    """The calendar with only the past of these promises, and what they still need."""
+    wishes, pasts = list[Wish](), list[Booking]()
+    for booking in bookings:
+        past, before = booking.rates.copy(), booking.rates.copy()
+        past[:, now_slot:], before[:, :now_slot] = 0.0, 0.0
+        pasts.append(replace(booking, rates=past))
         wishes.append(
             Wish(
                 transfer=booking.transfer,
@@ -159,18 +157,32 @@ def _together(
                 before=before,
             )
         )
+    return calendar.book(pasts), wishes
+
+
+def _rerouted(wish: Wish, failed: Collection[int], routes: Sequence[Route]) -> Wish:
+    """The wish on those of its routes that live, and on the new ones."""
+    lost = set(failed)
+    alive = [place for place, route in enumerate(wish.routes) if lost.isdisjoint(route)]
+    known = tuple(wish.routes[place] for place in alive)
+    fresh = tuple(route for route in map(tuple, routes) if lost.isdisjoint(route) and route not in known)
+    before = np.vstack([wish.before[alive], np.zeros((len(fresh), wish.before.shape[1]))])
+    return replace(wish, routes=known + fresh, before=before)
+
+
+def _together(calendar: Calendar, wishes: Sequence[Wish], now_slot: int) -> _Together:
+    """Plans `wishes` in the room there is."""
     if not wishes:
-        return calendar, 0.0, []
-    found = plan(wishes, room, calendar.slot_seconds)
-    changed, moved, short = list[Booking](), 0.0, list[str]()
-    for wish, rates, missing in zip(wishes, found.rates, found.short, strict=True):
+        return _Together(calendar=calendar, moved=0.0, missing={})
+    found = plan(wishes, calendar.room, calendar.slot_seconds)
+    changed, moved, missing = list[Booking](), 0.0, dict[str, float]()
+    for wish, rates, short in zip(wishes, found.rates, found.short, strict=True):
         key = wish.transfer.id
         moved += float(np.maximum(wish.before - rates, 0.0).sum())
-        if missing > _NEGLIGIBLE * wish.volume:
-            short.append(key)
-        held = calendar.bookings.get(key)
-        changed.append(_joined(held, wish, rates, now_slot))
-    return calendar.book(changed), moved * calendar.slot_seconds / 8, short
+        if short > _NEGLIGIBLE * wish.transfer.volume_bytes * 8:
+            missing[key] = float(short)
+        changed.append(_joined(calendar.bookings.get(key), wish, rates, now_slot))
+    return _Together(calendar=calendar.book(changed), moved=moved, missing=missing)
 
 
 def _joined(held: Booking | None, wish: Wish, rates: Floats, now_slot: int) -> Booking:

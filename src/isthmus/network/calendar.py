@@ -97,6 +97,11 @@ class Calendar:
         """Bytes that the promise carries in all slots, or in those before one."""
         return float(booking.rates[:, :before_slot].sum()) * self.slot_seconds / 8
 
+    def finish_seconds(self, booking: Booking) -> float:
+        """The end of the last slot in which the promise carries anything: no later than the deadline."""
+        used = np.flatnonzero(booking.rates.any(axis=0))
+        return float(used[-1] + 1) * self.slot_seconds if len(used) else booking.transfer.release_seconds
+
     def book(self, bookings: Collection[Booking]) -> Calendar:
         """With these promises, each in place of an earlier one of its id. Conflict when a link would be over-booked."""
         room, held = self.room.copy(), dict(self.bookings)

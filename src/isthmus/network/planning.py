@@ -38,7 +38,8 @@ class Plan:
 def plan(wishes: Sequence[Wish], room: Floats, slot_seconds: float) -> Plan:
     """Rates for all `wishes` within `room` [M, slots] bits/s.
 
-    Least volume without a place first, then least volume moved away from `before`, then early slots. Exact.
+    The smallest sum of missing shares of volumes first, then least volume moved away from `before`, then early slots. Exact
+    for the first where everything fits: then nothing is missing.
     """
     slots, scale = room.shape[1], float(room.max(initial=0.0)) or 1.0
     grid = _Grid(wishes, slots)
@@ -54,6 +55,7 @@ def plan(wishes: Sequence[Wish], room: Floats, slot_seconds: float) -> Plan:
     limit = np.zeros(len(keys))
     limit[cap_row] = cap[capped]
     volume = np.array([one.volume for one in wishes]) / (slot_seconds * scale)
+    missing = _SHORT * np.clip(volume.mean() / np.maximum(volume, 1e-200), 0.1, 100.0)
     short, stay = count + np.arange(many), count + many + np.arange(len(kept))
     width = count + many + len(kept)
     sums = coo_array(
@@ -66,7 +68,7 @@ def plan(wishes: Sequence[Wish], room: Floats, slot_seconds: float) -> Plan:
     stays = coo_array((sign, (np.r_[each, each], np.r_[kept, stay])), shape=(len(kept), width))
     none = np.full(len(full) + len(keys), -INFINITY)
     found = LinearProgramme(
-        np.r_[grid.slot * (_LATE / slots), np.full(many, _SHORT), np.full(len(kept), -1.0)],
+        np.r_[grid.slot * (_LATE / slots), missing, np.full(len(kept), -1.0)],
         np.zeros(width),
         np.r_[np.full(count, INFINITY), volume, before[kept]],
         csc_array(vstack([sums, loads, caps, stays])),
@@ -79,6 +81,7 @@ def plan(wishes: Sequence[Wish], room: Floats, slot_seconds: float) -> Plan:
         used / np.maximum(room.ravel()[full], 1e-200), 1.0
     )  # the solver has a tolerance, the calendar none
     np.minimum.at(values, grid.load_column, values[grid.load_column] / over[load_row])
+    values[values < 1e-12 * scale] = 0.0
     rates = tuple(np.zeros_like(one.before) for one in wishes)
     for w, r, t, rate in zip(grid.owner, grid.route, grid.slot, values, strict=True):
         rates[w][r, t] = rate

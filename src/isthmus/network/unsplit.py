@@ -37,7 +37,7 @@ def steer_unsplit(
     moves: int = 2000,
     ratios: Floats | None = None,
 ) -> Assignment:
-    """Whole demands over at most one waypoint, starting from the largest share of each in `split`.
+    """Whole demands over at most one waypoint, starting from the largest share of each in `split`; never worse than direct.
 
     Stops at or under the utilisation `good_enough`, or after `moves` moves at each sharpness of the smooth maximum.
     """
@@ -51,14 +51,21 @@ def steer_unsplit(
             largest[source, target], waypoint[source, target] = share, middle
     source, target = np.nonzero(wanted)
     volume = wanted[source, target]
-    chosen = waypoint[source, target]
     capacity = topology.capacity_bits_per_second
     usable = np.isfinite(distances(topology, topology.weight))
-    limits = np.array(_SHARPNESS), moves, good_enough
-    chosen = _search(table, usable, source, target, volume, chosen, capacity, *limits)
-    waypoint[source, target] = chosen
-    loads = volume @ (table[source, chosen] + table[chosen, target])
-    return Assignment(waypoint=waypoint, loads=loads, utilisation=float((loads / capacity).max(initial=0.0)))
+    best = Assignment(waypoint=waypoint, loads=np.zeros(topology.link_count), utilisation=np.inf)
+    for start in (waypoint[source, target], target):  # from the rounded splits, then from direct paths
+        limits = np.array(_SHARPNESS), moves, good_enough
+        chosen = _search(table, usable, source, target, volume, start, capacity, *limits)
+        loads = volume @ (table[source, chosen] + table[chosen, target])
+        utilisation = float((loads / capacity).max(initial=0.0))
+        if utilisation < best.utilisation:
+            pairs = waypoint.copy()
+            pairs[source, target] = chosen
+            best = Assignment(waypoint=pairs, loads=loads, utilisation=utilisation)
+        if utilisation <= good_enough:
+            break
+    return best
 
 
 def _sum_by_pair(split: Steering, count: int) -> Floats:
