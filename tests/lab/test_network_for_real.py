@@ -16,15 +16,23 @@ from pathlib import Path
 import pytest
 
 from isthmus.domain.errors import Conflict, Forbidden, NotFound
-from isthmus.lab import accounts, namespaces, packages
+from isthmus.lab import accounts, namespaces
 from isthmus.lab.errors import LabError
 from isthmus.lab.network.conditions import Brownout
-from isthmus.lab.network.network import EmulatedNetwork, Weather, directory_of, enter_command, networks, remove, show
+from isthmus.lab.network.network import (
+    EmulatedNetwork,
+    Weather,
+    directory_of,
+    enter_command,
+    networks,
+    remove,
+    show,
+)
 from isthmus.lab.network.reading import read_text
 from isthmus.lab.proc import alive
 from isthmus.lab.processes import STATE, State, remove_stale
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("emulation")]
 NAME = f"t{os.getpid()}"
 TWO_PATHS = f"""
 name: {NAME}
@@ -42,19 +50,9 @@ SENT = 3000
 SOURCE = str(Path(__file__).parents[2] / "src")
 
 
-@pytest.fixture(autouse=True)
-def _can_run() -> None:
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
-    if reason := packages.missing()["network"]:
-        pytest.fail(reason, pytrace=False)
-
-
 @pytest.fixture(scope="module")
-def network() -> Iterator[Weather]:
+def network(emulation: None) -> Iterator[Weather]:
     """Two sites, two paths between them."""
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
     with EmulatedNetwork(read_text(TWO_PATHS)):
         yield Weather(NAME)
 

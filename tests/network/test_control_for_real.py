@@ -19,7 +19,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from isthmus.domain.errors import Forbidden, Invalid, NotFound, Refused, Unavailable
-from isthmus.lab import namespaces, packages
+from isthmus.lab import namespaces
 from isthmus.lab.network.network import EmulatedNetwork, Weather, control_directory, enter_command, show
 from isthmus.lab.network.reading import read_text
 from isthmus.lab.proc import alive, send_signal
@@ -77,12 +77,8 @@ class Wan:
 
 
 @pytest.fixture(scope="module")
-def wan() -> Iterator[Wan]:
+def wan(emulation: None) -> Iterator[Wan]:
     """Two sites, two paths, a daemon at each router."""
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
-    if reason := packages.missing()["network"]:
-        pytest.fail(reason, pytrace=False)
     with EmulatedNetwork(read_text(WAN)) as network:
         found = show(NAME)
         addresses = {site["name"]: site["addresses"] for site in found["sites"]}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from isthmus.domain.errors import Conflict, Invalid
-from isthmus.lab import namespaces, packages
+from isthmus.lab import namespaces
 from isthmus.lab.network.conditions import Brownout
 from isthmus.lab.network.network import EmulatedNetwork, Weather
 from isthmus.lab.network.reading import read_text
@@ -33,12 +33,8 @@ SOUTH = {"ipv6": "fd10:3::1", "ipv4": "10.64.3.1"}
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[Weather]:
+def network(emulation: None) -> Iterator[Weather]:
     """Two sites, 5 ms apart."""
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
-    if reason := packages.missing()["network"]:
-        pytest.fail(reason, pytrace=False)
     with EmulatedNetwork(read_text(WAN)):
         yield Weather(NAME)
 

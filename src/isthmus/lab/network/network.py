@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -11,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from isthmus.domain.errors import Conflict, Forbidden, NotFound
-from isthmus.lab import packages, registry
+from isthmus.lab import namespaces, packages, registry
 from isthmus.lab.errors import LabError
 from isthmus.lab.namespaces import NAMESPACES, processes_in
 from isthmus.lab.network import conditions as conditions_file
@@ -20,7 +23,7 @@ from isthmus.lab.network.addressing import Addressing
 from isthmus.lab.network.conditions import Brownout, Conditions, changing
 from isthmus.lab.network.plant import Plant, interface_to, is_delayed, namespace_of
 from isthmus.lab.network.reading import describe, read_text
-from isthmus.lab.network.topology import Link, Topology
+from isthmus.lab.network.topology import Link, SiteNode, Topology
 from isthmus.lab.proc import alive, send_signal
 from isthmus.lab.processes import Daemons, State, clean, wait_for
 
@@ -32,6 +35,27 @@ READY = "ready.json"
 SOCKET = "control.sock"
 """Where a router's control daemon listens, in its directory."""
 SITE_SECONDS = 180.0
+
+
+@functools.cache
+def kernel_reason() -> str | None:
+    """What the kernel, or a container around us, refuses of what a network needs; None when it refuses nothing."""
+    link = Link(name="probe", ends=("r", "s"), rate_bits_per_second=1e6, delay_seconds=0.001, loss=0.5)
+    name = f"p{os.getpid()}"
+    topology = Topology(name=name, routers=("r",), sites=(SiteNode(name="s"),), links=(link,))
+    spaces = [namespace_of(topology, node) for node in topology.nodes]
+    try:
+        for space in spaces:
+            namespaces.create(space)
+        with Plant(topology) as plant:
+            plant.build()
+            plant.queue()
+    except (LabError, NetlinkError, OSError) as error:
+        return f"the kernel refuses what an emulated network needs: {error}"
+    finally:
+        for space in spaces:
+            namespaces.remove(space)
+    return None
 
 
 def check_root() -> None:
@@ -90,6 +114,8 @@ class EmulatedNetwork:
         Raises Forbidden without root, Conflict when a network of that name runs, LabError when something fails.
         """
         check_root()
+        if reason := kernel_reason():
+            raise LabError(reason, "See docs/lab.md, What it is made of")
         if self.directory.exists():
             if not _is_ours(self.directory):
                 raise LabError(f"{self.directory} belongs to somebody else", "Remove it, or name the network otherwise")
