@@ -18,8 +18,10 @@ from typing import Any
 
 from benchmarks.machine import describe, table
 from benchmarks.traffic import Flow, Running
-from isthmus.lab.network.network import EmulatedNetwork, Weather, show
+from isthmus.lab.network.network import EmulatedNetwork
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.showing import show
+from isthmus.lab.network.weather import Weather
 from isthmus.network.control.client import RouterClient
 from isthmus.network.control.desired import Slice, SlicedInterface, WeightedPath
 from isthmus.network.control.failover import Candidate, Failover, ProtectedPolicy

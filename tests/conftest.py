@@ -34,7 +34,7 @@ def require(feature: str) -> None:
 def emulation() -> None:
     """Networks can be emulated here: root, the programs, and a kernel that lets us."""
     require("network")
-    from isthmus.lab.network.network import kernel_reason
+    from isthmus.lab.network.possible import kernel_reason
 
     if reason := kernel_reason():
         pytest.skip(reason)

@@ -19,16 +19,11 @@ from isthmus.domain.errors import Conflict, Forbidden, NotFound
 from isthmus.lab import accounts, namespaces
 from isthmus.lab.errors import LabError
 from isthmus.lab.network.conditions import Brownout
-from isthmus.lab.network.network import (
-    EmulatedNetwork,
-    Weather,
-    directory_of,
-    enter_command,
-    networks,
-    remove,
-    show,
-)
+from isthmus.lab.network.network import EmulatedNetwork, remove
+from isthmus.lab.network.places import directory_of, networks
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.showing import enter_command, show
+from isthmus.lab.network.weather import Weather
 from isthmus.lab.proc import alive
 from isthmus.lab.processes import STATE, State, remove_stale
 

@@ -20,8 +20,11 @@ from pyroute2 import IPRoute
 
 from isthmus.domain.errors import Forbidden, Invalid, NotFound, Refused, Unavailable
 from isthmus.lab import namespaces
-from isthmus.lab.network.network import EmulatedNetwork, Weather, control_directory, enter_command, show
+from isthmus.lab.network.network import EmulatedNetwork
+from isthmus.lab.network.places import control_directory
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.showing import enter_command, show
+from isthmus.lab.network.weather import Weather
 from isthmus.lab.proc import alive, send_signal
 from isthmus.lab.processes import State
 from isthmus.network.control.client import RouterClient

@@ -12,8 +12,9 @@ import pytest
 from isthmus.domain.errors import Conflict, Invalid
 from isthmus.lab import namespaces
 from isthmus.lab.network.conditions import Brownout
-from isthmus.lab.network.network import EmulatedNetwork, Weather
+from isthmus.lab.network.network import EmulatedNetwork
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.weather import Weather
 from isthmus.network.measurement.figures import PathFigures
 from isthmus.network.measurement.packet import ErrorEstimate, SenderPacket
 from isthmus.network.measurement.reflector import Reflector, reflecting
