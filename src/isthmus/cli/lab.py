@@ -18,9 +18,10 @@ import click
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import Group, command, tail_of
 from isthmus.cli.messages import _
-from isthmus.domain.errors import IsthmusError, NotFound, Unavailable
+from isthmus.domain.errors import Conflict, Forbidden, IsthmusError, NotFound, Unavailable
 
 _HERE = "isthmus.cli.lab:"
+_KINDS = {kind.code: kind for kind in (Conflict, Forbidden)}
 _MAKE, _SEE, _CHANGE = "Start and stop", "See and use", "Make worse and better"
 lab = Group(
     name="lab",
@@ -87,7 +88,8 @@ def up(topology: Path) -> int:
         raise
     if "ready" not in answer:
         keeper.wait()
-        raise IsthmusError(answer["cause"], remedy=answer.get("remedy", ""), code=answer.get("code"))
+        kind = _KINDS.get(answer.get("code", ""), IsthmusError)
+        raise kind(answer["cause"], remedy=answer.get("remedy", ""), code=answer.get("code"))
     keeper.returncode = 0  # it lives on; this object must not warn about it
     screen.put(found.name)
     screen.say(_("Up after {seconds} s.").format(seconds=answer["ready"]))
