@@ -125,6 +125,8 @@ class EmulatedNetwork:
                 control_process(router),
                 [
                     *("nsenter", f"--net={NAMESPACES / namespace_of(self.topology, router)}", "--"),
+                    # It follows failures, so it comes before what else the machine does.
+                    *("nice", "-n", "-15"),
                     # What it says of itself is made true: it can do nothing but administer its network.
                     *(
                         "setpriv",
