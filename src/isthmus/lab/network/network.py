@@ -35,7 +35,7 @@ from isthmus.lab.network.possible import check_root, kernel_reason
 from isthmus.lab.network.reading import describe
 from isthmus.lab.network.topology import Topology
 from isthmus.lab.proc import alive, send_signal
-from isthmus.lab.processes import Daemons, State, clean
+from isthmus.lab.processes import Daemons, State, clean, remove_stale
 
 _SITE_SECONDS = 180.0
 _OWNER_SECONDS = 60.0
@@ -51,7 +51,7 @@ class EmulatedNetwork:
         self._daemons: Daemons | None = None
 
     def start(self) -> Self:
-        """Build everything and wait until the daemons of all sites answer; on failure all is removed again.
+        """Remove what dead labs left, build everything and wait until all daemons answer; on failure all is removed again.
 
         Raises Forbidden without root, Conflict when a network of that name runs, LabError when something fails.
         """
@@ -66,6 +66,7 @@ class EmulatedNetwork:
                     f"The network {self.topology.name} is up already.", remedy="Take it down: isthmus lab down"
                 )
             _clean_all(self.directory)
+        remove_stale()
         try:
             self.directory.mkdir(mode=0o755)
             daemons = self._daemons = Daemons(self.directory)

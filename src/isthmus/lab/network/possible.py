@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from isthmus.domain.errors import Forbidden
-from isthmus.lab import namespaces, packages
+from isthmus.lab import packages, registry
 from isthmus.lab.errors import LabError
 from isthmus.lab.network.places import namespace_of
 from isthmus.lab.network.plant import Plant
 from isthmus.lab.network.topology import Link, SiteNode, Topology
+from isthmus.lab.processes import Daemons
 
 
 def check_root() -> None:
@@ -33,15 +35,16 @@ def kernel_reason() -> str | None:
     name = f"p{os.getpid()}"
     topology = Topology(name=name, routers=("r",), sites=(SiteNode(name="s"),), links=(link,))
     spaces = [namespace_of(topology, node) for node in topology.nodes]
+    directory = registry.new_directory("isthmus-probe-")
+    daemons = Daemons(directory)
     try:
-        for space in spaces:
-            namespaces.create(space)
+        daemons.make_namespaces(spaces)
         with Plant(topology) as plant:
             plant.build()
             plant.queue()
     except (LabError, NetlinkError, OSError) as error:
         return f"the kernel refuses what an emulated network needs: {error}"
     finally:
-        for space in spaces:
-            namespaces.remove(space)
+        daemons.close()
+        shutil.rmtree(directory, ignore_errors=True)
     return None
