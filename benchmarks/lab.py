@@ -18,8 +18,10 @@ from typing import Any
 from benchmarks.machine import describe, table
 from benchmarks.traffic import Flow, Running
 from isthmus.lab.network.conditions import Brownout
-from isthmus.lab.network.network import EmulatedNetwork, Weather, enter_command
+from isthmus.lab.network.network import EmulatedNetwork
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.showing import enter_command
+from isthmus.lab.network.weather import Weather
 
 NAME = f"l{os.getpid()}"
 DELAY_MS = 25.0

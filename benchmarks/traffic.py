@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.lab.network.network import enter_command
+from isthmus.lab.network.showing import enter_command
 
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _UDP_SEGMENT = 33, 35, 103
 _SOL_UDP = 17

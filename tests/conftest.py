@@ -31,6 +31,16 @@ def require(feature: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def emulation() -> None:
+    """Networks can be emulated here: root, the programs, and a kernel that lets us."""
+    require("network")
+    from isthmus.lab.network.possible import kernel_reason
+
+    if reason := kernel_reason():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
 def lab_directory() -> Iterator[Path]:
     """A directory that other accounts may enter, removed in the end; what dead sessions left is removed first."""
     remove_stale()

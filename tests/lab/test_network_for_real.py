@@ -15,16 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.cli.main import call
 from isthmus.domain.errors import Conflict, Forbidden, NotFound
-from isthmus.lab import accounts, namespaces, packages
+from isthmus.lab import accounts, namespaces
 from isthmus.lab.errors import LabError
 from isthmus.lab.network.conditions import Brownout
-from isthmus.lab.network.network import EmulatedNetwork, Weather, directory_of, enter_command, networks, remove, show
+from isthmus.lab.network.network import EmulatedNetwork, remove
+from isthmus.lab.network.places import directory_of, networks
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.showing import enter_command, show
+from isthmus.lab.network.weather import Weather
 from isthmus.lab.proc import alive
 from isthmus.lab.processes import STATE, State, remove_stale
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("emulation")]
 NAME = f"t{os.getpid()}"
 TWO_PATHS = f"""
 name: {NAME}
@@ -42,19 +46,9 @@ SENT = 3000
 SOURCE = str(Path(__file__).parents[2] / "src")
 
 
-@pytest.fixture(autouse=True)
-def _can_run() -> None:
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
-    if reason := packages.missing()["network"]:
-        pytest.fail(reason, pytrace=False)
-
-
 @pytest.fixture(scope="module")
-def network() -> Iterator[Weather]:
+def network(emulation: None) -> Iterator[Weather]:
     """Two sites, two paths between them."""
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
     with EmulatedNetwork(read_text(TWO_PATHS)):
         yield Weather(NAME)
 
@@ -227,3 +221,37 @@ def test_twelve_sites_and_twenty_routers() -> None:
                 assert (
                     subprocess.run(enter_command(name, f"s{number}", words), stdout=subprocess.DEVNULL).returncode == 0
                 )
+
+
+def test_the_commands_start_worsen_show_and_remove_a_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`isthmus lab`: data on stdout, exit codes as everywhere; the network outlives the command that started it."""
+    monkeypatch.setenv("PYTHONPATH", SOURCE)
+    name = f"i{os.getpid()}"
+    file = tmp_path / "wan.yaml"
+    file.write_text(TWO_PATHS.replace(NAME, name).replace("100 Mbit/s", "much", 1))
+    assert call(["lab", "up", str(file)]) == 65
+    assert "links.2.rate" in capsys.readouterr().err
+    file.write_text(TWO_PATHS.replace(NAME, name))
+    assert call(["lab", "up", str(file)]) == 0
+    try:
+        assert capsys.readouterr().out == f"{name}\n"
+        assert call(["lab", "up", str(file)]) == 73
+        assert call(["lab", "fail", "--network", name, "r1-r2"]) == 0
+        assert call(["lab", "fail", "--network", name, "r1-r9"]) == 66
+        assert call(["lab", "brownout", "--network", name, "r1-r3", "--loss", "5%"]) == 0
+        capsys.readouterr()
+        assert call(["lab", "show", "--network", name, "--json"]) == 0
+        links = {link["name"]: link for link in json.loads(capsys.readouterr().out)["links"]}
+        assert [links[which]["state"] for which in ("r1-r2", "r1-r3", "r3-r4")] == ["down", "brownout", "up"]
+        assert links["r1-r3"]["loss"] == 0.05
+        assert call(["lab", "heal", "--network", name, "--all"]) == 0
+        assert call(["lab", "heal", "--network", name]) == 64
+        capsys.readouterr()
+        assert call(["lab", "show", "--network", name]) == 0
+        assert "down" not in capsys.readouterr().out
+    finally:
+        assert call(["lab", "down", "--network", name]) == 0
+    assert name not in networks()
+    assert call(["lab", "show", "--network", name]) == 66

@@ -19,9 +19,12 @@ import pytest
 from pyroute2 import IPRoute
 
 from isthmus.domain.errors import Forbidden, Invalid, NotFound, Refused, Unavailable
-from isthmus.lab import namespaces, packages
-from isthmus.lab.network.network import EmulatedNetwork, Weather, control_directory, enter_command, show
+from isthmus.lab import namespaces
+from isthmus.lab.network.network import EmulatedNetwork
+from isthmus.lab.network.places import control_directory
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.showing import enter_command, show
+from isthmus.lab.network.weather import Weather
 from isthmus.lab.proc import alive, send_signal
 from isthmus.lab.processes import State
 from isthmus.network.control.client import RouterClient
@@ -29,6 +32,8 @@ from isthmus.network.control.desired import DesiredState, Match, Slice, SlicedIn
 from isthmus.network.control.failover import Candidate, Failover, ProtectedPolicy
 from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, Way, policy_name
 from isthmus.network.control.routes import PROTOCOL
+from isthmus.network.measurement.liveness import Liveness, Pace, ProbedPath
+from isthmus.network.measurement.reflector import reflecting
 
 pytestmark = pytest.mark.real
 NAME = f"c{os.getpid()}"
@@ -77,12 +82,8 @@ class Wan:
 
 
 @pytest.fixture(scope="module")
-def wan() -> Iterator[Wan]:
+def wan(emulation: None) -> Iterator[Wan]:
     """Two sites, two paths, a daemon at each router."""
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
-    if reason := packages.missing()["network"]:
-        pytest.fail(reason, pytrace=False)
     with EmulatedNetwork(read_text(WAN)) as network:
         found = show(NAME)
         addresses = {site["name"]: site["addresses"] for site in found["sites"]}
@@ -392,3 +393,51 @@ def test_a_policy_moves_away_from_a_failed_link_and_back(wan: Wan) -> None:
         assert changed.acquire(timeout=20)
     assert moved == [protected.candidates[1], protected.candidates[0]]
     assert taken(lambda: send_marked("none", socket.AF_INET6))["r2"] >= 50
+
+
+def test_a_policy_moves_away_from_a_link_that_is_up_and_carries_nothing(wan: Wan) -> None:
+    """r2 silently drops what comes in; packets of measurement over each path by its flow label find out."""
+    labels = {"over r2": (1, R2), "over r3": (2, R3)}
+    wan.apply(
+        *(
+            Steering(name=f"probe{label}", source="north", target="south", ways=ways, match=Match(flow_label=label))
+            for label, ways in labels.values()
+        )
+    )
+    protected = ProtectedPolicy(
+        router="r1",
+        policy=policy_name("there", "fd10:6::/64"),
+        candidates=tuple(
+            Candidate(paths=(WeightedPath(segments=(f"fc00:{name[-1]}::1", "fc00:4::d6")),), links=frozenset({name}))
+            for name in labels
+        ),
+    )
+    words: list[tuple[str, bool]] = []
+    heard = threading.Semaphore(0)
+    failover = Failover(wan.planes, {}, [protected])
+
+    def told(name: str, alive: bool) -> None:
+        failover.report(name, is_whole=alive)
+        words.append((name, alive))
+        heard.release()
+
+    with namespaces.inside(namespace("south")):
+        reflector = reflecting(["fd10::/16"], port=8860, wait_seconds=0.02)
+        reflector.__enter__()
+    with namespaces.inside(namespace("north")):
+        probed = [
+            ProbedPath(name=name, target=SOUTH6, port=8860, flow_label=label) for name, (label, _ways) in labels.items()
+        ]
+        liveness = Liveness(probed, told, Pace(interval_seconds=0.02, missing_count=25, answered_count=10))
+    drop = 'nft add table ip6 hole; nft add chain ip6 hole c "{ type filter hook prerouting priority -300 ; }"; nft add rule ip6 hole c iifname to-r1 drop'
+    try:
+        with liveness:
+            subprocess.run(enter_command(NAME, "r2", ["sh", "-c", drop]), check=True)
+            assert heard.acquire(timeout=30)
+            assert taken(lambda: send_marked("none", socket.AF_INET6))["r3"] >= 50
+            subprocess.run(enter_command(NAME, "r2", ["nft", "delete", "table", "ip6", "hole"]), check=True)
+            assert heard.acquire(timeout=30)
+            assert taken(lambda: send_marked("none", socket.AF_INET6))["r2"] >= 50
+    finally:
+        reflector.__exit__(None, None, None)
+    assert words == [("over r2", False), ("over r2", True)]

@@ -223,3 +223,20 @@ def test_a_policy_moves_to_its_best_whole_path_at_once_and_back_after_a_while() 
     assert moved.acquire(timeout=10)
     assert moved.acquire(timeout=10)
     assert router.told[1:] == [("p", fast.paths)]
+
+
+def test_a_link_that_is_up_may_be_reported_as_dead() -> None:
+    """What a measurement says counts as much as an interface; both must be well."""
+    router = _Recorder()
+    first, second = (
+        Candidate(paths=(WeightedPath(segments=(f"fc00:{number}::1",)),), links=frozenset({f"a-{number}"}))
+        for number in (2, 3)
+    )
+    policy = ProtectedPolicy(router="a", policy="p", candidates=(first, second))
+    failover = Failover({"a": router}, {("a", "to-2"): "a-2"}, [policy])  # type: ignore[dict-item]
+    failover.take("a", {"to-2": True})
+    failover.report("a-2", is_whole=False)
+    failover.report("a-2", is_whole=False)
+    assert router.told == [("p", second.paths)]
+    failover.report("a-2", is_whole=True)
+    assert router.told[1:] == [("p", first.paths)]

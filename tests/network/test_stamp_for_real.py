@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from isthmus.domain.errors import Conflict, Invalid
-from isthmus.lab import namespaces, packages
+from isthmus.lab import namespaces
 from isthmus.lab.network.conditions import Brownout
-from isthmus.lab.network.network import EmulatedNetwork, Weather
+from isthmus.lab.network.network import EmulatedNetwork
 from isthmus.lab.network.reading import read_text
+from isthmus.lab.network.weather import Weather
 from isthmus.network.measurement.figures import PathFigures
 from isthmus.network.measurement.packet import ErrorEstimate, SenderPacket
 from isthmus.network.measurement.reflector import Reflector, reflecting
@@ -33,12 +34,8 @@ SOUTH = {"ipv6": "fd10:3::1", "ipv4": "10.64.3.1"}
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[Weather]:
+def network(emulation: None) -> Iterator[Weather]:
     """Two sites, 5 ms apart."""
-    if os.geteuid():
-        pytest.skip("network namespaces are made by root")
-    if reason := packages.missing()["network"]:
-        pytest.fail(reason, pytrace=False)
     with EmulatedNetwork(read_text(WAN)):
         yield Weather(NAME)
 

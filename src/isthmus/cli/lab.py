@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,10 @@ import click
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import Group, command, tail_of
 from isthmus.cli.messages import _
-from isthmus.domain.errors import IsthmusError, NotFound
+from isthmus.domain.errors import Conflict, Forbidden, IsthmusError, NotFound, Unavailable
 
 _HERE = "isthmus.cli.lab:"
+_KINDS = {kind.code: kind for kind in (Conflict, Forbidden)}
 _MAKE, _SEE, _CHANGE = "Start and stop", "See and use", "Make worse and better"
 lab = Group(
     name="lab",
@@ -40,14 +44,29 @@ lab = Group(
     help=_("An emulated network on this machine: network namespaces of the kernel, joined by links with rate, delay and loss. Needs root."),
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
+
+
+def _loaded(function: Callable[..., int]) -> Callable[..., int]:
+    """The command, which says what is missing where the library for the kernel's network is not installed."""
+
+    @wraps(function)
+    def checked(*arguments: Any, **named: Any) -> int:
+        if find_spec("pyroute2") is None:
+            raise Unavailable(_("The library pyroute2 is not installed."), remedy="pip install 'isthmus[network]'")
+        return function(*arguments, **named)
+
+    return checked
+
+
 _network = click.option("--network", default=None, metavar="NAME", help=_("Which network, when several are up."))
 _json = click.option("--json", "as_json", is_flag=True, help=_("Answer JSON."))
 
 
 @command("up", examples="isthmus lab up wan.yaml", help=_("Start the network of a YAML file (docs/lab.md), with the daemons of its sites. It stays until `isthmus lab down`."))  # fmt: skip
 @click.argument("topology", type=click.Path(path_type=Path))
+@_loaded
 def up(topology: Path) -> int:
-    from isthmus.lab.network.network import check_root
+    from isthmus.lab.network.possible import check_root
     from isthmus.lab.network.reading import read_file
 
     found = read_file(topology)
@@ -69,7 +88,8 @@ def up(topology: Path) -> int:
         raise
     if "ready" not in answer:
         keeper.wait()
-        raise IsthmusError(answer["cause"], remedy=answer.get("remedy", ""), code=answer.get("code"))
+        kind = _KINDS.get(answer.get("code", ""), IsthmusError)
+        raise kind(answer["cause"], remedy=answer.get("remedy", ""), code=answer.get("code"))
     keeper.returncode = 0  # it lives on; this object must not warn about it
     screen.put(found.name)
     screen.say(_("Up after {seconds} s.").format(seconds=answer["ready"]))
@@ -79,8 +99,11 @@ def up(topology: Path) -> int:
 
 @command("down", examples="isthmus lab down", help=_("Remove the network: its processes, namespaces and files, and nothing else."))  # fmt: skip
 @_network
+@_loaded
 def down(network: str | None) -> int:
-    from isthmus.lab.network.network import check_root, networks, remove
+    from isthmus.lab.network.network import remove
+    from isthmus.lab.network.places import networks
+    from isthmus.lab.network.possible import check_root
 
     check_root()
     if network is None and not networks():
@@ -94,11 +117,12 @@ def down(network: str | None) -> int:
 @command("show", examples="isthmus lab show\nisthmus lab show --json", help=_("Nodes, links and daemons as they are now."))  # fmt: skip
 @_network
 @_json
+@_loaded
 def show(network: str | None, as_json: bool) -> int:
-    from isthmus.lab.network import network as networks
+    from isthmus.lab.network import showing
     from isthmus.lab.network.quantities import show_rate, show_time
 
-    found = networks.show(_choose(network))
+    found = showing.show(_choose(network))
     if as_json:
         screen.put_json(found)
         return exits.OK
@@ -131,8 +155,9 @@ def show(network: str | None, as_json: bool) -> int:
 @_network
 @click.argument("node")
 @click.pass_context
+@_loaded
 def exec_(ctx: click.Context, network: str | None, node: str) -> int:
-    from isthmus.lab.network.network import enter_command
+    from isthmus.lab.network.showing import enter_command
 
     words = list(tail_of(ctx))
     if not words:
@@ -145,6 +170,7 @@ def exec_(ctx: click.Context, network: str | None, node: str) -> int:
 @command("fail", examples="isthmus lab fail r1-r2\nisthmus lab fail north", help=_("Cut links, or take nodes down: a node that is down has no link, and its processes stand still."))  # fmt: skip
 @_network
 @click.argument("names", nargs=-1, required=True, metavar="LINK|NODE...")
+@_loaded
 def fail(network: str | None, names: tuple[str, ...]) -> int:
     weather = _weather(network)
     for name in names:
@@ -155,6 +181,7 @@ def fail(network: str | None, names: tuple[str, ...]) -> int:
 @command("partition", examples="isthmus lab partition north r1", help=_("Cut all links between these nodes and the others; the cut links are named."))  # fmt: skip
 @_network
 @click.argument("nodes", nargs=-1, required=True)
+@_loaded
 def partition(network: str | None, nodes: tuple[str, ...]) -> int:
     for name in _weather(network).partition(nodes):
         screen.put(name)
@@ -167,6 +194,7 @@ def partition(network: str | None, nodes: tuple[str, ...]) -> int:
 @click.option("--rate", metavar="RATE", help=_("Such as '10 Mbit/s'."))
 @click.option("--delay", metavar="TIME", help=_("One way, such as '80 ms'; for a link that was built with a delay."))
 @click.option("--loss", metavar="SHARE", help=_("Such as 5% or 0.05."))
+@_loaded
 def brownout(network: str | None, link: str, rate: str | None, delay: str | None, loss: str | None) -> int:
     from isthmus.lab.network.conditions import Brownout
     from isthmus.lab.network.quantities import read_rate, read_share, read_time
@@ -186,6 +214,7 @@ def brownout(network: str | None, link: str, rate: str | None, delay: str | None
 @_network
 @click.argument("names", nargs=-1, metavar="LINK|NODE...")
 @click.option("--all", "everything", is_flag=True, help=_("All of them."))
+@_loaded
 def heal(network: str | None, names: tuple[str, ...], everything: bool) -> int:
     if bool(names) == everything:
         raise click.UsageError(_("Name links and nodes, or say --all."))
@@ -197,13 +226,15 @@ def heal(network: str | None, names: tuple[str, ...], everything: bool) -> int:
 
 @command("reroute", examples="isthmus lab reroute", help=_("Let the shortest paths avoid what has failed, as routing protocols would some time later; after a heal, use it again."))  # fmt: skip
 @_network
+@_loaded
 def reroute(network: str | None) -> int:
     _weather(network).reroute()
     return exits.OK
 
 
 def _weather(network: str | None) -> Any:
-    from isthmus.lab.network.network import Weather, check_root
+    from isthmus.lab.network.possible import check_root
+    from isthmus.lab.network.weather import Weather
 
     check_root()
     return Weather(_choose(network))
@@ -211,7 +242,7 @@ def _weather(network: str | None) -> Any:
 
 def _choose(network: str | None) -> str:
     """The network that is meant: the named one, else the only one."""
-    from isthmus.lab.network.network import networks
+    from isthmus.lab.network.places import networks
 
     if network is not None:
         return network

@@ -8,20 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from isthmus.lab.namespaces import PREFIX
 from isthmus.lab.network.addressing import Addressing
 from isthmus.lab.network.kernel import DelayQueue, Node
+from isthmus.lab.network.places import interface_to, namespace_of
 from isthmus.lab.network.topology import Link, Topology
-
-
-def namespace_of(topology: Topology, node: str) -> str:
-    """The name of a node's network namespace."""
-    return f"{PREFIX}{topology.name}-{node}"
-
-
-def interface_to(neighbour: str) -> str:
-    """The name of a node's interface to a neighbour."""
-    return f"to-{neighbour}"
 
 
 def is_delayed(link: Link) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from isthmus.lab.errors import LabError
 from isthmus.lab.network.addressing import Addressing
-from isthmus.lab.network.network import READY, read_topology
+from isthmus.lab.network.places import READY, read_topology, site_directory
 from isthmus.lab.network.topology import SiteNode, Topology
 from isthmus.lab.processes import Daemons
 from isthmus.lab.s3 import S3Server
@@ -100,7 +100,7 @@ def main() -> None:
     site = topology.site(name)
     if site is None:
         raise LabError(f"the network has no site {name}")
-    directory = top / "sites" / name
+    directory = site_directory(top, name)
     directory.mkdir(parents=True, exist_ok=True)
     become_host(topology, name, directory)
     told, stops = start_daemons(site, Addressing(topology).site_address4(name), directory)

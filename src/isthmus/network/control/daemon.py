@@ -36,6 +36,7 @@ LONGEST_LINE = 4 << 20
 LONGEST_WORD_OF_STRANGERS = 1 << 16
 MOST_CONNECTIONS = 32
 SECONDS_BETWEEN_CHECKS = 30.0
+SECONDS_AFTER_TROUBLE = 0.2
 _RTMGRP_LINK = 1
 _Answer = TypeVar("_Answer")
 
@@ -50,7 +51,7 @@ class Daemon:
         self._connections = 0
         self._changed = asyncio.Event()
         self._links: dict[str, bool] = {}
-        self._looks: set[asyncio.Future[None]] = set()
+        self._stirred = asyncio.Event()
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -71,11 +72,12 @@ class Daemon:
             os.umask(former)
         # Who may ask is decided by the account at the other end; the file's mode lets them try.
         self._permit.socket.chmod(0o666)
-        checking = asyncio.create_task(self._check_from_time_to_time())
+        tasks = [asyncio.create_task(part()) for part in (self._check_from_time_to_time, self._follow_links)]
         print("ready", flush=True)
         async with server:
             await ended.wait()
-        checking.cancel()
+        for task in tasks:
+            task.cancel()
         loop.remove_reader(events.fileno())
         events.close()
         self._permit.socket.unlink(missing_ok=True)
@@ -102,8 +104,19 @@ class Daemon:
         with contextlib.suppress(OSError):  # BlockingIOError: read empty; ENOBUFS: some were lost, so look anyway
             while True:
                 events.recv(65536)
-        self._looks.add(look := asyncio.ensure_future(self._look()))
-        look.add_done_callback(self._looks.discard)
+        self._stirred.set()
+
+    async def _follow_links(self) -> None:
+        """Look at the interfaces after events; those that come meanwhile are one more look together."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            try:
+                await self._look()
+            except NetlinkError as error:
+                _log.warning("the interfaces could not be listed: %s", error)
+                await asyncio.sleep(SECONDS_AFTER_TROUBLE)
+                self._stirred.set()
 
     async def _look(self) -> None:
         links = await self._in_kernel(self._plane.links)

@@ -63,6 +63,7 @@ class Failover:
         self._told = told
         self._wait_to_restore_seconds = wait_to_restore_seconds
         self._down_ends: set[LinkEnd] = set()
+        self._reported: set[str] = set()
         self._restoring: dict[LinkEnd, threading.Timer] = {}
         self._current = {id(item): item.candidates[0] for item in policies}
         self._lock = threading.Lock()
@@ -71,8 +72,17 @@ class Failover:
         self._threads: list[threading.Thread] = []
 
     def down(self) -> frozenset[str]:
-        """The links that are down at one end at least."""
-        return frozenset(self._link_ends[end] for end in self._down_ends)
+        """The links that are down at one end at least, or were reported so."""
+        return frozenset(self._link_ends[end] for end in self._down_ends) | self._reported
+
+    def report(self, link: str, *, is_whole: bool) -> None:
+        """Take somebody else's word that a link carries nothing, or carries packets again; it may be up at both ends.
+
+        The name may be that of a whole path, when its candidate has it among its links.
+        """
+        with self._lock:
+            (self._reported.discard if is_whole else self._reported.add)(link)
+            self._move()
 
     def take(self, router: str, links: Mapping[str, bool]) -> None:
         """Note the interfaces of a router, and move the policies that this concerns."""
