@@ -13,7 +13,7 @@ from isthmus.data.port import BlobStore
 from isthmus.domain.errors import IsthmusError
 from isthmus.domain.placement import Receipt
 from isthmus.domain.task import TaskSpec
-from isthmus.engine import leases
+from isthmus.engine import benchmarks, leases
 from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
@@ -79,6 +79,7 @@ class Engine:
         for name, loop in (
             ("leases", self._keep_leases()),
             ("placement", self._place()),
+            ("benchmarks", self._take_in_benchmarks()),
             ("house", self._keep_house()),
         ):
             self._loops.append(asyncio.create_task(loop, name=name))
@@ -227,6 +228,20 @@ class Engine:
             if placed:
                 for worker, _ in self._workers.values():
                     worker.work.dispatch_due.set()
+
+    async def _take_in_benchmarks(self) -> None:
+        """Make capabilities of what ended benchmarks left; whoever places does it."""
+        while True:
+            await self.clock.sleep(self.settings.benchmark_interval)
+            lease = self._held.get(_PLACEMENT)
+            if lease is None or not self._fresh(lease):
+                continue
+            try:
+                await benchmarks.take_in(self.database, self._blobs, self.clock.now(), lease)
+            except IsthmusError as error:
+                log.warning("benchmarks: %s", error)
+            except Exception:
+                log.exception("benchmarks were not taken in")
 
     # --- house ------------------------------------------------------------------------------------------------------
 
