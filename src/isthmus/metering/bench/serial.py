@@ -90,8 +90,8 @@ def latency(size_bytes: int, seconds: float) -> spread.Measure:
     """Seconds that a dependent read from a table of so many bytes takes longer than one from the first-level cache.
 
     Both tables are walked by the same loop of the interpreter, turn by turn; the difference leaves the interpreter out.
-    What of the interpreter's own work overlaps with the read is missing from it: it is a lower bound. Times are the thread's
-    own processor time: being set aside for another process is no property of memory.
+    How near that comes to a compiled chain is measured by benchmarks/metering.py. Times are the thread's own processor time:
+    being set aside for another process is no property of memory.
     """
     near, far = chain(NEAR_BYTES), chain(size_bytes)
     here = walk(far, 0)
