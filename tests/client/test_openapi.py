@@ -56,6 +56,11 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "site_usage": lambda: administration.site_usage("s"),
     "site_tasks": lambda: administration.site_tasks("s", live=True),
     "site_load": lambda: administration.site_load("s"),
+    "bench_site": lambda: administration.bench_site(
+        "s", project="p", pools=["cpu"], nodes=2, seconds=5.0, python="python3"
+    ),
+    "site_benchmarks": lambda: administration.site_benchmarks("s"),
+    "site_capabilities": lambda: administration.site_capabilities("s"),
     "enrol_site": lambda: administration.enrol_site("s"),
     "users": administration.users,
     "add_user": lambda: administration.add_user("u", is_admin=True),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from isthmus.domain.capability import PoolCapability
 from isthmus.domain.lifecycle import AttemptState, TaskState
 from isthmus.domain.placement import Receipt
 from isthmus.domain.site import Pool, SiteState
@@ -263,6 +264,29 @@ class Load(_Answer):
     ended_last_hour: int
     last_seen_at: datetime | None
     error: str
+
+
+class Benchmark(_Answer):
+    """A task that measures a node of a pool: `due` until its document was taken in."""
+
+    task_id: Id
+    site: Name
+    pool: str
+    user: str
+    state: Literal["due", "done", "failed"]
+    node: str
+    message: str
+    created_at: datetime
+    measured_at: datetime | None
+
+
+class CapabilityOfPool(_Answer):
+    """What the nodes of one kind in a pool come to."""
+
+    site: Name
+    pool: str
+    stored_at: datetime
+    capability: PoolCapability
 
 
 class Enrolment(_Answer):

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isthmus import __version__
-from isthmus.api import agent, audit, blobs, events, health, logs, people, sites, tasks, tokens, usage
+from isthmus.api import agent, audit, benchmarks, blobs, events, health, logs, people, sites, tasks, tokens, usage
 from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
 from isthmus.api.routing import Router
@@ -29,6 +29,7 @@ ROUTERS: tuple[Router, ...] = (
     blobs.router,
     events.router,
     sites.router,
+    benchmarks.router,
     usage.router,
     people.router,
     tokens.router,

@@ -145,6 +145,8 @@ def insert_site(connection: sa.Connection, join: Join, *, user: str, now: float)
         connection.execute(s.insert().values(values))
     else:
         connection.execute(s.update().where(s.c.name == join.name).values(values))
+        for table in (tables.benchmarks, tables.capabilities):  # what joins again may be another machine: measure anew
+            connection.execute(table.delete().where(table.c.site == join.name))
     connection.execute(o.delete().where(o.c.site == join.name, o.c.user == user))
     connection.execute(o.insert().values(site=join.name, user=user))
     events.add(connection, [events.event(now, "site.active", site=join.name, body={"by": user})])

@@ -21,6 +21,7 @@ site = Group(
         "join": (_SETTINGS + "join", "Join a site", "Commands"),
         "ls": (_HERE + "ls", "List sites", "Commands"),
         "show": (_HERE + "show", "Show one site with its pools", "Commands"),
+        "bench": ("isthmus.cli.site_bench:bench", "Measure what its nodes do", "Commands"),
         "set": (_SETTINGS + "set_", "Change a site's settings, accounts or prices", "Commands"),
         "enrol": (_SETTINGS + "enrol", "A one-time token for a site's agent", "Commands"),
         "tasks": (_HERE + "tasks", "What runs there, under which account", "Commands"),
@@ -69,15 +70,22 @@ def ls(session: Session) -> int:
     return exits.OK
 
 
-@command("show", examples="isthmus site show alpha", help=_("Show one site: what it has, what it can, how it is."))
+@command(
+    "show",
+    examples="isthmus site show alpha\nisthmus site show alpha -o wide",
+    help=_("Show one site: what it has, what it can, what it does as measured (-o wide: every figure), how it is."),
+)
 @click.argument("name")
 @answers
 def show(session: Session, name: str) -> int:
+    from isthmus.cli.site_bench import show_capabilities
+    from isthmus.client import administration
     from isthmus.domain.units import show_duration, show_size
 
     one = session.client.site(name)
+    measured = session.run(administration.site_capabilities(name))
     if session.as_json:
-        screen.put_json(one)
+        screen.put_json({**screen.plain(one), "capabilities": measured})
         return exits.OK
     screen.pairs(
         [
@@ -115,6 +123,9 @@ def show(session: Session, name: str) -> int:
             )
         headers = [_("POOL"), _("NODES"), _("CPUS/NODE"), _("MEMORY/NODE"), _("GPUS/NODE"), _("FREE CPUS"), _("QUEUED"), _("LONGEST")]  # fmt: skip
         screen.table(headers, rows, right=(1, 2, 3, 5, 6, 7))
+    show_capabilities(measured, wide=session.wide)
+    if one.pools and not measured:
+        screen.suggest(f"isthmus site bench {name}")
     return exits.OK
 
 

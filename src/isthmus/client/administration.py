@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from isthmus.client.operations import every
-from isthmus.client.records import Site, UsageRecord, read
+from isthmus.client.records import Benchmark, Site, UsageRecord, read
 from isthmus.client.wire import Steps, new_key, request, send
 
 Document = dict[str, Any]
@@ -77,6 +77,32 @@ def site_load(name: str) -> Steps[Document]:
     """The load that Isthmus itself puts on a site."""
     document = (yield from send(request("GET", f"{_site(name)}/load"))).document()
     return document if isinstance(document, dict) else {"items": document}
+
+
+def bench_site(
+    name: str,
+    *,
+    project: str,
+    pools: Sequence[str] = (),
+    nodes: int = 1,
+    seconds: float | None = None,
+    python: str = "",
+) -> Steps[list[Benchmark]]:
+    """Measure `nodes` nodes of each pool (of all, when none is named) by ordinary tasks of the caller in `project`."""
+    body: Document = {"pools": list(pools), "nodes": nodes, "project": project}
+    body |= {key: value for key, value in (("seconds", seconds), ("python", python)) if value}
+    call = request("POST", f"{_site(name)}/benchmarks", json=body, idempotency_key=new_key())
+    return [read(Benchmark, row) for row in (yield from send(call)).items()]
+
+
+def site_benchmarks(name: str) -> Steps[list[Benchmark]]:
+    """The measurements of a site's nodes, newest first."""
+    return (yield from every(f"{_site(name)}/benchmarks", lambda row: read(Benchmark, row)))
+
+
+def site_capabilities(name: str) -> Steps[list[Document]]:
+    """What the pools of a site do, as measured: one for each kind of node."""
+    return (yield from every(f"{_site(name)}/capabilities", dict, paged=False))
 
 
 def enrol_site(name: str) -> Steps[Document]:

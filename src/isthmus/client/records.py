@@ -201,6 +201,21 @@ class Site(_Shown):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class Benchmark(_Shown):
+    """A task that measures a node: `due` until its document was taken in, then `done` or `failed`."""
+
+    task_id: str
+    site: str = ""
+    pool: str = ""
+    user: str = ""
+    state: str = ""
+    node: str = ""
+    message: str = ""
+    created_at: datetime | None = None
+    measured_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class UsageRecord(_Shown):
     """What one attempt used, by the site's own accounting, and what it costs."""
 

@@ -13,7 +13,7 @@ from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid, IsthmusError
 from isthmus.domain.placement import Receipt, WaitingTask
 from isthmus.domain.task import TaskSpec
-from isthmus.engine import leases
+from isthmus.engine import benchmarks, leases
 from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
@@ -84,6 +84,7 @@ class Engine:
             ("leases", self._keep_leases()),
             ("placement", self._place()),
             ("learning", self._learn()),
+            ("benchmarks", self._take_in_benchmarks()),
             ("house", self._keep_house()),
         ):
             self._loops.append(asyncio.create_task(loop, name=name))
@@ -273,6 +274,20 @@ class Engine:
                 await self._run_times.refresh()
             except Exception:
                 log.exception("what ended was not learned from")
+
+    async def _take_in_benchmarks(self) -> None:
+        """Make capabilities of what ended benchmarks left; whoever places does it."""
+        while True:
+            await self.clock.sleep(self.settings.benchmark_interval)
+            lease = self._held.get(_PLACEMENT)
+            if lease is None or not self._fresh(lease):
+                continue
+            try:
+                await benchmarks.take_in(self.database, self._blobs, self.clock.now(), lease)
+            except IsthmusError as error:
+                log.warning("benchmarks: %s", error)
+            except Exception:
+                log.exception("benchmarks were not taken in")
 
     # --- house ------------------------------------------------------------------------------------------------------
 

@@ -154,6 +154,40 @@ site_blobs = Table(  # content that a site's agent showed to have, by sending it
     _at("created_at", nullable=False),
 )
 
+benchmarks = Table(  # tasks that measure a node for the capability of its pool
+    "benchmarks",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("site", _Name, nullable=False),
+    Column("pool", String(255), nullable=False),
+    Column("user", _Name, nullable=False),
+    Column("state", String(8), nullable=False),  # due | done | failed
+    Column("node", String(255), nullable=False, default=""),
+    Column("message", Text, nullable=False, default=""),  # why it failed
+    Column("body", Text, nullable=False, default=""),  # JSON domain.capability.NodeCapability
+    _at("created_at", nullable=False),
+    _at("measured_at"),
+)
+Index("ix_benchmarks_site", benchmarks.c.site, benchmarks.c.pool, benchmarks.c.task_id)
+Index(
+    "ix_benchmarks_due",
+    benchmarks.c.task_id,
+    sqlite_where=text("state = 'due'"),
+    postgresql_where=text("state = 'due'"),
+)
+
+capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
+    "capabilities",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    Column("pool", String(255), primary_key=True),
+    Column("kind", String(255), primary_key=True),
+    _at("measured_at", nullable=False),
+    _at("stored_at", nullable=False),
+    Column("general_units", Double),  # of one whole node; null where a figure is lacking
+    Column("body", Text, nullable=False),  # JSON domain.capability.PoolCapability
+)
+
 # --- work -----------------------------------------------------------------------------------------------------------
 
 tasks = Table(

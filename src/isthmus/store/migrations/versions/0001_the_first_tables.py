@@ -102,12 +102,47 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "benchmarks",
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("user", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("node", sa.String(length=255), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("measured_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("task_id", name=op.f("pk_benchmarks")),
+    )
+    with op.batch_alter_table("benchmarks", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_benchmarks_due",
+            ["task_id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'due'"),
+            postgresql_where=sa.text("state = 'due'"),
+        )
+        batch_op.create_index("ix_benchmarks_site", ["site", "pool", "task_id"], unique=False)
+
+    op.create_table(
         "blobs",
         sa.Column("project", sa.String(length=63), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("project", "sha256", name=op.f("pk_blobs")),
+    )
+    op.create_table(
+        "capabilities",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("kind", sa.String(length=255), nullable=False),
+        sa.Column("measured_at", sa.Double(), nullable=False),
+        sa.Column("stored_at", sa.Double(), nullable=False),
+        sa.Column("general_units", sa.Double(), nullable=True),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("site", "pool", "kind", name=op.f("pk_capabilities")),
     )
     op.create_table(
         "dependencies",
