@@ -165,11 +165,12 @@ def no_prices(problem: Problem) -> Prices:
 class Budget:
     """How much work a round may do, in counts, so that the same problem always gets the same answer.
 
-    `sweeps` of prices over all tasks; at most `passes` of moves and ejections, each of those tasks that lose most: 3 of a
+    `sweeps` of prices over all tasks; so many `placings`, of which the best is kept; at most `passes` of moves and ejections, each of those tasks that lose most: 3 of a
     hundred, and 200. 0 sweeps and 0 passes is the greedy answer.
     """
 
     sweeps: int = 40
+    placings: int = 5
     passes: int = 2
 
     def moved(self, tasks: int) -> int:
