@@ -14,7 +14,7 @@ import pytest
 from isthmus.domain.errors import Invalid
 from isthmus.domain.placement import Binding, Candidate, Estimate, ScarcePrice, Snapshot, WaitingTask, Why
 from isthmus.domain.site import Energy
-from isthmus.domain.task import Accelerators, Demand, Goal, Objective, Weights
+from isthmus.domain.task import Accelerators, Constraints, Demand, Goal, Objective, Weights
 from isthmus.placement import decide
 from isthmus.placement.scarcity import Scarcity
 from tests.placement.test_round import GIB, NOW, pool, waiting, why
@@ -133,3 +133,17 @@ def test_a_quiet_round_loads_no_numbers() -> None:
         "decide(Snapshot(now=0.0, pools=(pool(),)), [waiting()]); assert 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_tasks_of_a_group_are_kept_apart() -> None:
+    """One for each site, what is there already counts, another user's group does not; the rest waits and is told why."""
+    taken = replace(pool("a", free_cpus=16), apart=frozenset({("ada", "copies"), ("bob", "others")}))
+    views = (taken, pool("b", free_cpus=16), pool("c", free_cpus=16, name="one"), pool("c", free_cpus=16, name="two"))
+    tasks = [waiting(f"t{index}", constraints=Constraints(apart="copies")) for index in range(3)]
+    tasks.append(waiting("t3", constraints=Constraints(apart="others")))
+    decision = decide(Snapshot(now=NOW, pools=views), tasks)
+    assert [placement.site for placement in decision.placements[:2]] == ["b", "c"]
+    assert decision.placements[2].task_id == "t3"
+    waits = decision.receipts[2]
+    assert {candidate.why for candidate in waits.candidates} == {Why.KEPT_APART}
+    assert "apart" in waits.remedy

@@ -124,6 +124,23 @@ def _promises(
     return promised, unseen
 
 
+def read_apart(connection: sa.Connection, users: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(site, user, group) of the users' live tasks that want to be apart from others of their group."""
+    a, t = tables.attempts.c, tables.tasks.c
+    query = (
+        sa.select(a.site, t.user, t.spec)
+        .select_from(tables.attempts.join(tables.tasks, a.task_id == t.id))
+        .where(a.state.notin_(_ENDED))
+        .where(a.state != AttemptState.COLLECTING.value)
+        .where(t.user.in_(users))
+        .where(t.spec.contains('"apart":"'))
+    )
+    return [
+        (row.site, row.user, orjson.loads(row.spec).get("constraints", {}).get("apart", ""))
+        for row in connection.execute(query)
+    ]
+
+
 def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple[float, str] | None) -> list[Any]:
     """The next tasks that want a place, in the order of service: rank (age and priority), then id."""
     t = tables.tasks.c
@@ -186,6 +203,7 @@ class Round:
             if broken:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
+            snapshot = await self._apart(database, snapshot, rows, specs)
             tasks = [waiting_task(row.id, row.user, specs[row.id], orjson.loads(row.avoid_sites)) for row in rows]
             decision = await asyncio.to_thread(decide, snapshot, tasks)
             found = decision.prices or found
@@ -195,6 +213,20 @@ class Round:
                 break
         self._prices = found
         return placed
+
+    async def _apart(
+        self, database: Database, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]
+    ) -> Snapshot:
+        """The snapshot with the groups that are at each site already, when a task of the round wants to be apart."""
+        users = sorted({row.user for row in rows if specs[row.id].constraints.apart})
+        groups: dict[str, set[tuple[str, str]]] = {}
+        for start in range(0, len(users), 500):
+            for site, user, group in await database.read(read_apart, users[start : start + 500]):
+                groups.setdefault(site, set()).add((user, group))
+        if not groups:
+            return snapshot
+        views = (replace(view, apart=frozenset(groups.get(view.site, ()))) for view in snapshot.pools)
+        return replace(snapshot, pools=tuple(views))
 
     def _read_specs(self, rows: Sequence[Any]) -> tuple[dict[str, TaskSpec], list[str]]:
         """What each task asks for, and the tasks whose rows cannot be read: they must not hold up the others."""

@@ -125,6 +125,7 @@ class _Pass:
         self._scarcity = scarcity
         self._ledgers = [_Ledger(view) for view in snapshot.pools]
         self._receipts: list[Receipt] = []
+        self._apart = {(view.site, *group) for view in snapshot.pools for group in view.apart}
         self._checked: dict[object, list[Failure | None]] = {}
         self._yardsticks: dict[object, Yardstick] = {}
         # Promises only grow in a round: what did not fit once does not fit later.
@@ -160,9 +161,16 @@ class _Pass:
         if shape not in self._checked:
             self._checked[shape] = [next(failures(task, ledger.view), None) for ledger in self._ledgers]
         return [
-            _refused(ledger.view, failure) if failure else _estimated(self._snapshot.now, task, ledger)
+            _refused(ledger.view, found) if found else _estimated(self._snapshot.now, task, ledger)
             for ledger, failure in zip(self._ledgers, self._checked[shape], strict=True)
+            for found in (failure or self._crowded(task, ledger.view),)
         ]
+
+    def _crowded(self, task: WaitingTask, view: PoolView) -> Failure | None:
+        group = task.constraints.apart
+        if group and (view.site, task.user, group) in self._apart:
+            return Failure(Why.KEPT_APART, f"a site without another of {group}", view.site)
+        return None
 
     def _pressed(self, candidate: Candidate) -> bool:
         return candidate.why is Why.FULL_NOW or (
@@ -189,6 +197,8 @@ class _Pass:
         assert chosen.finish_seconds is not None
         self._ledgers[best].add(task, chosen.run.seconds)
         self.score += by.score(chosen)
+        if task.constraints.apart:
+            self._apart.add((chosen.site, task.user, task.constraints.apart))
         self.placements.append(
             Placement(
                 task_id=task.id,
@@ -321,6 +331,8 @@ def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
 def _waiting(snapshot: Snapshot, task: WaitingTask, candidates: list[Candidate]) -> Receipt:
     if any(candidate.why is Why.FULL_NOW for candidate in candidates):
         advice = "It goes as soon as there is room; a higher priority or a smaller demand goes sooner."
+    elif any(candidate.why is Why.KEPT_APART for candidate in candidates):
+        advice = "It goes when another of its group has ended; or join or allow more sites, or leave out `apart`."
     elif any(candidate.why in PASSING for candidate in candidates):
         advice = "It goes when the site is back; or allow other sites."
     else:
