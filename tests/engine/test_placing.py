@@ -7,10 +7,13 @@ import json
 import time
 from decimal import Decimal
 
+import pytest
+
 from isthmus.domain.site import Energy
 from isthmus.domain.task import Constraints, TaskSpec
 from isthmus.engine import intents
 from isthmus.engine.placing import read_snapshot
+from isthmus.engine.warming import Warming
 from isthmus.store import tables
 from isthmus.store.database import Database
 from tests.engine.conftest import EngineMaker, count, join, task
@@ -36,6 +39,23 @@ async def test_tasks_of_a_group_are_at_different_sites(store: Database, make_eng
     engine.wake()
     await until(lambda: task(store, third).state == "running")
     assert task(store, third).site == task(store, ids[0]).site
+
+
+@pytest.mark.timeout(900)
+async def test_joint_placement_is_compiled_beside_the_rounds() -> None:
+    """Not ready before it was asked for, ready when the other process is done; stopping before that ends it."""
+    warming = Warming()
+    await warming.stop()
+    assert not warming.ready
+    warming.start()
+    warming.start()
+    await until(lambda: warming.ready, seconds=800)
+    await warming.stop()
+    stopped = Warming()
+    stopped.start()
+    await asyncio.sleep(0.2)
+    await stopped.stop()
+    assert not stopped.ready
 
 
 async def test_declared_power_and_carbon_reach_the_brain(store: Database, make_engine: EngineMaker) -> None:

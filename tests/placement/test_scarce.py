@@ -57,6 +57,8 @@ def test_a_contested_round_leaves_the_devices_to_those_who_need_them() -> None:
     assert "cpus worth" in first.candidates[0].offered
     assert ("quick", "cpus") in {(binding.site, binding.resource) for binding in first.binding}
     assert decide(snapshot, crowd()) == decision
+    unpriced = decide(snapshot, crowd(), pricing=False)
+    assert (len(unpriced.placements), unpriced.prices, unpriced.contested) == (64, (), True)
 
 
 def test_prices_stand_for_small_rounds_and_go_when_nothing_is_contested() -> None:

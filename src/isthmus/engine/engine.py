@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -91,6 +92,7 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._loops.clear()
         self._workers.clear()
+        await self._round.stop()
         held = list(self._held.values())
         self._held.clear()
         try:
@@ -118,8 +120,8 @@ class Engine:
 
     async def plan(self, specs: Sequence[TaskSpec], user: str) -> tuple[Receipt, ...]:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored."""
-        snapshot = await self.database.read(read_snapshot, self.clock.now())
-        return decide(snapshot, [waiting_task("0" * 26, user, spec) for spec in specs]).receipts
+        snapshot = replace(await self.database.read(read_snapshot, self.clock.now()), prices=self._round.prices)
+        return decide(snapshot, [waiting_task("0" * 26, user, spec) for spec in specs], pricing=False).receipts
 
     # --- leases -----------------------------------------------------------------------------------------------------
 

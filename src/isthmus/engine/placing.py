@@ -22,6 +22,7 @@ from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.settings import EngineSettings
+from isthmus.engine.warming import Warming
 from isthmus.engine.work import is_due
 from isthmus.placement import Decision, decide
 from isthmus.store import events, tables
@@ -180,13 +181,17 @@ def waiting_task(task_id: str, user: str, spec: TaskSpec, avoid_sites: Sequence[
 
 
 class Round:
-    """Places waiting tasks; remembers the last reasons it wrote, so that it writes a receipt only when they change."""
+    """Places waiting tasks; remembers the last reasons it wrote, so that it writes a receipt only when they change.
+
+    `prices` are those of the last round, empty when nothing is contested.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
-        self._prices: tuple[ScarcePrice, ...] = ()
+        self.prices: tuple[ScarcePrice, ...] = ()
+        self._warming = Warming()
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
@@ -194,7 +199,7 @@ class Round:
         found: tuple[ScarcePrice, ...] = ()
         after: tuple[float, str] | None = None
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
-            snapshot = replace(await database.read(read_snapshot, now), prices=found or self._prices)
+            snapshot = replace(await database.read(read_snapshot, now), prices=found or self.prices)
             rows = await database.read(read_waiting, now, self._settings.round_tasks, after)
             if not rows:
                 break
@@ -205,14 +210,20 @@ class Round:
                 rows = [row for row in rows if row.id in specs]
             snapshot = await self._apart(database, snapshot, rows, specs)
             tasks = [waiting_task(row.id, row.user, specs[row.id], orjson.loads(row.avoid_sites)) for row in rows]
-            decision = await asyncio.to_thread(decide, snapshot, tasks)
+            decision = await asyncio.to_thread(decide, snapshot, tasks, pricing=self._warming.ready)
+            if decision.contested:
+                self._warming.start()
             found = decision.prices or found
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
             if len(rows) + len(broken) < self._settings.round_tasks:
                 break
-        self._prices = found
+        self.prices = found
         return placed
+
+    async def stop(self) -> None:
+        """End what goes on beside the rounds."""
+        await self._warming.stop()
 
     async def _apart(
         self, database: Database, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]

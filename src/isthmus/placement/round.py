@@ -36,11 +36,15 @@ PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a round decided: placements, and a receipt for every task looked at, in the order given; prices for the next."""
+    """What a round decided: placements, and a receipt for every task looked at, in the order given; prices for the next.
+
+    `contested`: so many tasks want the same pools that the round is worth pricing.
+    """
 
     placements: tuple[Placement, ...]
     receipts: tuple[Receipt, ...]
     prices: tuple[ScarcePrice, ...] = ()
+    contested: bool = False
 
 
 class _Ledger:
@@ -75,21 +79,24 @@ def _sum(one: Promise, other: Promise) -> Promise:
     )
 
 
-def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
-    """Place what can be placed now. Deterministic for a given snapshot and order of tasks."""
+def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool = True) -> Decision:
+    """Place what can be placed now. Deterministic for a given snapshot and order of tasks.
+
+    Without `pricing` a contested round finds no prices of its own: the answer is that of the plain order, at once.
+    """
     plain = _Pass(snapshot, Scarcity(()))
     plain.place(tasks)
     if not plain.contested:
         return plain.decision(())
     whole = len(tasks) >= PRICED_FROM and len(snapshot.pools) > 1
-    prices = _priced(snapshot, tasks) if whole else snapshot.prices
+    prices = _priced(snapshot, tasks) if whole and pricing else snapshot.prices
     scarcity = Scarcity(prices)
     if not scarcity:
-        return plain.decision(())
+        return plain.decision((), contested=whole)
     priced = _Pass(snapshot, scarcity)
     priced.place(tasks)
     worse = (-len(priced.placements), priced.score) >= (-len(plain.placements), plain.score)
-    return (plain if whole and worse else priced).decision(prices)
+    return (plain if whole and worse else priced).decision(prices, contested=whole)
 
 
 def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePrice, ...]:
@@ -131,9 +138,11 @@ class _Pass:
         # Promises only grow in a round: what did not fit once does not fit later.
         self._turned_away: dict[object, Receipt] = {}
 
-    def decision(self, prices: tuple[ScarcePrice, ...]) -> Decision:
+    def decision(self, prices: tuple[ScarcePrice, ...], *, contested: bool = False) -> Decision:
         """What the pass came to."""
-        return Decision(placements=tuple(self.placements), receipts=tuple(self._receipts), prices=prices)
+        return Decision(
+            placements=tuple(self.placements), receipts=tuple(self._receipts), prices=prices, contested=contested
+        )
 
     def place(self, tasks: Sequence[WaitingTask]) -> None:
         """Place each task in turn."""
