@@ -48,7 +48,7 @@ def in_order(problem: Problem, by_regret: bool) -> Outcome:
     free = sums(problem, no_prices(problem))
     sequence: Order = np.arange(len(problem.volume))
     if by_regret:
-        _, regret, _ = look(c, free)
+        _, regret = look(c, free)
         sequence = np.argsort(-regret, kind="stable")
     held = nothing_held(problem)
     place(sequence, c, no_sums(free), held)

@@ -18,6 +18,7 @@ from isthmus.placement.joint.single import choose
 from isthmus.placement.joint.solve import solve
 from tests.placement.small import small_problem, used
 
+pytestmark = pytest.mark.timeout(900)  # the first test compiles, which takes long on a busy machine
 seeds = st.integers(0, 10**6)
 budgets = st.builds(Budget, sweeps=st.sampled_from([0, 1, 5, 40]), passes=st.integers(0, 3))
 
@@ -200,6 +201,7 @@ def test_alike_tasks_are_one_class_of_the_audit() -> None:
         ("defer_cost", np.array([np.inf])),
         ("window", np.zeros((1, 1), np.int16)),
         ("cost", np.array([[np.nan]])),
+        ("cost", np.zeros((0, 1))),
         ("volume", np.zeros(2)),
         ("volume", np.zeros(1, np.float32)),
         ("source", np.array([1], np.int32)),

@@ -10,15 +10,29 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isthmus.domain.errors import Invalid
-from isthmus.domain.placement import Binding, Candidate, Estimate, ScarcePrice, Snapshot, WaitingTask, Why
+from isthmus.domain.placement import (
+    Binding,
+    Candidate,
+    Estimate,
+    PoolView,
+    Promise,
+    ScarcePrice,
+    Snapshot,
+    WaitingTask,
+    Why,
+)
 from isthmus.domain.site import Energy
-from isthmus.domain.task import Accelerators, Demand, Goal, Objective, Weights
+from isthmus.domain.task import Accelerators, Constraints, Demand, Goal, Objective, Weights
 from isthmus.placement import decide
+from isthmus.placement.round import PRICED_FROM
 from isthmus.placement.scarcity import Scarcity
 from tests.placement.test_round import GIB, NOW, pool, waiting, why
 
+pytestmark = pytest.mark.timeout(900)  # the first priced round compiles
 QUICK = pool("quick", nodes=8, accelerators_per_node=1, immediate=True)  # 64 processors, the only devices
 PLAIN = pool("plain", nodes=8, immediate=True, bandwidth_bytes_per_second=1e6)
 COAL = Energy(watts_per_cpu=Decimal(10), pue=Decimal("1.5"), carbon_grams_per_kwh=Decimal(800))
@@ -43,6 +57,8 @@ def test_a_contested_round_leaves_the_devices_to_those_who_need_them() -> None:
     assert "cpus worth" in first.candidates[0].offered
     assert ("quick", "cpus") in {(binding.site, binding.resource) for binding in first.binding}
     assert decide(snapshot, crowd()) == decision
+    unpriced = decide(snapshot, crowd(), pricing=False)
+    assert (len(unpriced.placements), unpriced.prices, unpriced.contested) == (64, (), True)
 
 
 def test_prices_stand_for_small_rounds_and_go_when_nothing_is_contested() -> None:
@@ -79,6 +95,50 @@ def test_more_is_placed_or_the_same_better_but_never_worse_than_in_plain_order()
     decision = decide(Snapshot(now=NOW, pools=(QUICK, PLAIN)), tasks)
     assert len(decision.placements) == 16
     assert all(receipt.remedy for receipt in decision.receipts[16:])
+
+
+sizes = st.builds(
+    Demand,
+    cpus=st.sampled_from([1, 1, 2, 4, 8]),
+    memory_bytes=st.integers(1, 8).map(lambda gib: gib * GIB),
+    accelerators=st.builds(Accelerators, count=st.sampled_from([0, 0, 0, 1])),
+    walltime_seconds=st.integers(60, 7200),
+)
+places = st.builds(
+    lambda index, nodes, devices, held: pool(
+        f"s{index}",
+        nodes=nodes,
+        accelerators_per_node=devices,
+        immediate=True,
+        promised=Promise(jobs=1, cpus=held, cpu_seconds=600.0 * held),
+    ),
+    st.integers(0, 99),
+    st.integers(1, 8),
+    st.integers(0, 2),
+    st.integers(0, 8),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(places, min_size=2, max_size=5, unique_by=lambda view: view.site),
+    st.lists(sizes, min_size=PRICED_FROM, max_size=PRICED_FROM + 30),
+)
+def test_priced_rounds_exceed_no_capacity_and_place_no_fewer(pools: list[PoolView], wanted: list[Demand]) -> None:
+    """Within each pool's processors, memory and devices; a receipt for each; the same again; as many as in plain order."""
+    tasks = [waiting(f"t{index}", demand=demand) for index, demand in enumerate(wanted)]
+    snapshot = Snapshot(now=NOW, pools=tuple(pools))
+    decision = decide(snapshot, tasks)
+    assert decide(snapshot, tasks) == decision
+    assert [receipt.task_id for receipt in decision.receipts] == [task.id for task in tasks]
+    by_id = {task.id: task.demand for task in tasks}
+    for view in pools:
+        mine = [by_id[placement.task_id] for placement in decision.placements if placement.site == view.site]
+        assert view.promised.cpus + sum(d.cpus_per_node for d in mine) <= view.pool.cpus or not mine
+        assert sum(d.memory_bytes for d in mine) <= view.pool.nodes * view.pool.memory_bytes_per_node
+        assert sum(d.accelerators.count for d in mine) <= view.pool.nodes * view.pool.accelerators_per_node
+    fewer = decide(snapshot, tasks[: PRICED_FROM - 1])  # not priced: placed in plain order
+    assert len(decision.placements) >= len(fewer.placements)
 
 
 def test_the_greenest_wins_when_asked() -> None:
@@ -133,3 +193,17 @@ def test_a_quiet_round_loads_no_numbers() -> None:
         "decide(Snapshot(now=0.0, pools=(pool(),)), [waiting()]); assert 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_tasks_of_a_group_are_kept_apart() -> None:
+    """One for each site, what is there already counts, another user's group does not; the rest waits and is told why."""
+    taken = replace(pool("a", free_cpus=16), apart=frozenset({("ada", "copies"), ("bob", "others")}))
+    views = (taken, pool("b", free_cpus=16), pool("c", free_cpus=16, name="one"), pool("c", free_cpus=16, name="two"))
+    tasks = [waiting(f"t{index}", constraints=Constraints(apart="copies")) for index in range(3)]
+    tasks.append(waiting("t3", constraints=Constraints(apart="others")))
+    decision = decide(Snapshot(now=NOW, pools=views), tasks)
+    assert [placement.site for placement in decision.placements[:2]] == ["b", "c"]
+    assert decision.placements[2].task_id == "t3"
+    waits = decision.receipts[2]
+    assert {candidate.why for candidate in waits.candidates} == {Why.KEPT_APART}
+    assert "apart" in waits.remedy

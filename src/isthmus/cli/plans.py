@@ -39,6 +39,7 @@ WORDS = {
     Why.FULL_NOW: "it is full now",
     Why.LATER_FINISH: "it would be done later",
     Why.DEARER: "it would cost more",
+    Why.KEPT_APART: "another task of its group is there",
     Why.MORE_CARBON: "it would emit more",
     Why.WORSE_BY_WEIGHTS: "it is worse by the task's weights",
     Why.NEEDED_MORE: "others need it more",

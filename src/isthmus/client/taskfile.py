@@ -94,6 +94,7 @@ _HUMAN: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "regions": (("constraints", "regions_allow"), _words),
     "not_regions": (("constraints", "regions_deny"), _words),
     "trust": (("constraints", "trust"), str),
+    "apart": (("constraints", "apart"), str),
     "retries": (("max_attempts",), lambda value: int(value) + 1),
     "after": (("depends_on",), _dependencies),
     "array": (("array",), parse_array),

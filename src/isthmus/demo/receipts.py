@@ -14,6 +14,7 @@ WORDS = {  # of one place, of several
     Why.FAILED_HERE: ("was left because it failed there", "were left because it failed there"),
     Why.LATER_FINISH: ("would be later", "would be later"),
     Why.DEARER: ("would cost more", "would cost more"),
+    Why.KEPT_APART: ("has another of its group", "have others of its group"),
     Why.MORE_CARBON: ("would emit more", "would emit more"),
     Why.WORSE_BY_WEIGHTS: ("is worse by the weights", "are worse by the weights"),
     Why.NEEDED_MORE: ("is needed more by others", "are needed more by others"),

@@ -40,6 +40,7 @@ class PoolView:
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
     energy: Energy = field(default_factory=Energy)
+    apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +123,7 @@ class Why(StrEnum):
     WALLTIME_TOO_LONG = "walltime_too_long"
     NO_CONTAINERS = "no_containers"
     OPTION_REFUSED = "option_refused"
+    KEPT_APART = "kept_apart"
     FAILED_HERE = "failed_here"
     MISSES_DEADLINE = "misses_deadline"
     OVER_BUDGET = "over_budget"
@@ -134,7 +136,9 @@ class Why(StrEnum):
     CHOSEN = "chosen"
 
 
-PASSING = frozenset({Why.SITE_DRAINING, Why.SITE_UNREACHABLE, Why.POOL_DOWN, Why.FULL_NOW, Why.FAILED_HERE})
+PASSING = frozenset(
+    {Why.SITE_DRAINING, Why.SITE_UNREACHABLE, Why.POOL_DOWN, Why.KEPT_APART, Why.FULL_NOW, Why.FAILED_HERE}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,7 +248,10 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """Where the task may go; an empty allow list allows all, a deny list always wins."""
+    """Where the task may go; an empty allow list allows all, a deny list always wins.
+
+    `apart` names a group: no two live tasks of one user and one group are at the same site.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     sites_allow: tuple[str, ...] = ()
@@ -257,6 +260,11 @@ class Constraints:
     regions_allow: tuple[str, ...] = ()
     regions_deny: tuple[str, ...] = ()
     trust: str = ""
+    apart: str = ""
+
+    def __post_init__(self) -> None:
+        if self.apart and not is_name(self.apart):
+            raise Invalid("apart", f"{self.apart[:80]!r} is not a group's name.", remedy="Write it like replicas.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

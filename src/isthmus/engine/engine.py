@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -97,6 +98,7 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._loops.clear()
         self._workers.clear()
+        await self._round.stop()
         held = list(self._held.values())
         self._held.clear()
         try:
@@ -138,8 +140,8 @@ class Engine:
     async def plan(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> tuple[Receipt, ...]:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `intents.input_bytes`."""
-        snapshot = await self.database.read(read_snapshot, self.clock.now())
-        return decide(snapshot, self._as_waiting(specs, user, input_bytes)).receipts
+        snapshot = replace(await self.database.read(read_snapshot, self.clock.now()), prices=self._round.prices)
+        return decide(snapshot, self._as_waiting(specs, user, input_bytes), pricing=False).receipts
 
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]

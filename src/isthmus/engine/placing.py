@@ -33,6 +33,7 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.settings import EngineSettings
+from isthmus.engine.warming import Warming
 from isthmus.engine.work import is_due
 from isthmus.placement import Decision, decide
 from isthmus.store import events, tables
@@ -135,6 +136,23 @@ def _promises(
     return promised, unseen
 
 
+def read_apart(connection: sa.Connection, users: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(site, user, group) of the users' live tasks that want to be apart from others of their group."""
+    a, t = tables.attempts.c, tables.tasks.c
+    query = (
+        sa.select(a.site, t.user, t.spec)
+        .select_from(tables.attempts.join(tables.tasks, a.task_id == t.id))
+        .where(a.state.notin_(_ENDED))
+        .where(a.state != AttemptState.COLLECTING.value)
+        .where(t.user.in_(users))
+        .where(t.spec.contains('"apart":"'))
+    )
+    return [
+        (row.site, row.user, orjson.loads(row.spec).get("constraints", {}).get("apart", ""))
+        for row in connection.execute(query)
+    ]
+
+
 def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple[float, str] | None) -> list[Any]:
     """The next tasks that want a place, in the order of service: rank (age and priority), then id."""
     t = tables.tasks.c
@@ -185,14 +203,18 @@ def waiting_task(
 
 
 class Round:
-    """Places waiting tasks; remembers the last reasons it wrote, so that it writes a receipt only when they change."""
+    """Places waiting tasks; remembers the last reasons it wrote, so that it writes a receipt only when they change.
+
+    `prices` are those of the last round, empty when nothing is contested.
+    """
 
     def __init__(self, settings: EngineSettings, run_times: RunTimes) -> None:
         self._settings = settings
         self._run_times = run_times
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
-        self._prices: tuple[ScarcePrice, ...] = ()
+        self.prices: tuple[ScarcePrice, ...] = ()
+        self._warming = Warming()
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
@@ -200,7 +222,7 @@ class Round:
         found: tuple[ScarcePrice, ...] = ()
         after: tuple[float, str] | None = None
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
-            snapshot = replace(await database.read(read_snapshot, now), prices=found or self._prices)
+            snapshot = replace(await database.read(read_snapshot, now), prices=found or self.prices)
             rows = await database.read(read_waiting, now, self._settings.round_tasks, after)
             if not rows:
                 break
@@ -209,13 +231,16 @@ class Round:
             if broken:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
+            snapshot = await self._apart(database, snapshot, rows, specs)
             decision = await asyncio.to_thread(self._decide, snapshot, rows, specs)
+            if decision.contested:
+                self._warming.start()
             found = decision.prices or found
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
             if len(rows) + len(broken) < self._settings.round_tasks:
                 break
-        self._prices = found
+        self.prices = found
         return placed
 
     def _decide(self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]) -> Decision:
@@ -231,7 +256,25 @@ class Round:
             )
             for row in rows
         ]
-        return decide(snapshot, tasks)
+        return decide(snapshot, tasks, pricing=self._warming.ready)
+
+    async def stop(self) -> None:
+        """End what goes on beside the rounds."""
+        await self._warming.stop()
+
+    async def _apart(
+        self, database: Database, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]
+    ) -> Snapshot:
+        """The snapshot with the groups that are at each site already, when a task of the round wants to be apart."""
+        users = sorted({row.user for row in rows if specs[row.id].constraints.apart})
+        groups: dict[str, set[tuple[str, str]]] = {}
+        for start in range(0, len(users), 500):
+            for site, user, group in await database.read(read_apart, users[start : start + 500]):
+                groups.setdefault(site, set()).add((user, group))
+        if not groups:
+            return snapshot
+        views = (replace(view, apart=frozenset(groups.get(view.site, ()))) for view in snapshot.pools)
+        return replace(snapshot, pools=tuple(views))
 
     def _read_specs(self, rows: Sequence[Any]) -> tuple[dict[str, TaskSpec], list[str]]:
         """What each task asks for, and the tasks whose rows cannot be read: they must not hold up the others."""

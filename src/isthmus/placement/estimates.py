@@ -61,11 +61,11 @@ def run(task: WaitingTask) -> Estimate:
 
 def price(task: WaitingTask, view: PoolView, run_seconds: float) -> Decimal:
     """What the run would cost at the pool's tariff."""
+    if not view.pool.price_per_cpu_hour and not view.price_per_accelerator_hour:
+        return Decimal(0)
     demand = task.demand
     each_hour = view.pool.price_per_cpu_hour * demand.cpus_per_node * demand.nodes
     each_hour += view.price_per_accelerator_hour * demand.accelerators.count * demand.nodes
-    if not each_hour:
-        return Decimal(0)
     return (each_hour * round(run_seconds) / 3600).quantize(Decimal("0.000001"))
 
 

@@ -36,11 +36,15 @@ PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a round decided: placements, and a receipt for every task looked at, in the order given; prices for the next."""
+    """What a round decided: placements, and a receipt for every task looked at, in the order given; prices for the next.
+
+    `contested`: so many tasks want the same pools that the round is worth pricing.
+    """
 
     placements: tuple[Placement, ...]
     receipts: tuple[Receipt, ...]
     prices: tuple[ScarcePrice, ...] = ()
+    contested: bool = False
 
 
 class _Ledger:
@@ -75,21 +79,24 @@ def _sum(one: Promise, other: Promise) -> Promise:
     )
 
 
-def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
-    """Place what can be placed now. Deterministic for a given snapshot and order of tasks."""
+def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool = True) -> Decision:
+    """Place what can be placed now. Deterministic for a given snapshot and order of tasks.
+
+    Without `pricing` a contested round finds no prices of its own: the answer is that of the plain order, at once.
+    """
     plain = _Pass(snapshot, Scarcity(()))
     plain.place(tasks)
     if not plain.contested:
         return plain.decision(())
     whole = len(tasks) >= PRICED_FROM and len(snapshot.pools) > 1
-    prices = _priced(snapshot, tasks) if whole else snapshot.prices
+    prices = _priced(snapshot, tasks) if whole and pricing else snapshot.prices
     scarcity = Scarcity(prices)
     if not scarcity:
-        return plain.decision(())
+        return plain.decision((), contested=whole)
     priced = _Pass(snapshot, scarcity)
     priced.place(tasks)
     worse = (-len(priced.placements), priced.score) >= (-len(plain.placements), plain.score)
-    return (plain if whole and worse else priced).decision(prices)
+    return (plain if whole and worse else priced).decision(prices, contested=whole)
 
 
 def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePrice, ...]:
@@ -125,14 +132,17 @@ class _Pass:
         self._scarcity = scarcity
         self._ledgers = [_Ledger(view) for view in snapshot.pools]
         self._receipts: list[Receipt] = []
+        self._apart = {(view.site, *group) for view in snapshot.pools for group in view.apart}
         self._checked: dict[object, list[Failure | None]] = {}
         self._yardsticks: dict[object, Yardstick] = {}
         # Promises only grow in a round: what did not fit once does not fit later.
         self._turned_away: dict[object, Receipt] = {}
 
-    def decision(self, prices: tuple[ScarcePrice, ...]) -> Decision:
+    def decision(self, prices: tuple[ScarcePrice, ...], *, contested: bool = False) -> Decision:
         """What the pass came to."""
-        return Decision(placements=tuple(self.placements), receipts=tuple(self._receipts), prices=prices)
+        return Decision(
+            placements=tuple(self.placements), receipts=tuple(self._receipts), prices=prices, contested=contested
+        )
 
     def place(self, tasks: Sequence[WaitingTask]) -> None:
         """Place each task in turn."""
@@ -160,9 +170,16 @@ class _Pass:
         if shape not in self._checked:
             self._checked[shape] = [next(failures(task, ledger.view), None) for ledger in self._ledgers]
         return [
-            _refused(ledger.view, failure) if failure else _estimated(self._snapshot.now, task, ledger)
+            _refused(ledger.view, found) if found else _estimated(self._snapshot.now, task, ledger)
             for ledger, failure in zip(self._ledgers, self._checked[shape], strict=True)
+            for found in (failure or self._crowded(task, ledger.view),)
         ]
+
+    def _crowded(self, task: WaitingTask, view: PoolView) -> Failure | None:
+        group = task.constraints.apart
+        if group and (view.site, task.user, group) in self._apart:
+            return Failure(Why.KEPT_APART, f"a site without another of {group}", view.site)
+        return None
 
     def _pressed(self, candidate: Candidate) -> bool:
         return candidate.why is Why.FULL_NOW or (
@@ -189,6 +206,8 @@ class _Pass:
         assert chosen.finish_seconds is not None
         self._ledgers[best].add(task, chosen.run.seconds)
         self.score += by.score(chosen)
+        if task.constraints.apart:
+            self._apart.add((chosen.site, task.user, task.constraints.apart))
         self.placements.append(
             Placement(
                 task_id=task.id,
@@ -322,6 +341,8 @@ def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
 def _waiting(snapshot: Snapshot, task: WaitingTask, candidates: list[Candidate]) -> Receipt:
     if any(candidate.why is Why.FULL_NOW for candidate in candidates):
         advice = "It goes as soon as there is room; a higher priority or a smaller demand goes sooner."
+    elif any(candidate.why is Why.KEPT_APART for candidate in candidates):
+        advice = "It goes when another of its group has ended; or join or allow more sites, or leave out `apart`."
     elif any(candidate.why in PASSING for candidate in candidates):
         advice = "It goes when the site is back; or allow other sites."
     else:

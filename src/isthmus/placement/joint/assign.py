@@ -9,36 +9,46 @@ from isthmus.placement.joint.columns import Holding, Sums
 from isthmus.placement.joint.options import best_fit, best_option, option_cost, scarce_worth, take, weight_of
 from isthmus.placement.joint.problem import Floats, Order, Problem
 
+TRIES = (  # (prices times, regret times): the more scarce things seem while placing, the more is left for those who come last
+    (1.02, "cost"),
+    (1.02, "deferring"),
+    (1.04, "deferring"),
+    (1.0, "cost"),
+    (1.02, "delay"),
+    (1.04, "cost"),
+    (1.0, "deferring"),
+    (1.02, "share"),
+    (1.0, "share"),
+    (1.01, "cost"),
+)
 
-def orders(problem: Problem, floor: Floats, regret: Floats, scarce: Floats) -> list[Order]:
-    """Sequences to place tasks in, by regret: of which the best is kept, because none is best for every round.
 
-    Times the largest share of the federation that the task asks for (large tasks with much to lose first, for what is
-    left is in pieces later); times its cost; alone; for each unit of scarce worth.
+def orders(problem: Problem, floor: Floats, regret: Floats) -> dict[str, Order]:
+    """Sequences to place tasks in, the largest first; of several placings the best is kept, for none is best for every round.
+
+    Regret times the task's cost; times the cost of being deferred; times the cost of a delay; times the largest share of a
+    resource of all pools that it asks for (large tasks first, for what is left is in pieces later).
     """
-    all_pools = problem.capacity.sum(axis=(0, 2))
-    share = (problem.demand / np.maximum(all_pools, 1e-12)).max(axis=1, initial=0.0)
-    keys = (
-        regret * share,
-        regret * np.abs(floor),
-        regret,
-        regret / (scarce + max(1e-3 * float(scarce.mean()) if len(scarce) else 0.0, 1e-12)),
-    )
-    return [np.argsort(-key, kind="stable") for key in keys]
+    share = problem.demand / np.maximum(problem.capacity.sum(axis=(0, 2)), 1e-12)
+    keys = {
+        "cost": regret * np.abs(floor),
+        "deferring": regret * np.abs(problem.defer_cost),
+        "delay": regret * problem.delay_cost,
+        "share": regret * share.max(axis=1, initial=0.0),
+    }
+    return {name: np.argsort(-key, kind="stable") for name, key in keys.items()}
 
 
 @njit(cache=True)
 def look(c, sums):  # type: ignore[no-untyped-def]
-    """For each task [T] at these prices: least reduced cost, regret of another pool, worth of what it would use."""
+    """For each task [T] at these prices: least reduced cost, and regret: what another pool, or being deferred, costs more."""
     tasks = len(c.defer)
-    floor, regret, scarce = np.empty(tasks), np.empty(tasks), np.zeros(tasks)
+    floor, regret = np.empty(tasks), np.empty(tasks)
     for t in range(tasks):
-        value, s, k, b, second = best_option(t, c, sums)
+        value, _, _, _, second = best_option(t, c, sums)
         floor[t] = value
         regret[t] = min(second, c.defer[t] * weight_of(t, c, sums.homes)) - value
-        if s >= 0:
-            scarce[t] = scarce_worth(t, s, k, b, c, sums)
-    return floor, regret, scarce
+    return floor, regret
 
 
 def nothing_held(problem: Problem) -> Holding:
@@ -52,6 +62,11 @@ def nothing_held(problem: Problem) -> Holding:
         problem.capacity.reshape(pools * kinds, buckets).copy(),
         problem.link_capacity.copy(),
     )
+
+
+def raised(sums: Sums, factor: float) -> Sums:
+    """The prices times a factor."""
+    return Sums(sums.pools * factor, sums.paths * factor, sums.homes)
 
 
 def no_sums(sums: Sums) -> Sums:

@@ -13,7 +13,7 @@ from ortools.sat.python import cp_model
 
 from isthmus.placement.joint.problem import Floats, Ints, Prices
 
-PARTS = 1_000_000  # figures are whole numbers of a millionth of the largest; demands rounded up, capacities down
+PARTS = 1_000_000  # a resource that is not counted in whole numbers is, in parts of the largest; demands rounded up
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,12 +45,19 @@ class CoreAnswer:
     proven: bool
 
 
+def _unit(core: Core, kind: int) -> float:
+    figures = np.concatenate([core.capacity[:, kind].ravel(), core.demand_first[:, kind], core.demand_second[:, kind]])
+    if (figures == np.floor(figures)).all() and figures.max(initial=0.0) < 2.0**50:
+        return 1.0
+    return max(float(core.capacity[:, kind].max(initial=0.0)), 1e-300) / PARTS
+
+
 def solve_core(core: Core, prices: Prices, work: float = 10.0) -> CoreAnswer:
     """The cheapest answer at the prices; `work` in CP-SAT's deterministic seconds, so that the answer does not depend on load."""
     tasks, pairs = core.cost.shape
     buckets = core.capacity.shape[2]
     until = np.concatenate([np.zeros((*prices.pools.shape[:2], 1)), prices.pools.cumsum(axis=2)], axis=2)
-    unit = np.maximum(core.capacity.max(axis=(0, 2)), 1e-300) / PARTS
+    unit = [_unit(core, r) for r in range(core.capacity.shape[1])]
     largest = max(float(np.abs(core.defer_cost).max(initial=0.0)), 1e-300)
     model = cp_model.CpModel()
     used: dict[tuple[int, int, int], list[tuple[cp_model.IntVar, int]]] = {}

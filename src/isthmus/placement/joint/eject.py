@@ -22,7 +22,8 @@ from isthmus.placement.joint.options import (
 
 DEPTH = 6  # at most so many tasks make room for one
 WANTED = 3  # options that a task tries to get, the least reduced cost first
-LOOKED_AT = 24  # holders of what is missing that are looked at for each
+LOOKED_AT = 24  # holders of what is missing that are weighed for each
+SCANNED = 200  # holders of the pool or link among whom they are looked for
 
 
 @njit(cache=True)
@@ -155,7 +156,7 @@ def _who(t, s, k, b, gain, c, free, h, lists):  # type: ignore[no-untyped-def]
     first, last = (at_pool[s], at_pool[s + 1]) if link < 0 else (at_link[link], at_link[link + 1])
     chosen, score, loss = -1, np.inf, 0.0
     looked = 0
-    for j in range(first, last):
+    for j in range(first, min(last, first + SCANNED)):
         if looked >= LOOKED_AT:
             break
         u = of_pool[j] if link < 0 else of_link[j]

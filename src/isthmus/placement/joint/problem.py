@@ -91,6 +91,8 @@ class Problem:
         """ValueError names the first field whose shape or range is wrong."""
         tasks, pools = self.cost.shape
         kinds, buckets = self.demand.shape[1], self.capacity.shape[2]
+        if not tasks or not pools or not buckets:
+            raise ValueError(f"cost has shape {self.cost.shape}: a problem needs a task, a pool and a bucket")
         shapes: dict[str, tuple[int, ...]] = {
             "demand": (tasks, kinds),
             "capacity": (pools, kinds, buckets),
@@ -114,13 +116,13 @@ class Problem:
             if found.size and not found.min() >= 0:
                 raise ValueError(f"{name} holds a figure below 0 or not a number")
         for name in ("duration", "window"):
-            if tasks and getattr(self, name).min() < 1:
+            if getattr(self, name).min() < 1:
                 raise ValueError(f"{name} holds a figure below 1")
         if not np.isfinite(self.defer_cost).all():
             raise ValueError("defer_cost must be finite")
         if np.isnan(self.cost).any() or np.isneginf(self.cost).any():
             raise ValueError("cost holds a figure that is not a number, or minus infinity")
-        if tasks and (self.source.max() >= self.paths.cost.shape[0] or self.home.max() >= len(self.alone)):
+        if self.source.max() >= self.paths.cost.shape[0] or self.home.max() >= len(self.alone):
             raise ValueError("source or home points past its table")
 
     @property
@@ -165,11 +167,12 @@ def no_prices(problem: Problem) -> Prices:
 class Budget:
     """How much work a round may do, in counts, so that the same problem always gets the same answer.
 
-    `sweeps` of prices over all tasks; at most `passes` of moves and ejections, each of those tasks that lose most: 3 of a
+    `sweeps` of prices over all tasks; so many `placings`, of which the best is kept; at most `passes` of moves and ejections, each of those tasks that lose most: 3 of a
     hundred, and 200. 0 sweeps and 0 passes is the greedy answer.
     """
 
     sweeps: int = 40
+    placings: int = 5
     passes: int = 2
 
     def moved(self, tasks: int) -> int:

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from isthmus.placement.joint.assign import costs, look, losses, move, no_sums, nothing_held, orders, place
+from isthmus.placement.joint.assign import (
+    TRIES,
+    costs,
+    look,
+    losses,
+    move,
+    no_sums,
+    nothing_held,
+    orders,
+    place,
+    raised,
+)
 from isthmus.placement.joint.climb import climb
 from isthmus.placement.joint.columns import Columns, Holding, Sums, columns, sums
 from isthmus.placement.joint.eject import eject, holders
@@ -26,8 +37,8 @@ def solve(problem: Problem, prices: Prices | None = None, budget: Budget | None 
     c = columns(problem)
     dual, found = climb(problem, c, given, max(1, budget.sweeps))
     priced = sums(problem, found)
-    floor, regret, scarce = look(c, priced)
-    held = _placed(problem, c, priced, floor, regret, scarce)
+    floor, regret = look(c, priced)
+    held = _placed(problem, c, priced, floor, regret, budget.placings)
     _improve(c, priced, floor, regret, held, budget)
     primal, excess = _cost(problem, c, held)
     return Answer(
@@ -41,12 +52,13 @@ def solve(problem: Problem, prices: Prices | None = None, budget: Budget | None 
     )
 
 
-def _placed(problem: Problem, c: Columns, priced: Sums, floor: Floats, regret: Floats, scarce: Floats) -> Holding:
-    """The cheapest of the placings in the several orders."""
+def _placed(problem: Problem, c: Columns, priced: Sums, floor: Floats, regret: Floats, tries: int) -> Holding:
+    """The cheapest of several placings."""
     best, least = nothing_held(problem), np.inf
-    for sequence in orders(problem, floor, regret, scarce):
+    sequences = orders(problem, floor, regret)
+    for factor, name in TRIES[: max(1, tries)]:
         held = nothing_held(problem)
-        total = place(sequence, c, priced, held)
+        total = place(sequences[name], c, raised(priced, factor), held)
         if total < least:
             best, least = held, total
     return best
