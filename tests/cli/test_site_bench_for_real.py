@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 
 import pytest
 
+from isthmus.cli.site_bench import show_capabilities
+from isthmus.domain.capability import Quantity
+from isthmus.metering.aggregate import by_kind
+from isthmus.store.documents import dump
 from tests.cli.conftest import Ask
+from tests.metering.nodes import device, reference_node
 
+WITH_DEVICES = "2 x Reference + 2 x Fast"
 QUICK = ("--seconds", "3", "--python", sys.executable)
 
 
@@ -57,3 +65,18 @@ def test_it_need_not_be_waited_for(ask: Ask) -> None:
     assert made["state"] == "due"
     ask("cancel", made["task_id"])
     ask("wait", made["task_id"], code=None)
+
+
+def test_devices_and_slow_nodes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the service answers them: each accelerator's vector in a row of its own, a slow node with what it lacks."""
+    nodes = [replace(reference_node(f"g{i}"), accelerators=(device(), device())) for i in range(3)]
+    nodes.append(replace(reference_node("g9", scale={Quantity.SERIAL: 0.5}), accelerators=(device(), device())))
+    (pool,) = by_kind([replace(one, left_out={"network_bytes_per_second": "no route"}) for one in nodes])
+    assert pool.kind == WITH_DEVICES
+    show_capabilities([{"pool": "gpu", "capability": json.loads(dump(pool))}], wide=True)
+    told = capsys.readouterr()
+    assert WITH_DEVICES in told.out
+    (row,) = [line for line in told.out.splitlines() if line.startswith("gpu, each of 2")]
+    assert "600±2%" in row  # ten times the reference's matrices in fp64
+    assert "g9 does 50% of its kind in serial_passes_per_second" in told.err
+    assert "no route" in told.err

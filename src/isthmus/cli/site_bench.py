@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from isthmus.client.wire import Steps
 
 LOOK_SECONDS = 1.0
+PATIENT_LOOKS = 120  # a measurement itself takes less
 # name in the vector, heading, how many of its unit make one shown
 _COLUMNS = (
     ("fp64_ops_per_second", "FP64 GF/s", 1e9),
@@ -91,6 +92,7 @@ def _wait(name: str, ids: set[str], *, told: bool) -> Steps[list[Benchmark]]:
     from isthmus.client.wire import Pause
 
     open_ids = set(ids)
+    looks = 0
     while True:
         rows = [row for row in (yield from administration.site_benchmarks(name)) if row.task_id in ids]
         for row in rows:
@@ -100,6 +102,9 @@ def _wait(name: str, ids: set[str], *, told: bool) -> Steps[list[Benchmark]]:
                     _tell(row)
         if not open_ids:
             return rows
+        looks += 1
+        if told and looks == PATIENT_LOOKS:
+            screen.say(_("still waiting; where it stands: isthmus why {task}").format(task=min(open_ids)))
         yield Pause(LOOK_SECONDS)
 
 
@@ -108,7 +113,7 @@ def _tell(row: Benchmark) -> None:
         screen.say(_("{pool}: {node} was measured").format(pool=row.pool, node=row.node))
     else:
         screen.say(_("{pool}: failed: {message}").format(pool=row.pool, message=row.message))
-        screen.suggest(f"isthmus logs --stderr {row.task_id}")
+        screen.suggest(f"isthmus logs --stream stderr {row.task_id}")
 
 
 def show_capabilities(found: list[dict[str, Any]], *, wide: bool) -> None:
