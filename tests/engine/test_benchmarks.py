@@ -19,6 +19,7 @@ from isthmus.metering.bench import FORMAT
 from isthmus.store import tables
 from isthmus.store.database import Database
 from isthmus.store.documents import load
+from tests.engine.conftest import join
 
 NOW = 1_800_000_000.0
 POOL = Pool(name="cpu", nodes=4, cpus_per_node=8, memory_bytes_per_node=32 * 1024**3, accelerators_per_node=2)
@@ -81,7 +82,8 @@ class Bench:
 
 @pytest.fixture
 def bench(store: Database, tmp_path: Path) -> Bench:
-    """A bench on each database."""
+    """A bench on each database, with the site joined."""
+    join(store, "s")
     return Bench(store, tmp_path)
 
 
