@@ -13,7 +13,7 @@ import pytest
 
 from isthmus.lab.errors import LabError
 from isthmus.lab.ports import free_ports, listening
-from isthmus.lab.proc import alive, descendants, process_id
+from isthmus.lab.proc import ProcessId, alive, descendants, process_id
 from isthmus.lab.processes import STATE, Daemons, State, clean, wait_for
 
 DEAF = "trap '' TERM; echo deaf; while :; do sleep 1; done"
@@ -115,3 +115,19 @@ def test_an_identity_needs_the_start_time() -> None:
     assert own is not None
     assert alive(own)
     assert process_id(2**22 + 1) is None
+
+
+def test_a_group_below_goes_with_the_group_above_when_its_owner_is_dead(tmp_path: Path) -> None:
+    """A living owner stops its own; a file that is not ours is not believed."""
+    above = Daemons(tmp_path / "above")
+    below = Daemons(tmp_path / "above" / "part" / "below")
+    pid = below.start("sleeper", ["sleep", "600"])
+    sleeper = process_id(pid)
+    assert sleeper is not None
+    clean(above.directory)
+    assert alive(sleeper)
+    state = State.read(below.directory)
+    state.owner = ProcessId(pid=1, started=1)
+    state.write(below.directory)
+    clean(above.directory)
+    assert not alive(sleeper)

@@ -271,6 +271,11 @@ def test_a_daemon_that_is_killed_leaves_the_paths_and_changes_nothing_when_it_is
         second = subprocess.run(enter_command(NAME, "r1", words), capture_output=True, text=True, env=environment, timeout=30)  # fmt: skip
         assert second.returncode == 1
         assert "Another process" in second.stderr
+        other = Path(config).with_name("other.json")
+        other.write_text(Path(config).read_text().replace('/state"', '/other"'))
+        third = subprocess.run(enter_command(NAME, "r1", [*words[:-1], str(other)]), capture_output=True, text=True, env=environment, timeout=30)  # fmt: skip
+        assert third.returncode == 1
+        assert "programs this network" in third.stderr
         daemon.terminate()
         _out, said = daemon.communicate(timeout=10)
         assert b"corrected" not in said

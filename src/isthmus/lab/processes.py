@@ -242,7 +242,7 @@ class Daemons:
 def clean(directory: Path, *, remove: bool = False) -> None:
     """End exactly what the group of this directory started, also after a crash, and remove what it made.
 
-    Groups below it, which its processes made, go with it. The directory itself, with the logs, stays unless `remove` is set.
+    Groups below it go with it when their owner is dead, as the group's own processes are now. The directory itself, with the logs, stays unless `remove` is set.
     Does nothing where nothing is left.
     """
     directory = directory.resolve()
@@ -253,7 +253,8 @@ def clean(directory: Path, *, remove: bool = False) -> None:
     _wait_quietly(lambda: not any(alive(member) for member in family), 30.0)
     for inner in directory.glob(f"*/**/{STATE}"):
         # An ordinary account's file of this name must not make us end or remove anything.
-        if inner.lstat().st_uid == os.geteuid() and stat.S_ISREG(inner.lstat().st_mode):
+        own = inner.lstat().st_uid == os.geteuid() and stat.S_ISREG(inner.lstat().st_mode)
+        if own and not alive(State.read(inner.parent).owner):
             clean(inner.parent)
     for name in state.namespaces:
         namespaces.remove(name)

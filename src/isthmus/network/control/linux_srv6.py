@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from isthmus.network.control.routes import DEVICE, Routes, wanted_routes
 from isthmus.network.control.slices import Slices
 
 _FILE = "desired.json"
+_NAME_IN_NAMESPACE = "\0isthmus.network.control"
+"""An abstract socket name: the kernel lets each network namespace have it once, for as long as its holder lives."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +52,7 @@ class LinuxSrv6:
     def __init__(self, directory: Path) -> None:
         """Open the kernel's sockets and read what was asked for.
 
-        Raises Conflict when another process has the directory, Corrupt when its file cannot be read.
+        Raises Conflict when another process has the directory or this network namespace, Corrupt when the file cannot be read.
         """
         self._file = directory / _FILE
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,6 +62,13 @@ class LinuxSrv6:
         except BlockingIOError:
             self._lock.close()
             raise Conflict(f"Another process keeps {directory}.", remedy="Stop it first.") from None
+        self._only = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._only.bind(_NAME_IN_NAMESPACE)
+        except OSError:
+            self._only.close()
+            self._lock.close()
+            raise Conflict("Another daemon programs this network.", remedy="Stop it first.") from None
         self._netlink = IPRoute()
         self._nftables = Nftables()
         self._routes, self._slices = Routes(self._netlink), Slices(self._netlink)
@@ -111,6 +121,7 @@ class LinuxSrv6:
         """Close the sockets; the kernel goes on as it is."""
         self._netlink.close()
         self._nftables.close()
+        self._only.close()
         self._lock.close()
 
     def _mark(self, state: DesiredState, numbers: dict[str, int]) -> Changes:
