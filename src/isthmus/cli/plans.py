@@ -113,6 +113,11 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
         if chosen is not None and chosen.finish_seconds is not None:
             line += _within(chosen, chosen.finish_seconds)
         screen.put(screen.clean(line))
+        if chosen is not None and chosen.energy_kwh is not None:
+            line = _("Energy: at most {kwh} kWh").format(kwh=f"{chosen.energy_kwh:.3g}")
+            if chosen.carbon_grams is not None:
+                line += _(", {grams} g of CO2").format(grams=f"{chosen.carbon_grams:.3g}")
+            screen.put(line)
     else:
         screen.put(_("No place now."))
     if receipt.candidates:
@@ -129,6 +134,9 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
     known = [f"{name} {show_duration(seconds)}" for name, seconds in actual if seconds is not None]
     if known:
         screen.put(_("Then in fact: {list}").format(list=", ".join(known)))
+    if receipt.binding:
+        scarce = [f"{one.resource} {one.site}/{one.pool} ({one.worth:.2f})" for one in receipt.binding[:5]]
+        screen.put(screen.clean(_("Scarce, and its worth to others: {list}").format(list=", ".join(scarce))))
     if receipt.remedy:
         screen.put(screen.clean(_("What would help: {remedy}").format(remedy=receipt.remedy)))
 
