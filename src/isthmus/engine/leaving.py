@@ -60,6 +60,12 @@ def drain(connection: sa.Connection, *, now: float, site: str, by: str) -> None:
     _set(connection, now, site, SiteState.DRAINING, by)
 
 
+def stop_new(connection: sa.Connection, *, now: float, site: str, by: str) -> None:
+    """Before the jobs of a site that leaves by force are asked to end: nothing may follow them."""
+    if _row(connection, site).state == SiteState.ACTIVE:
+        _set(connection, now, site, SiteState.DRAINING, by)
+
+
 def resume(connection: sa.Connection, *, now: float, site: str, by: str) -> None:
     """New work may go there again."""
     row = _row(connection, site)
@@ -76,7 +82,7 @@ def leave(connection: sa.Connection, *, now: float, site: str, by: str, force: b
     """
     row = _row(connection, site)
     held = impact(connection, site)
-    if row.state == SiteState.LEFT:
+    if row.state == SiteState.LEFT and not (force and held.live):
         return held
     if held.live and not force:
         raise Conflict(
