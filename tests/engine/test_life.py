@@ -167,6 +167,29 @@ async def test_the_only_site_is_not_asked_a_third_time(
     assert_whole(store)
 
 
+async def test_a_first_no_of_a_site_that_failed_otherwise_is_not_the_last_word(
+    store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost node, then one refusal, by the only site: the task tries a third time."""
+    reasons = [EndReason.NODE_FAILED, EndReason.REJECTED_BY_SITE]
+    take = NullSite.submit
+
+    async def submit_at_last(site: NullSite, jobs: Sequence[Job]) -> dict[str, SubmitOutcome]:
+        if not reasons:
+            return dict(await take(site, jobs))
+        reason = reasons.pop(0)
+        return {job.key: Rejected(reason=reason, message="not this time") for job in jobs}
+
+    monkeypatch.setattr(NullSite, "submit", submit_at_last)
+    join(store)
+    engine = make_engine(store)
+    await engine.start()
+    [[one]] = await submit(store, TaskSpec(command=("true",), max_attempts=5))
+    engine.wake()
+    await until(lambda: task(store, one).ended_at is not None)
+    assert (task(store, one).state, task(store, one).attempts) == ("succeeded", 3)
+
+
 async def test_what_is_uploaded_counts_as_a_transfer(store: Database, make_engine: EngineMaker) -> None:
     """The receipt's transfer is the uploads' size over the site's bandwidth."""
     join(store)

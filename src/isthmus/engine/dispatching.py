@@ -37,10 +37,13 @@ async def take(work: SiteWork) -> list[Any]:
     if work.full:
         fresh = sa.or_(a.cancel_requested, sa.tuple_(a.account, a.pool).not_in(list(work.full)))
     rows += await work.load(waiting, limit - len(rows), now=now, where=fresh)
-    for (account, pool), until in work.full.items():
+    for lane, until in list(work.full.items()):
         if len(rows) < limit and not 0 < until - now <= FULL_AGAIN_SECONDS:  # further ahead: the clock was set back
-            lane = sa.and_(a.account == account, a.pool == pool, sa.not_(a.cancel_requested))
-            rows += await work.load(waiting, 1, now=now, where=lane)
+            its = sa.and_(a.account == lane[0], a.pool == lane[1], sa.not_(a.cancel_requested))
+            one = await work.load(waiting, 1, now=now, where=its)
+            if not one and work.full.get(lane) == until:
+                del work.full[lane]  # nothing is left that could try
+            rows += one
     work.in_hand.update(row.key for row in rows)
     return rows
 
