@@ -153,6 +153,21 @@ def test_hold_and_release(store: Database) -> None:
         store.write_now(intents.release, now=1.0, task_ids=[a], by="ada")
 
 
+def test_hold_and_release_mend_a_wrong_count(store: Database) -> None:
+    """What `isthmus check` advises for a wrong count of open dependencies sets it right."""
+    (_,), (b,) = submit(
+        store, TaskSpec(name="a", command=TRUE), TaskSpec(command=TRUE, depends_on=(Dependency(task="a"),))
+    )
+    broken = tables.tasks.update().where(tables.tasks.c.id == b).values(state="waiting", blocked_by=0)
+    store.write_now(lambda connection: connection.execute(broken))
+    [finding] = store.read_now(lambda connection: list(check(connection)))
+    assert finding.code == "blocked_by_mismatch"
+    store.write_now(intents.hold, now=1.0, task_ids=[b], by="ada")
+    store.write_now(intents.release, now=1.0, task_ids=[b], by="ada")
+    assert (task(store, b).state, task(store, b).blocked_by) == (TaskState.BLOCKED, 1)
+    assert store.read_now(lambda connection: list(check(connection))) == []
+
+
 def test_cancel_ends_what_never_left_and_can_be_repeated(store: Database) -> None:
     """Cancelling a waiting task ends it; again changes nothing; an unknown id is not found."""
     [[a]] = submit(store, TaskSpec(command=TRUE))

@@ -160,8 +160,17 @@ def release(connection: sa.Connection, *, now: float, task_ids: Sequence[str], b
     for row in rows:
         if row.state != TaskState.HELD:
             raise Conflict(f"Task {row.id} is {row.state}, not held.", remedy="Nothing needs to be released.")
-    changed = _set_state(connection, now, [r for r in rows if r.blocked_by == 0], TaskState.WAITING, by)
-    return changed + _set_state(connection, now, [r for r in rows if r.blocked_by], TaskState.BLOCKED, by)
+    blocked = Counter(link.task_id for link in _open_dependencies(connection, task_ids))
+    wrong = [{"key": row.id, "blocked_by": blocked[row.id]} for row in rows if row.blocked_by != blocked[row.id]]
+    if wrong:
+        connection.execute(tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")), wrong)
+    return _let_go(connection, now, rows, blocked, by)
+
+
+def _let_go(connection: sa.Connection, now: float, rows: Sequence[Any], blocked: Mapping[str, int], by: str) -> int:
+    """Let tasks wait for a place, or for the tasks that still block them."""
+    changed = _set_state(connection, now, [row for row in rows if not blocked[row.id]], TaskState.WAITING, by)
+    return changed + _set_state(connection, now, [row for row in rows if blocked[row.id]], TaskState.BLOCKED, by)
 
 
 def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
@@ -207,8 +216,7 @@ def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by:
                 for row in rows
             ],
         )
-    changed = _set_state(connection, now, [row for row in rows if not blocked[row.id]], TaskState.WAITING, by)
-    return changed + _set_state(connection, now, [row for row in rows if blocked[row.id]], TaskState.BLOCKED, by)
+    return _let_go(connection, now, rows, blocked, by)
 
 
 def _open_dependencies(connection: sa.Connection, task_ids: Sequence[str]) -> list[Any]:
