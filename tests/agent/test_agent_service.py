@@ -85,3 +85,38 @@ async def test_a_task_runs_once_while_the_link_is_cut_and_the_agent_is_killed(
             site = (await service.get("/v1/sites/far")).json()
             assert site["last_seen_at"] is not None
             assert await agent.terminate() == 0
+
+
+async def test_drain_resume_and_leave_break_and_orphan_nothing(service: httpx.AsyncClient, tmp_path: Path) -> None:
+    """While a site drains, what runs there ends well and what is new waits; after the resume it goes there; a site that
+    has ended its work leaves without force, and nothing of ours is left there."""
+    go, root = tmp_path / "go", tmp_path / "root"
+    one_time = (await service.post("/v1/sites/far/enrolments")).json()["token"]
+    config = f"kind: local\nsettings: {{root: {root}}}\n"
+    arguments = agent_arguments(tmp_path / "agent", str(service.base_url), one_time, config)
+    async with agent_process(["isthmus.agent.main", *arguments], tmp_path / "agent.log") as agent:
+        script = f"while [ ! -e {go} ]; do sleep 0.1; done; echo good >out"
+        spec = {"command": ["/bin/sh", "-c", script], "outputs": [{"path": "out"}]}
+        first = (await service.post("/v1/tasks", json=spec)).json()["id"]
+        await _in_state(service, first, {"running"})
+        assert [path for path in (root / "attempts").rglob("*") if path.is_file()] != []
+        assert (await service.post("/v1/sites/far:drain")).json()["state"] == "draining"
+        second = (await service.post("/v1/tasks", json=spec)).json()["id"]
+        refused = await service.post("/v1/sites/far:leave", json={})
+        assert refused.status_code == 409, refused.text
+        go.touch()
+        assert (await _ended(service, first))["state"] == "succeeded"
+        assert (await service.get(f"/v1/tasks/{second}")).json()["state"] == "waiting"
+        assert (await service.post("/v1/sites/far:resume")).json()["state"] == "active"
+        assert (await _ended(service, second))["state"] == "succeeded"
+        await service.post("/v1/sites/far:drain")
+        for _ in range(300):
+            left = await service.post("/v1/sites/far:leave", json={})
+            if left.status_code != 409:
+                break
+            await asyncio.sleep(0.1)  # its usage is recorded, and its files are removed, a moment later
+        assert left.json()["state"] == "left", left.text
+        assert [path for path in (root / "attempts").rglob("*") if path.is_file()] == []
+        for task_id in (first, second):
+            assert len((await service.get(f"/v1/tasks/{task_id}/attempts")).json()["items"]) == 1
+        assert await agent.terminate() == 0

@@ -215,3 +215,45 @@ def test_the_topology_in_the_documents_is_read() -> None:
     text = (DOCS / "lab.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
     assert len(read_text(block).links) == 7
+
+
+def test_make_bench_runs_every_benchmark() -> None:
+    """Each module of benchmarks/ that is a command of its own is one that `make bench` runs."""
+    named = re.search(r"^BENCHMARKS := (.*)$", (TOP / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert named is not None
+    commands = {page.stem for page in (TOP / "benchmarks").glob("*.py") if '"--json"' in page.read_text("utf-8")}
+    assert set(named[1].split()) == commands
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "-m benchmarks." in page.read_text("utf-8")], ids=_name)
+def test_every_benchmark_that_is_named_exists(page: Path) -> None:
+    """The module is there, and knows each option that it is given."""
+    for module, options in re.findall(r"python -m benchmarks\.(\w+)([^`]*)`", page.read_text(encoding="utf-8")):
+        source = (TOP / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
+        for option in options.split():
+            if not option.isdigit():
+                assert f'"{option}"' in source, f"benchmarks.{module} has no {option}"
+
+
+def test_every_level_names_its_benchmark() -> None:
+    """No service level without the command that measures it."""
+    rows = [line.split("|") for line in (DOCS / "slo.md").read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    assert len(rows) > 10
+    assert all(re.fullmatch(r" `python -m benchmarks\.\w+[^`]*` ", row[3]) for row in rows[1:])
+
+
+def test_every_fault_has_a_test_that_exists() -> None:
+    """F1 to F13, F15 to F32, F43 and F44 are each in a row, and each test that a row names is there."""
+    text = (DOCS / "faults-covered.md").read_text(encoding="utf-8")
+    there = set(
+        re.findall(r"^def (test_\w+)", "".join(p.read_text("utf-8") for p in (TOP / "tests/faults").glob("*.py")), re.M)
+    )
+    covered: set[int] = set()
+    for line in text.splitlines():
+        found = re.match(r"\| F(\d+)(?: to F(\d+))?", line)
+        if found:
+            named = set(re.findall(r"`(test_\w+)`", line))
+            assert named, line
+            assert named <= there, named - there
+            covered.update(range(int(found[1]), int(found[2] or found[1]) + 1))
+    assert covered >= {*range(1, 14), *range(15, 33), 43, 44}

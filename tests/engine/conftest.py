@@ -46,7 +46,13 @@ def sqlite_store(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def join(database: Database, name: str = "null", kind: str = "null", config: dict[str, Any] | None = None) -> None:
+def join(
+    database: Database,
+    name: str = "null",
+    kind: str = "null",
+    config: dict[str, Any] | None = None,
+    accounts: dict[str, str] | None = None,
+) -> None:
     """Write the row of a site."""
     row = {
         "name": name,
@@ -54,7 +60,7 @@ def join(database: Database, name: str = "null", kind: str = "null", config: dic
         "mode": "direct",
         "state": "active",
         "config": json.dumps(config or {}),
-        "accounts": '{"*": ""}',
+        "accounts": json.dumps(accounts or {"*": ""}),
         "prices": '{"*": {"cpu_hour": "0.36"}}',
         "created_by": "test",
         "created_at": time.time(),

@@ -82,3 +82,20 @@ async def test_a_missing_library_is_said_once_and_tasks_run_as_declared(
     assert [await run_times.refresh(), await run_times.refresh()] == [0, 0]
     assert caplog.text.count("libgomp") == 1
     assert run_times.estimate("ada", TaskSpec(command=("a",)), time.time()) is None
+
+
+async def test_a_row_that_cannot_be_read_keeps_nobody_from_learning(
+    sqlite_store: Database, make_engine: EngineMaker
+) -> None:
+    """One broken specification among the records teaches nothing; the others are learned from, each once."""
+    join(sqlite_store)
+    engine = make_engine(sqlite_store)
+    await engine.start()
+    [ids] = await submit(sqlite_store, TaskSpec(command=("fit", "1"), array=Array(size=learning.ENOUGH + 1)))
+    engine.wake()
+    await until(lambda: count(sqlite_store, tables.usage_records) == learning.ENOUGH + 1)
+    await engine.stop()
+    broken = tables.tasks.update().where(tables.tasks.c.id == ids[3]).values(spec="{")
+    sqlite_store.write_now(lambda connection: connection.execute(broken))
+    run_times = RunTimes(sqlite_store)
+    assert [await run_times.refresh(), await run_times.refresh()] == [learning.ENOUGH + 1, 0]

@@ -12,12 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from isthmus.domain.lifecycle import EndReason
-from isthmus.domain.placement import Receipt
+from isthmus.domain.placement import Receipt, Snapshot, WaitingTask
 from isthmus.domain.task import Array, Constraints, Demand, Dependency, Input, Objective, TaskSpec
-from isthmus.engine import intents, leases
+from isthmus.engine import intents, leases, leaving, placing
 from isthmus.engine.checking import check
 from isthmus.engine.describing import is_idle
 from isthmus.engine.leases import LostLease, guard
+from isthmus.placement import Decision
 from isthmus.sites.null import NullSite
 from isthmus.sites.port import Full, Job, Rejected, SubmitOutcome
 from isthmus.store import tables
@@ -119,6 +120,33 @@ async def test_a_full_queue_is_offered_the_job_again(
     assert_whole(store)
 
 
+async def test_a_full_account_holds_up_no_other(
+    store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one account has as many jobs as it may have, the jobs of the others still go there."""
+    take = NullSite.submit
+    offered: list[str] = []
+
+    async def submit_by_account(site: NullSite, jobs: Sequence[Job]) -> dict[str, SubmitOutcome]:
+        offered.extend(job.account for job in jobs)
+        good = await take(site, [job for job in jobs if job.account != "ada"])
+        return {job.key: good.get(job.key, Full(message="AssocMaxSubmitJobLimit")) for job in jobs}
+
+    monkeypatch.setattr(NullSite, "submit", submit_by_account)
+    join(store, accounts={"*": "{user}"})
+    engine = make_engine(store)
+    await engine.start()
+    await submit(store, TaskSpec(command=("true",), array=Array(size=20)))
+    engine.wake()
+    await until(lambda: "ada" in offered)
+    specs = [TaskSpec(command=("true",), array=Array(size=5))]
+    await store.write(intents.submit, now=time.time(), user="bo", project="p", specs=specs)
+    engine.wake()
+    await until(lambda: ended(store) == 5)
+    assert offered.count("bo") == 5
+    assert_whole(store)
+
+
 async def test_the_only_site_is_not_asked_a_third_time(
     store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +165,29 @@ async def test_the_only_site_is_not_asked_a_third_time(
     await until(lambda: task(store, one).state == "failed")
     assert (task(store, one).reason, task(store, one).attempts) == ("rejected_by_site", 2)
     assert_whole(store)
+
+
+async def test_a_first_no_of_a_site_that_failed_otherwise_is_not_the_last_word(
+    store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost node, then one refusal, by the only site: the task tries a third time."""
+    reasons = [EndReason.NODE_FAILED, EndReason.REJECTED_BY_SITE]
+    take = NullSite.submit
+
+    async def submit_at_last(site: NullSite, jobs: Sequence[Job]) -> dict[str, SubmitOutcome]:
+        if not reasons:
+            return dict(await take(site, jobs))
+        reason = reasons.pop(0)
+        return {job.key: Rejected(reason=reason, message="not this time") for job in jobs}
+
+    monkeypatch.setattr(NullSite, "submit", submit_at_last)
+    join(store)
+    engine = make_engine(store)
+    await engine.start()
+    [[one]] = await submit(store, TaskSpec(command=("true",), max_attempts=5))
+    engine.wake()
+    await until(lambda: task(store, one).ended_at is not None)
+    assert (task(store, one).state, task(store, one).attempts) == ("succeeded", 3)
 
 
 async def test_what_is_uploaded_counts_as_a_transfer(store: Database, make_engine: EngineMaker) -> None:
@@ -242,6 +293,48 @@ async def test_another_engine_takes_over_what_one_left(store: Database, make_eng
     # The null site of the other process has forgotten everything: what it does not know is lost, and done again.
     await until(lambda: ended(store) == 5)
     assert_whole(store)
+
+
+async def test_a_site_that_left_while_a_round_was_decided_gets_nothing(
+    sqlite_store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decision for a site that drained or left meanwhile is not written: the task waits for the next round."""
+    join(sqlite_store)
+    engine = make_engine(sqlite_store)
+    decide = placing.decide
+
+    def slow(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
+        decision = decide(snapshot, tasks)
+        if decision.placements:
+            sqlite_store.write_now(leaving.leave, now=time.time(), site="null", by="ada")
+        return decision
+
+    monkeypatch.setattr(placing, "decide", slow)
+    await engine.start()
+    [[one]] = await submit(sqlite_store, TaskSpec(command=("true",)))
+    engine.wake()
+    await until(lambda: count(sqlite_store, tables.sites, tables.sites.c.state == "left") == 1)
+    await asyncio.sleep(0.3)
+    assert (task(sqlite_store, one).state, count(sqlite_store, tables.attempts)) == ("waiting", 0)
+    assert_whole(sqlite_store)
+
+
+async def test_what_is_live_at_a_site_that_left_is_given_up_by_force(
+    sqlite_store: Database, make_engine: EngineMaker
+) -> None:
+    """The remedy that `isthmus check` names for an attempt at a site that has left works."""
+    join(sqlite_store, config={"seconds": 3600})
+    engine = make_engine(sqlite_store)
+    await engine.start()
+    [[one]] = await submit(sqlite_store, TaskSpec(command=("true",)))
+    engine.wake()
+    await until(lambda: task(sqlite_store, one).state == "running")
+    await engine.stop()
+    sqlite_store.write_now(lambda connection: connection.execute(tables.sites.update().values(state="left")))
+    assert [f.code for f in sqlite_store.read_now(lambda c: list(check(c)))] == ["attempt_at_no_site"]
+    sqlite_store.write_now(leaving.leave, now=time.time(), site="null", by="ada", force=True)
+    assert task(sqlite_store, one).state == "waiting"
+    assert_whole(sqlite_store)
 
 
 def test_a_zombie_is_fenced_off(store: Database) -> None:

@@ -102,6 +102,15 @@ def test_clean_of_a_directory_without_a_group_does_nothing(tmp_path: Path) -> No
     clean(tmp_path / "absent")
 
 
+def test_what_an_earlier_release_left_is_cleaned(tmp_path: Path) -> None:
+    """A state without a field that came later is read: its lab must not keep every later one from starting."""
+    old = {"owner": {"pid": 0, "started": 0}, "processes": {}, "accounts": [], "paths": [str(tmp_path / "made")]}
+    (tmp_path / "made").mkdir()
+    (tmp_path / STATE).write_text(json.dumps(old))
+    clean(tmp_path)
+    assert not (tmp_path / "made").exists()
+
+
 def test_free_ports_differ_and_nothing_listens_on_them() -> None:
     """Ports are given out once."""
     ports = free_ports(50)

@@ -16,6 +16,7 @@ from isthmus.domain.errors import Invalid, Refused, Unavailable
 from isthmus.lab.accounts import Account
 from isthmus.lab.sshd import SshServer
 from isthmus.sites.transport import CommandFailed, LocalTransport, SshTransport, TimedOut, Transport
+from isthmus.sites.transport.ssh import MAX_RETIRED
 
 
 @pytest.fixture(params=["local", "ssh"])
@@ -210,3 +211,20 @@ async def test_a_connection_that_dies_mid_command_is_unavailable(ssh_server: Ssh
         with contextlib.suppress(Unavailable):
             await transport.close()
         ssh_server.start()
+
+
+async def test_a_host_that_is_slow_again_and_again_gets_few_connections(ssh_server: SshServer) -> None:
+    """Each command that does not start in time moves to a new connection; the ones before are closed but for a few."""
+    transport = over_ssh(ssh_server)
+    made = []
+    try:
+        for _ in range(MAX_RETIRED + 4):
+            connection = await transport._connect()
+            made.append(connection)
+            transport._forget(connection)
+        await transport.run("true")
+        for connection in made[:-MAX_RETIRED]:
+            await asyncio.wait_for(connection.wait_closed(), 10)
+        assert not any(connection.is_closed() for connection in made[-MAX_RETIRED:])
+    finally:
+        await transport.close()

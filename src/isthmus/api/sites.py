@@ -278,6 +278,8 @@ async def leave_site(request: Request, service: Serving, caller: Calling, site: 
     """Take a site out; with attempts there only by `force`, which asks the site to end them and then gives them up."""
     leave = await read_body(request, Leave)
     if leave.force:
+        now = service.clock()
+        await service.database.write(leaving.stop_new, now=now, site=site, by=caller.user)
         await service.engine.end_all(site)
     return await _move(service, caller, site, leaving.leave, force=leave.force)
 

@@ -37,9 +37,11 @@ def check(connection: sa.Connection, unseal: Callable[[bytes, str], bytes] | Non
         _mirrors,
         _one_live_attempt,
         _ends,
+        _successes,
         _counts,
         _dependencies,
         _usage,
+        _receipts,
         _outputs,
         _sites,
     ):
@@ -120,6 +122,28 @@ def _ends(connection: sa.Connection) -> Iterator[Finding]:
         )
 
 
+def _successes(connection: sa.Connection) -> Iterator[Finding]:
+    """A task that succeeded has exactly one attempt that did; any other has none."""
+    good = (
+        sa.select(a.c.task_id, sa.func.count().label("number"))
+        .where(a.c.state == AttemptState.SUCCEEDED.value)
+        .group_by(a.c.task_id)
+    ).subquery()
+    number = sa.func.coalesce(good.c.number, 0)
+    query = (
+        sa.select(t.c.id, t.c.state, number.label("number"))
+        .select_from(t.outerjoin(good, good.c.task_id == t.c.id))
+        .where(number != sa.case((t.c.state == TaskState.SUCCEEDED.value, 1), else_=0))
+    )
+    for row in _rows(connection, query):
+        yield Finding(
+            code="success_mismatch",
+            subject=f"task {row.id}",
+            wrong=f"is {row.state}, and {row.number} of its attempts succeeded.",
+            remedy=_REPORT,
+        )
+
+
 def _counts(connection: sa.Connection) -> Iterator[Finding]:
     query = (
         sa.select(
@@ -158,8 +182,15 @@ def _dependencies(connection: sa.Connection) -> Iterator[Finding]:
     query = (
         sa.select(t.c.id, t.c.state, t.c.blocked_by, unmet.label("open"))
         .select_from(t.outerjoin(open_ones, open_ones.c.task_id == t.c.id))
-        .where(t.c.state.in_([TaskState.BLOCKED.value, TaskState.WAITING.value]))
-        .where(sa.or_(unmet != t.c.blocked_by, (t.c.state == TaskState.BLOCKED.value) != (t.c.blocked_by > 0)))
+        .where(t.c.state.in_([TaskState.BLOCKED.value, TaskState.WAITING.value, TaskState.HELD.value]))
+        .where(
+            sa.or_(
+                unmet != t.c.blocked_by,
+                sa.and_(
+                    t.c.state != TaskState.HELD.value, (t.c.state == TaskState.BLOCKED.value) != (t.c.blocked_by > 0)
+                ),
+            )
+        )
     )
     for row in _rows(connection, query):
         yield Finding(
@@ -208,6 +239,32 @@ def _usage(connection: sa.Connection) -> Iterator[Finding]:
             code="usage_missing",
             subject=f"attempt {row.key}",
             wrong="is marked as accounted, but has no usage record.",
+            remedy=_REPORT,
+        )
+    query = (
+        sa.select(a.c.key)
+        .where(a.c.state.in_(_ENDED_ATTEMPT))
+        .where(a.c.usage_state == "none")
+        .where(sa.or_(a.c.submitted_at.is_not(None), a.c.native_id != ""))
+    )
+    for row in _rows(connection, query):
+        yield Finding(
+            code="usage_not_asked",
+            subject=f"attempt {row.key}",
+            wrong="was at its site and has ended, but its usage is not asked for.",
+            remedy=_REPORT,
+        )
+
+
+def _receipts(connection: sa.Connection) -> Iterator[Finding]:
+    """Every attempt has the receipt of its decision."""
+    r = tables.receipts
+    query = sa.select(a.c.key).where(~sa.exists().where(r.c.task_id == a.c.task_id, r.c.attempt == a.c.key))
+    for row in _rows(connection, query):
+        yield Finding(
+            code="receipt_missing",
+            subject=f"attempt {row.key}",
+            wrong="has no receipt of the decision that made it.",
             remedy=_REPORT,
         )
 

@@ -28,17 +28,22 @@ FULL_AGAIN_SECONDS = 30.0
 
 
 async def take(work: SiteWork) -> list[Any]:
-    """The next attempts to bring to the site, now in hand; after the site said that it is full, one, after a while."""
-    now = work.clock.now()
-    if 0 < work.full_until - now <= FULL_AGAIN_SECONDS:
-        cancelled = tables.attempts.c.cancel_requested
-        rows = await work.load((_A.PLACED, _A.STAGING), work.settings.dispatch_batch, now=now, where=cancelled)
-    else:
-        limit = 1 if work.full_until else work.settings.dispatch_batch
-        rows = await work.load((_A.PLACED, _A.STAGING), limit, now=now)
-        if len(rows) < limit:
-            again = tables.attempts.c.negatives >= 2
-            rows += await work.load((_A.SUBMITTING,), limit - len(rows), now=now, where=again)
+    """The next attempts to bring to the site, now in hand. Where the site said that it is full, for an account and pool, one
+    tries again after a while; the other accounts and pools go on."""
+    now, limit = work.clock.now(), work.settings.dispatch_batch
+    a = tables.attempts.c
+    rows = await work.load((_A.SUBMITTING,), limit, now=now, where=a.negatives >= 2)
+    waiting, fresh = (_A.PLACED, _A.STAGING), None
+    if work.full:
+        fresh = sa.or_(a.cancel_requested, sa.tuple_(a.account, a.pool).not_in(list(work.full)))
+    rows += await work.load(waiting, limit - len(rows), now=now, where=fresh)
+    for lane, until in list(work.full.items()):
+        if len(rows) < limit and not 0 < until - now <= FULL_AGAIN_SECONDS:  # further ahead: the clock was set back
+            its = sa.and_(a.account == lane[0], a.pool == lane[1], sa.not_(a.cancel_requested))
+            one = await work.load(waiting, 1, now=now, where=its)
+            if not one and work.full.get(lane) == until:
+                del work.full[lane]  # nothing is left that could try
+            rows += one
     work.in_hand.update(row.key for row in rows)
     return rows
 
@@ -128,11 +133,14 @@ async def _submit(work: SiteWork, rows: Sequence[Any], jobs: dict[str, Job]) -> 
         log.warning("site %s: submission of %d jobs has no answer: %s", work.name, len(intended), error)
     failpoint("dispatch.submitted")
     now = work.clock.now()
-    kinds = {type(outcome) for outcome in outcomes.values()}
-    if Full in kinds:
-        work.full_until = now + FULL_AGAIN_SECONDS
-    elif Submitted in kinds:
-        work.full_until = 0.0
+    lanes: dict[tuple[str, str], set[type]] = {}
+    for key, outcome in outcomes.items():
+        lanes.setdefault((jobs[key].account, jobs[key].pool), set()).add(type(outcome))
+    for lane, kinds in lanes.items():
+        if Full in kinds:
+            work.full[lane] = now + FULL_AGAIN_SECONDS
+        elif Submitted in kinds:
+            work.full.pop(lane, None)
     moves = [
         _submitted(key, outcomes.get(key, Uncertain(message="No answer to its submission.")), now) for key in intended
     ]

@@ -6,6 +6,7 @@ Each function takes an open writing connection, changes rows and adds events; it
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -159,18 +160,42 @@ def release(connection: sa.Connection, *, now: float, task_ids: Sequence[str], b
     for row in rows:
         if row.state != TaskState.HELD:
             raise Conflict(f"Task {row.id} is {row.state}, not held.", remedy="Nothing needs to be released.")
-    changed = _set_state(connection, now, [r for r in rows if r.blocked_by == 0], TaskState.WAITING, by)
-    return changed + _set_state(connection, now, [r for r in rows if r.blocked_by], TaskState.BLOCKED, by)
+    blocked = Counter(link.task_id for link in _open_dependencies(connection, task_ids))
+    wrong = [{"key": row.id, "blocked_by": blocked[row.id]} for row in rows if row.blocked_by != blocked[row.id]]
+    if wrong:
+        connection.execute(tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")), wrong)
+    return _let_go(connection, now, rows, blocked, by)
+
+
+def _let_go(connection: sa.Connection, now: float, rows: Sequence[Any], blocked: Mapping[str, int], by: str) -> int:
+    """Let tasks wait for a place, or for the tasks that still block them."""
+    changed = _set_state(connection, now, [row for row in rows if not blocked[row.id]], TaskState.WAITING, by)
+    return changed + _set_state(connection, now, [row for row in rows if blocked[row.id]], TaskState.BLOCKED, by)
 
 
 def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
-    """Give failed or cancelled tasks one more attempt, anywhere."""
-    rows = _lock(connection, task_ids)
+    """Give failed or cancelled tasks one more attempt, anywhere. What they wait for and is still on its way, they wait for;
+    what failed holds them up no longer."""
+    awaited = _open_dependencies(connection, task_ids)
+    locked = {row.id: row for row in _lock(connection, [*task_ids, *{link.on_task_id for link in awaited}])}
+    rows = [locked[task_id] for task_id in sorted(set(task_ids))]
     for row in rows:
         if row.state not in (TaskState.FAILED, TaskState.CANCELLED):
             raise Conflict(
                 f"Task {row.id} {_stands(row.state)}.", remedy="Only a failed or cancelled task can be retried."
             )
+    again = {row.id for row in rows}
+    over = [
+        {"one": link.task_id, "other": link.on_task_id}
+        for link in awaited
+        if link.on_task_id not in again and TaskState(locked[link.on_task_id].state) in TASK_ENDED
+    ]
+    if over:
+        d = tables.dependencies
+        which = (d.c.task_id == sa.bindparam("one"), d.c.on_task_id == sa.bindparam("other"))
+        connection.execute(d.update().where(*which).values(satisfied=True), over)
+    blocked = Counter(link.task_id for link in awaited)
+    blocked.subtract(pair["one"] for pair in over)
     if rows:
         connection.execute(
             tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")),
@@ -179,17 +204,29 @@ def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by:
                     "key": row.id,
                     "max_attempts": max(row.max_attempts, row.attempts + 1),
                     "cancel_requested_at": None,
+                    "started_at": None,
                     "ended_at": None,
                     "exit_code": None,
                     "reason": "",
                     "message": "",
                     "avoid_sites": "[]",
-                    "blocked_by": 0,
+                    "blocked_by": blocked[row.id],
+                    "due_at": 0.0,
                 }
                 for row in rows
             ],
         )
-    return _set_state(connection, now, rows, TaskState.WAITING, by)
+    return _let_go(connection, now, rows, blocked, by)
+
+
+def _open_dependencies(connection: sa.Connection, task_ids: Sequence[str]) -> list[Any]:
+    """Task and awaited task of each dependency that is not satisfied."""
+    d = tables.dependencies.c
+    found: list[Any] = []
+    for part in _chunks(sorted(set(task_ids))):
+        query = sa.select(d.task_id, d.on_task_id).where(d.task_id.in_(part)).where(d.satisfied.is_(False))
+        found.extend(connection.execute(query))
+    return found
 
 
 def _set_state(connection: sa.Connection, now: float, rows: Sequence[Any], state: TaskState, by: str) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from isthmus.domain.errors import Refused
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.placement import Estimate
 from isthmus.domain.task import TaskSpec
@@ -30,6 +31,7 @@ FIRST, PAGE = 3000, 1000  # records learned from at first, and later at one time
 ENOUGH = 20  # records before anything is learned: a service that runs nothing yet does not load the library
 EVERY_SECONDS = 30.0
 _HANDFUL = 20
+_MAX_KNOWN = 10_000  # estimates remembered between two trainings
 _RAN = [reason.value for reason in (EndReason.EXIT_ZERO, EndReason.EXIT_NONZERO, EndReason.WALLTIME)]
 _DIGITS = re.compile(r"\d+")
 
@@ -65,6 +67,9 @@ class RunTimes:
             log.warning("run times are not learned: %s", error)
             self._absent = True
             return 0
+        except Exception:
+            self._after = (rows[-1].created_at, rows[-1].attempt)  # what broke the learning is not read a second time
+            raise
         self._after = (rows[-1].created_at, rows[-1].attempt)
         return len(rows)
 
@@ -76,6 +81,8 @@ class RunTimes:
             if self._model is None:
                 return None
             if wish not in self._known:
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
                 self._known[wish] = _estimate(self._model, *wish, now)
             return self._known[wish]
 
@@ -120,12 +127,16 @@ def _record(row: Any, model: RunTimeModel) -> RunRecord | None:
 
     if row.reason not in _RAN or row.ended_at is None:
         return None
+    try:
+        spec = load(TaskSpec, row.spec)
+    except (ValueError, Refused):  # a row that cannot be read teaches nothing, and must not keep the others from it
+        return None
     request: RunRequest = RunRequest(
         user=row.user,
         processors=max(1, row.cpus),
         requested_seconds=row.walltime_seconds,
         submitted_at=row.submitted_at,
-        command=command_of(load(TaskSpec, row.spec)),
+        command=command_of(spec),
     )
     forecast = model.predict(request)
     return RunRecord(request=request, run_seconds=row.elapsed_seconds, ended_at=row.ended_at, forecast=forecast)

@@ -20,7 +20,8 @@ _A = AttemptState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impact:
-    """What a site holds now: attempts that would be waited for, and files not yet removed there."""
+    """What a site holds now: attempts that would be waited for, and (`unaccounted`) those that have ended, but whose usage
+    is not known or whose files are not removed there yet."""
 
     placed: int = 0
     queued: int = 0
@@ -41,7 +42,8 @@ def impact(connection: sa.Connection, site: str) -> Impact:
     a = tables.attempts.c
     query = sa.select(a.state, sa.func.count()).where(a.site == site).where(a.state.notin_(_ENDED)).group_by(a.state)
     counts = {row[0]: row[1] for row in connection.execute(query)}
-    owed = sa.select(sa.func.count()).select_from(tables.attempts).where(a.site == site).where(a.usage_state == "due")
+    is_owed = sa.or_(a.usage_state == "due", a.clean_state == "due")
+    owed = sa.select(sa.func.count()).select_from(tables.attempts).where(a.site == site).where(is_owed)
     return Impact(
         placed=sum(counts.get(s, 0) for s in (_A.PLACED, _A.STAGING, _A.SUBMITTING)),
         queued=counts.get(_A.QUEUED, 0),
@@ -60,6 +62,12 @@ def drain(connection: sa.Connection, *, now: float, site: str, by: str) -> None:
     _set(connection, now, site, SiteState.DRAINING, by)
 
 
+def stop_new(connection: sa.Connection, *, now: float, site: str, by: str) -> None:
+    """Before the jobs of a site that leaves by force are asked to end: nothing may follow them."""
+    if _row(connection, site).state == SiteState.ACTIVE:
+        _set(connection, now, site, SiteState.DRAINING, by)
+
+
 def resume(connection: sa.Connection, *, now: float, site: str, by: str) -> None:
     """New work may go there again."""
     row = _row(connection, site)
@@ -76,7 +84,7 @@ def leave(connection: sa.Connection, *, now: float, site: str, by: str, force: b
     """
     row = _row(connection, site)
     held = impact(connection, site)
-    if row.state == SiteState.LEFT:
+    if row.state == SiteState.LEFT and not (force and held.live):
         return held
     if held.live and not force:
         raise Conflict(
@@ -99,8 +107,8 @@ def leave(connection: sa.Connection, *, now: float, site: str, by: str, force: b
         )
     elif held.unaccounted:
         raise Conflict(
-            f"{held.unaccounted} attempts of site {site} are not accounted yet.",
-            remedy="Wait for its accounting, or use force to go without.",
+            f"{held.unaccounted} attempts of site {site} are not accounted, or their files not removed there, yet.",
+            remedy="Wait for it, or use force to go without.",
         )
     _set(connection, now, site, SiteState.LEFT, by)
     return held

@@ -306,9 +306,9 @@ class Round:
         decision: Decision,
     ) -> int:
         guard(connection, lease)
-        wanted = {placement.task_id: placement for placement in decision.placements}
-        locked = self._lock_waiting(connection, sorted(wanted))
         accounts = _accounts(connection)
+        wanted = {p.task_id: p for p in decision.placements if p.site in accounts}  # the others: in the next round
+        locked = self._lock_waiting(connection, sorted(wanted))
         attempt_rows: list[dict[str, Any]] = []
         task_rows: list[dict[str, Any]] = []
         receipt_rows: list[dict[str, Any]] = []
@@ -373,8 +373,9 @@ class Round:
                     for row in attempt_rows
                 ],
             )
-        self._tell_waiting(connection, now, [r for r in decision.receipts if r.task_id not in wanted])
-        self._end_late(connection, now, {task_id: spec for task_id, spec in specs.items() if task_id not in wanted})
+        placed = {placement.task_id for placement in decision.placements}
+        self._tell_waiting(connection, now, [r for r in decision.receipts if r.task_id not in placed])
+        self._end_late(connection, now, {task_id: spec for task_id, spec in specs.items() if task_id not in placed})
         return len(attempt_rows)
 
     @staticmethod
@@ -446,7 +447,11 @@ def _park(connection: sa.Connection, now: float, lease: Lease, task_ids: Sequenc
 
 
 def _accounts(connection: sa.Connection) -> dict[str, dict[str, str]]:
-    query = sa.select(tables.sites.c.name, tables.sites.c.accounts)
+    """Who is who at each site that takes work now. None of them drains or leaves before this transaction has ended."""
+    query = sa.select(tables.sites.c.name, tables.sites.c.accounts).where(
+        tables.sites.c.state == SiteState.ACTIVE.value
+    )
+    query = query.order_by(tables.sites.c.name).with_for_update(read=True, key_share=True)
     return {row.name: orjson.loads(row.accounts) for row in connection.execute(query)}
 
 

@@ -150,6 +150,7 @@ def _finish(connection: sa.Connection, now: float, ended: Sequence[tuple[Any, Mo
             tables.tasks.select().where(tables.tasks.c.id.in_(ids[start : start + _CHUNK])).order_by(tables.tasks.c.id)
         )
         tasks.update((row.id, row) for row in connection.execute(query.with_for_update()))
+    refused = _refused_before(connection, [row for row, move in ended if move.reason is EndReason.REJECTED_BY_SITE])
     endings: dict[str, tuple[TaskState, EndReason]] = {}
     details: dict[str, dict[str, Any]] = {}
     again: list[tuple[Any, Any, Move]] = []
@@ -159,7 +160,7 @@ def _finish(connection: sa.Connection, now: float, ended: Sequence[tuple[Any, Mo
         if task.attempt != row.key:
             continue  # a later attempt owns the task
         reason = move.reason or EndReason(row.reason or EndReason.EXIT_ZERO)
-        state = verdict(task, move.to, reason)
+        state = verdict(task, move.to, reason, refused_before=task.id in refused)
         if state is TaskState.WAITING:
             again.append((task, row, move))
             continue
@@ -177,16 +178,35 @@ def _finish(connection: sa.Connection, now: float, ended: Sequence[tuple[Any, Mo
     end_tasks(connection, now, endings, details)
 
 
-def verdict(task: Any, ended: AttemptState, reason: EndReason) -> TaskState:
-    """What becomes of a task when its attempt ended so: its end state, or WAITING for another attempt."""
+def _refused_before(connection: sa.Connection, rows: Sequence[Any]) -> set[str]:
+    """The tasks of these attempts that the same site refused once already."""
+    a = tables.attempts.c
+    here = {(row.task_id, row.site): row.key for row in rows}
+    ids = sorted({row.task_id for row in rows})
+    found: set[str] = set()
+    for start in range(0, len(ids), _CHUNK):
+        query = (
+            sa.select(a.key, a.task_id, a.site)
+            .where(a.task_id.in_(ids[start : start + _CHUNK]))
+            .where(a.reason == EndReason.REJECTED_BY_SITE.value)
+        )
+        for row in connection.execute(query):
+            if here.get((row.task_id, row.site), row.key) != row.key:
+                found.add(row.task_id)
+    return found
+
+
+def verdict(task: Any, ended: AttemptState, reason: EndReason, *, refused_before: bool) -> TaskState:
+    """What becomes of a task when its attempt ended so: its end state, or WAITING for another attempt. `refused_before`: the
+    site said no to it once already."""
     if ended is AttemptState.SUCCEEDED:
         return TaskState.SUCCEEDED
     if task.cancel_requested_at is not None or reason is EndReason.CANCELLED_BY_USER:
         return TaskState.CANCELLED
     if task.attempts >= task.max_attempts or reason is EndReason.POISON:  # a poisoned row is not read again
         return TaskState.FAILED
-    if reason is EndReason.REJECTED_BY_SITE and task.site in orjson.loads(task.avoid_sites):
-        return TaskState.FAILED  # nowhere else to go: the site had said no before
+    if reason is EndReason.REJECTED_BY_SITE and refused_before:
+        return TaskState.FAILED  # nowhere else to go
     retry_on_exit = bool(orjson.loads(task.spec).get("retry_on_exit"))
     if reason.is_site_fault or retry_on_exit:
         return TaskState.WAITING

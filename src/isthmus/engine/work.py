@@ -41,9 +41,8 @@ class SiteWork:
     wake_placement: Callable[[], None]
     look_again: Callable[[], None]  # the site changed: what could go nowhere may go now
     still_ours: Callable[[], bool]
-    full_until: float = (
-        0.0  # the site said "not now": until then nothing is sent, then one job tries; 0 = it takes jobs
-    )
+    full: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Account and pool for which the site said "not now" -> until when nothing is sent; then one job at a time tries."""
     in_hand: set[str] = field(default_factory=set)
     dispatch_due: asyncio.Event = field(default_factory=asyncio.Event)
     observe_due: asyncio.Event = field(default_factory=asyncio.Event)

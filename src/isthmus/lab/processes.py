@@ -61,7 +61,7 @@ class State:
             processes={name: ProcessId(**value) for name, value in raw["processes"].items()},
             accounts=raw["accounts"],
             paths=raw["paths"],
-            namespaces=raw["namespaces"],
+            namespaces=raw.get("namespaces", []),  # a lab of an earlier release that died had none
         )
 
     def write(self, directory: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from isthmus.lab.errors import LabError
 from isthmus.lab.slurm import SlurmCluster
 from isthmus.sites.port import Job, LogStream, Observation, Rejected, Sighting, Submitted, Uncertain
 from isthmus.sites.slurm import SlurmSite
+from tests.conformance.bench import new_key
 from tests.sites.attempts import ended, make_job, ref_of, sighted, stage, start, until
 from tests.sites.clusters import open_site
 
@@ -89,6 +91,29 @@ async def test_usage_is_what_sacct_says(
     assert (usage.cpus, usage.nodes, usage.native_state) == (int(whole[5]), int(whole[6]), whole[7])
     assert (usage.accelerators, usage.native_id, usage.source) == (2, native_id, "sacct")
     assert "gres/gpu=2" in whole[8]
+
+
+async def test_no_record_of_the_cluster_holds_a_secret(
+    slurm_site: SlurmSite, slurm_cluster: SlurmCluster, lab_account: Account
+) -> None:
+    """Neither what scontrol and sacct tell of a job, its script included, nor any file of the daemons has its secrets."""
+    secret = f"hush-{new_key()}"
+    job = make_job("sleep 8; printf %s $HUSH | wc -c", pool="cpu", account=lab_account.name)
+    job = replace(job, secrets={"HUSH": secret})
+    native_id = (await start(slurm_site, job))[job.key]
+    await sighted(slurm_site, job, Sighting.RUNNING)
+    slurm_cluster.save_job(int(native_id))
+    told = slurm_cluster.run("scontrol", "show", "job", "-dd", native_id)
+    told += slurm_cluster.run("scontrol", "write", "batch_script", native_id, "-")
+    await ended(slurm_site, job)
+    told += slurm_cluster.run("sacct", "-j", native_id, "-P", "-o", "ALL")
+    assert job.key in told
+    assert secret not in told
+    for path in slurm_cluster.directory.rglob("*"):
+        with contextlib.suppress(OSError):  # sockets, and files that went meanwhile
+            assert secret.encode() not in path.read_bytes(), path
+    said = await slurm_site.logs(ref_of(job), LogStream.STDOUT, 0, 100)
+    assert int(said) == len(secret)
 
 
 async def test_what_the_cluster_refuses_is_rejected(slurm_site: SlurmSite, lab_account: Account) -> None:

@@ -28,6 +28,9 @@ from isthmus.sites.transport.port import (
 from isthmus.sites.transport.together import together
 
 _CHUNK_BYTES = 256 * 1024
+MAX_RETIRED = (
+    3  # connections kept only for the commands that still run on them: a slow host gets no more than these and one
+)
 logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it would log every command
 _CHANNEL_NOT_OPENED = 2  # SSH_OPEN_CONNECT_FAILED, RFC 4254 section 5.1
 _BROKEN = (OSError, asyncssh.Error, EOFError)
@@ -227,6 +230,8 @@ class SshTransport:
         if not connection.is_closed():
             self._retired.append(connection)
         self._retired = [kept for kept in self._retired if not kept.is_closed()]
+        while len(self._retired) > MAX_RETIRED:
+            self._retired.pop(0).close()
 
     def _exit_code(self, process: Any) -> int:
         if process.exit_status is None:
