@@ -271,3 +271,32 @@ def test_on_one_link_admission_is_exact(rows: list[tuple[int, int, int]]) -> Non
             calendar, kept = after, trial
             assert fits(calendar)
             assert all(met(calendar, key) for key in calendar.bookings)
+
+
+def test_in_need_the_share_that_was_not_promised_is_used() -> None:
+    """A calendar that promises three quarters of each link saves with the whole what three quarters could not."""
+    calendar = Calendar.empty(ring(), slot_seconds=SLOT, slots=4, share=0.75)
+    first = admit(calendar, transfer("a", 15, 0, 30), [(0,)])
+    assert first is not None
+    both = admit(first, transfer("b", 28, 0, 40, targets=(2,)), [(7, 5)])
+    assert both is not None
+    routes = {"a": [(7, 5, 3)]}
+    assert len(replan(both, {0}, routes, now_slot=1).missed) == 1
+    whole = replan(both, {0}, routes, now_slot=1, capacity=both.topology.capacity_bits_per_second)
+    assert whole.missed == ()
+    assert all(met(whole.calendar, key) for key in "ab")
+    assert fits(whole.calendar)
+
+
+def test_as_few_as_possible_are_given_up_and_they_get_what_is_left() -> None:
+    """Of one large and two small transfers the large one is given up; both small ones are met."""
+    calendar = Calendar.empty(ring(), slot_seconds=SLOT, slots=4)
+    for key, megabytes, route in (("large", 35, (0,)), ("small", 12, (7, 5, 3)), ("tiny", 8, (7, 5, 3))):
+        after = admit(calendar, transfer(key, megabytes, 0, 40), [route])
+        assert after is not None
+        calendar = after
+    found = replan(calendar, {0}, {"large": [(7, 5, 3)]}, now_slot=0)
+    assert found.missed == ("large",)
+    assert met(found.calendar, "small")
+    assert met(found.calendar, "tiny")
+    assert found.calendar.sent_bytes(found.calendar.bookings["large"]) == pytest.approx(20e6)

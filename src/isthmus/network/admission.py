@@ -98,6 +98,11 @@ def replan(
             given_up += [wish for wish in wishes if wish.transfer.id == worst]
             wishes = [wish for wish in wishes if wish.transfer.id != worst]
             found = _together(bare, wishes, now_slot)
+        for wish in sorted(given_up, key=lambda wish: wish.volume):  # one given up early may fit without the later ones
+            trial = _together(bare, [*wishes, wish], now_slot)
+            if not trial.missing:
+                found, wishes = trial, [*wishes, wish]
+                given_up = [other for other in given_up if other is not wish]
     rest = _together(found.calendar, given_up, now_slot)
     moved = (found.moved + rest.moved) * calendar.slot_seconds / 8
     return Replanned(calendar=rest.calendar, lost_bytes=lost_bytes, moved_bytes=moved, missed=tuple(rest.missing))
