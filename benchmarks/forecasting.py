@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(named) if named else beside)
     parser.add_argument("--logs", nargs="*", choices=list(PROCESSORS), default=list(PROCESSORS))
     parser.add_argument("--zones", nargs="*", choices=ZONES, default=list(ZONES))
-    parser.add_argument("--recorded-jobs", type=int, default=40_000, help="of a log with its own waits, the first")
+    parser.add_argument("--recorded-jobs", type=int, default=15_000, help="of a log with its own waits, the first")
     parser.add_argument("--quick", action="store_true", help="the first 5,000 jobs of KTH, one zone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
