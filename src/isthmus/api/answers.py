@@ -178,6 +178,8 @@ class Usage(_Answer):
     read_bytes: int
     written_bytes: int
     charge: Money
+    energy_kwh: Money | None
+    carbon_grams: Money | None
     created_at: datetime
 
 

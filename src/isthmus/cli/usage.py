@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ def show(session: Session, found: list[UsageRecord], *, by: str, records: bool) 
             "cpu_hours": round(sum(one.allocated_cpu_seconds for one in group) / 3600, 3),
             "accelerator_hours": round(sum(one.accelerators * one.elapsed_seconds for one in group) / 3600, 3),
             "charge": sum((one.charge for one in group), Decimal(0)),
+            "energy_kwh": _total(one.energy_kwh for one in group),
+            "carbon_grams": _total(one.carbon_grams for one in group),
         }
         for name, group in sorted(sums.items())
     ]
@@ -69,7 +71,16 @@ def show(session: Session, found: list[UsageRecord], *, by: str, records: bool) 
         screen.say(_("Nothing was used yet."))
     else:
         headers = [_(by.upper()), _("ATTEMPTS"), _("CPU HOURS"), _("ACCELERATOR HOURS"), _("CHARGE")]
-        screen.table(headers, [[str(cell) for cell in row.values()] for row in rows], right=(1, 2, 3, 4))
+        if any(row["energy_kwh"] is not None for row in rows):
+            headers += [_("ENERGY (kWh)"), _("CARBON (g)")]
+        cells = [["" if cell is None else str(cell) for cell in row.values()] for row in rows]
+        screen.table(headers, [row[: len(headers)] for row in cells], right=range(1, len(headers)))
+
+
+def _total(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum of what is known; None when nothing is."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known, Decimal(0)) if known else None
 
 
 def _record(record: UsageRecord) -> list[str]:

@@ -241,6 +241,8 @@ class UsageRecord(_Shown):
     read_bytes: int = 0
     written_bytes: int = 0
     charge: Decimal = Decimal(0)
+    energy_kwh: Decimal | None = None
+    carbon_grams: Decimal | None = None
     created_at: datetime | None = None
 
 

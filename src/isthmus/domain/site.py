@@ -70,6 +70,20 @@ class Energy:
         """Whether a power was declared."""
         return bool(self.watts_per_cpu or self.watts_per_accelerator)
 
+    def kwh(self, cpu_seconds: int, accelerator_seconds: int) -> Decimal | None:
+        """What processors and devices that were set apart for so long draw, with the building's share; None where no power was
+        declared."""
+        if not self.known:
+            return None
+        joules = self.watts_per_cpu * cpu_seconds + self.watts_per_accelerator * accelerator_seconds
+        return (joules * self.pue / 3_600_000).quantize(Decimal("0.000001"))
+
+    def grams(self, kwh: Decimal | None) -> Decimal | None:
+        """What the energy emits, in grams of CO2 equivalent; None where either is not known."""
+        if kwh is None or self.carbon_grams_per_kwh is None:
+            return None
+        return (kwh * self.carbon_grams_per_kwh).quantize(Decimal("0.001"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteDescription:

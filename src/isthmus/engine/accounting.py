@@ -12,6 +12,7 @@ import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.errors import Unavailable
+from isthmus.domain.site import Energy
 from isthmus.domain.usage import Usage
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.jobs import reference
@@ -131,7 +132,22 @@ def charge(usage: Usage, tariff: Mapping[str, Any]) -> Decimal:
     return total.quantize(Decimal("0.000001"))
 
 
+def energy_of(tariff: Mapping[str, Any]) -> Energy:
+    """What an operator declared of a pool's power and grid, beside its prices."""
+    intensity = tariff.get("carbon_grams_per_kwh")
+    return Energy(
+        watts_per_cpu=Decimal(str(tariff.get("cpu_watts", 0))),
+        watts_per_accelerator=Decimal(str(tariff.get("accelerator_watts", 0))),
+        pue=Decimal(str(tariff.get("pue", 1))),
+        carbon_grams_per_kwh=None if intensity is None else Decimal(str(intensity)),
+    )
+
+
 def _usage_row(now: float, row: Any, usage: Usage, prices: Mapping[str, Any]) -> dict[str, Any]:
+    tariff = prices.get(row.pool, prices.get("*", {}))
+    energy = energy_of(tariff)
+    kwh = energy.kwh(usage.allocated_cpu_seconds, usage.accelerators * usage.elapsed_seconds)
+    grams = energy.grams(kwh)
     return {
         "attempt": row.key,
         "task_id": row.task_id,
@@ -154,7 +170,9 @@ def _usage_row(now: float, row: Any, usage: Usage, prices: Mapping[str, Any]) ->
         "max_rss_bytes": usage.max_rss_bytes,
         "read_bytes": usage.read_bytes,
         "written_bytes": usage.written_bytes,
-        "charge": str(charge(usage, prices.get(row.pool, prices.get("*", {})))),
+        "charge": str(charge(usage, tariff)),
+        "energy_kwh": None if kwh is None else str(kwh),
+        "carbon_grams": None if grams is None else str(grams),
         "created_at": now,
     }
 

@@ -25,8 +25,9 @@ from isthmus.domain.placement import (
     WaitingTask,
     Why,
 )
-from isthmus.domain.site import Energy, SiteDescription, SiteState
+from isthmus.domain.site import SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
+from isthmus.engine.accounting import energy_of
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
@@ -75,20 +76,10 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     accounts=frozenset(orjson.loads(row.accounts)),
                     max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
                     price_per_accelerator_hour=Decimal(str(tariff.get("accelerator_hour", 0))),
-                    energy=_energy(tariff),
+                    energy=energy_of(tariff),
                 )
             )
     return Snapshot(now=now, pools=tuple(views))
-
-
-def _energy(tariff: Mapping[str, Any]) -> Energy:
-    intensity = tariff.get("carbon_grams_per_kwh")
-    return Energy(
-        watts_per_cpu=Decimal(str(tariff.get("cpu_watts", 0))),
-        watts_per_accelerator=Decimal(str(tariff.get("accelerator_watts", 0))),
-        pue=Decimal(str(tariff.get("pue", 1))),
-        carbon_grams_per_kwh=None if intensity is None else Decimal(str(intensity)),
-    )
 
 
 def _promises(

@@ -71,16 +71,7 @@ def price(task: WaitingTask, view: PoolView, run_seconds: float) -> Decimal:
 
 def energy_kwh(task: WaitingTask, view: PoolView, run_seconds: float) -> Decimal | None:
     """Energy of the run with the building's share (PUE); None where no power was declared."""
-    if not view.energy.known:
-        return None
-    demand = task.demand
-    watts = view.energy.watts_per_cpu * demand.cpus_per_node * demand.nodes
-    watts += view.energy.watts_per_accelerator * demand.accelerators.count * demand.nodes
-    return (watts * view.energy.pue * round(run_seconds) / 3_600_000).quantize(Decimal("0.000001"))
-
-
-def carbon_grams(view: PoolView, energy: Decimal | None) -> Decimal | None:
-    """What the energy emits at the site's intensity; None where either is not known."""
-    if energy is None or view.energy.carbon_grams_per_kwh is None:
-        return None
-    return (energy * view.energy.carbon_grams_per_kwh).quantize(Decimal("0.001"))
+    demand, seconds = task.demand, round(run_seconds)
+    return view.energy.kwh(
+        demand.cpus_per_node * demand.nodes * seconds, demand.accelerators.count * demand.nodes * seconds
+    )

@@ -295,7 +295,7 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
         run=run,
         price=estimates.price(task, view, run.seconds),
         energy_kwh=energy,
-        carbon_grams=estimates.carbon_grams(view, energy),
+        carbon_grams=view.energy.grams(energy),
     )
     late = candidate.late_seconds
     assert late is not None

@@ -372,6 +372,8 @@ usage_records = Table(
     Column("read_bytes", BigInteger, nullable=False),
     Column("written_bytes", BigInteger, nullable=False),
     Column("charge", String(40), nullable=False),
+    Column("energy_kwh", String(40)),  # null where no power was declared
+    Column("carbon_grams", String(40)),  # null where no power or no intensity was declared
     _at("created_at", nullable=False),
 )
 Index("ix_usage_records_created", usage_records.c.created_at, usage_records.c.attempt)

@@ -387,6 +387,8 @@ def upgrade() -> None:
         sa.Column("read_bytes", sa.BigInteger(), nullable=False),
         sa.Column("written_bytes", sa.BigInteger(), nullable=False),
         sa.Column("charge", sa.String(length=40), nullable=False),
+        sa.Column("energy_kwh", sa.String(length=40), nullable=True),
+        sa.Column("carbon_grams", sa.String(length=40), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("attempt", name=op.f("pk_usage_records")),
     )
