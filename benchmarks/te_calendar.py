@@ -15,7 +15,7 @@ from isthmus.network.topology import Topology
 from isthmus.network.trees import distribution_trees
 
 ROUTES = 4
-PROMISED = 0.9  # of each link; the rest is for the day when one fails, and fixed rates get all of it
+PROMISED = 0.87  # of each link; the rest is for the day when one fails, and fixed rates get all of it
 
 
 @dataclass(frozen=True)

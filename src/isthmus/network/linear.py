@@ -50,10 +50,6 @@ class LinearProgramme:
         # the library's stubs lack this method
         self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)  # type: ignore[attr-defined]
 
-    def bound_columns(self, columns: Integers, lower: Floats, upper: Floats) -> None:
-        """Gives columns new bounds."""
-        self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
-
     def add_columns(self, cost: Floats, lower: Floats, upper: Floats, columns: csc_array) -> None:
         """Adds columns with their entries in the rows that are there."""
         start, index = columns.indptr[:-1].astype(np.int32), columns.indices.astype(np.int32)
