@@ -223,6 +223,22 @@ def test_down_does_not_touch_another_process(tmp_path: Path, monkeypatch: pytest
         other.communicate(b"\n", timeout=60)
 
 
+def test_what_holds_waiting_tasks_is_told_with_the_help(ask: Ask) -> None:
+    """Two tasks too large for every pool: the reason, where, and the smallest change; --json for programs."""
+    tasks = [ask("submit", "--cpus", "4000", "--", "true").out.strip() for _ in range(2)]
+    deadline = time.monotonic() + 60
+    while ask("why", "--waiting", "--json").document["looked_at"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    told = ask("why", "--waiting")
+    assert "too few processors on a node" in told.out
+    assert "ask for at most" in told.out
+    [first, *_] = ask("why", "--waiting", "--json").document["reasons"]
+    assert (first["why"], first["tasks"]) == ("too_few_cpus", 2)
+    ask("why", code=64)
+    for task in tasks:
+        ask("cancel", task, "--yes", code=None)
+
+
 def _processes(words: str) -> list[str]:
     """Ids of processes whose command line is `words`."""
     found = []

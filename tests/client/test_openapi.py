@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "cancel_many": lambda: operations.cancel_many(ids=[ID]),
     "cancel_array": lambda: operations.cancel_many(array_id=ID),
     "usage": lambda: operations.usage(project="p", site="s", user="u", since="2026-11-26T00:00:00+00:00", cursor="c"),
+    "holding": lambda: operations.holding(project="p", array_id=ID, limit=3),
     "me": operations.me,
     "version": operations.version,
     "health": operations.health,

@@ -207,6 +207,23 @@ class AuditLine(_Answer):
     body: dict[str, Any]
 
 
+class HoldingReason(_Answer):
+    """A reason that holds waiting tasks: how many, at which pools, and what would help most of them."""
+
+    why: str
+    tasks: int
+    pools: list[str]
+    remedy: str
+
+
+class Holding(_Answer):
+    """What holds waiting tasks; `looked_at` of the `waiting` have a decision that was read."""
+
+    waiting: int
+    looked_at: int
+    reasons: list[HoldingReason]
+
+
 class Missing(_Answer):
     """Content that must be uploaded."""
 

@@ -13,7 +13,21 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isthmus import __version__
-from isthmus.api import agent, audit, benchmarks, blobs, events, health, logs, people, sites, tasks, tokens, usage
+from isthmus.api import (
+    agent,
+    audit,
+    benchmarks,
+    blobs,
+    events,
+    health,
+    holding,
+    logs,
+    people,
+    sites,
+    tasks,
+    tokens,
+    usage,
+)
 from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
 from isthmus.api.routing import Router
@@ -25,6 +39,7 @@ access = logging.getLogger("isthmus.access")
 
 ROUTERS: tuple[Router, ...] = (
     tasks.router,
+    holding.router,
     logs.router,
     blobs.router,
     events.router,

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from isthmus.client.records import (
     Attempt,
     Event,
+    HoldingReason,
     LogChunk,
     Output,
     Page,
@@ -174,6 +175,14 @@ def usage(
     """A page of usage records with their charges."""
     params = {"project": project, "site": site, "user": user, "since": since, "limit": limit, "cursor": cursor}
     return _page(UsageRecord, (yield from send(request("GET", "/v1/usage", params=params))))
+
+
+def holding(*, project: str = "", array_id: str = "", limit: int = 3) -> Steps[tuple[int, int, list[HoldingReason]]]:
+    """How many tasks wait, for how many of them a decision was read, and the reasons that hold most of those."""
+    params = {"project": project, "array_id": array_id, "limit": limit}
+    document = (yield from send(request("GET", "/v1/tasks:holding", params=params))).document()
+    reasons = [read(HoldingReason, row) for row in document["reasons"]]
+    return document["waiting"], document["looked_at"], reasons
 
 
 def me() -> Steps[dict[str, Any]]:

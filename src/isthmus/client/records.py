@@ -247,6 +247,16 @@ class UsageRecord(_Shown):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class HoldingReason(_Shown):
+    """A reason that holds waiting tasks: how many, at which pools, and what would help most of them."""
+
+    why: str
+    tasks: int = 0
+    pools: list[str] = field(default_factory=list)
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Event(_Shown):
     """Something that happened; `seq` grows and names the place to go on from."""
 
