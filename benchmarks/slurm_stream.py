@@ -1,4 +1,4 @@
-"""A seeded stream of short tasks through a real Slurm cluster of the lab, as the cluster's own accounting tells it."""
+"""A seeded stream of short tasks through real Slurm clusters of the lab, as the clusters' own accounting tells it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from isthmus.lab.mariadb import MariaDb
 from isthmus.lab.slurm import SlurmCluster
 
 PROCESSORS = 16
@@ -27,6 +28,7 @@ class Planned:
 class Ran:
     """A job as sacct tells it; times in whole seconds since 1970, as Slurm keeps them."""
 
+    cluster: str
     job: int
     submit: int
     start: int
@@ -35,10 +37,10 @@ class Ran:
     request_seconds: int
 
 
-def stream(seed: int, tasks: int) -> list[Planned]:
+def stream(seed: int, tasks: int, clusters: int) -> list[Planned]:
     """Tasks of 1 to 20 s (log-uniform) on 1 to 8 processors, asking for several times their run time in whole minutes.
 
-    They come 1.4 times as fast as 16 processors can run them, so that a queue grows and then empties.
+    They come about 1.5 times as fast as the clusters can run them, so that queues grow and then empty.
     """
     chance = random.Random(seed)
     planned = []
@@ -48,27 +50,29 @@ def stream(seed: int, tasks: int) -> list[Planned]:
         processors = chance.choice((1, 1, 2, 3, 4, 4, 6, 8))
         minutes = max(1, round(seconds * chance.uniform(3, 20) / 60 + 0.5))
         planned.append(Planned(at_seconds=at, processors=processors, sleep_seconds=seconds, request_minutes=minutes))
-        at += chance.expovariate(1 / 1.05)
+        at += chance.expovariate(clusters / 1.05)
     return planned
 
 
-def cluster(directory: Path) -> SlurmCluster:
+def cluster(directory: Path, name: str, database: MariaDb) -> SlurmCluster:
     """The cluster: two nodes of eight processors with accounting; not started yet."""
-    return SlurmCluster(directory, "north", nodes=2, gpu_nodes=0, cpus_per_node=PROCESSORS // 2, licences={})
+    return SlurmCluster(
+        directory / name, name, nodes=2, gpu_nodes=0, cpus_per_node=PROCESSORS // 2, licences={}, database=database
+    )
 
 
-def run(site: SlurmCluster, planned: Sequence[Planned], deadline_seconds: float = 1500) -> list[Ran]:
-    """Hand the tasks in when they are due, wait for the last and read the accounting; in order of job number."""
+def run(sites: Sequence[SlurmCluster], planned: Sequence[Planned], deadline_seconds: float = 1500) -> list[Ran]:
+    """Hand the tasks in when they are due, to one cluster after another; wait for the last and read the accounting."""
     begun = time.monotonic()
-    jobs = []
-    for task in planned:
+    jobs: list[list[int]] = [[] for _ in sites]
+    for number, task in enumerate(planned):
         time.sleep(max(0.0, begun + task.at_seconds - time.monotonic()))
-        jobs.append(_submit(site, task))
-    while site.run("squeue", "-h", "-o", "%i"):
+        jobs[number % len(sites)].append(_submit(sites[number % len(sites)], task))
+    while any(site.run("squeue", "-h", "-o", "%i") for site in sites):
         if time.monotonic() - begun > deadline_seconds:
             raise RuntimeError(f"the jobs did not end within {deadline_seconds:.0f} s")
         time.sleep(2)
-    return _accounting(site, jobs)
+    return [ran for site, own in zip(sites, jobs, strict=True) for ran in _accounting(site, own)]
 
 
 def _submit(site: SlurmCluster, task: Planned) -> int:
@@ -94,6 +98,7 @@ def _accounting(site: SlurmCluster, jobs: Sequence[int]) -> list[Ran]:
         raise RuntimeError(f"the accounting does not know {sorted(wanted - done.keys())} as completed")
     return [
         Ran(
+            cluster=site.name,
             job=job,
             submit=int(done[job][1]),
             start=int(done[job][2]),

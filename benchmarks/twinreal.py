@@ -1,14 +1,16 @@
-"""The twin against real Slurm: `python -m benchmarks.twinreal [--json] [--quick] [--keep FILE | --from FILE]`, as root.
+"""The twin against real Slurm: `python -m benchmarks.twinreal [--json] [--quick] [--clusters N] [--keep FILE]`, as root.
 
-A cluster of the lab (two nodes of eight processors, sched/backfill with bf_interval=2) runs 100 sleeping tasks of 1 to 20 s
-from a seed, three times; the twin replays what the accounting says (submissions, processors, requests, run times) under
-the same scheduler. Its two latencies are measured first, on the idle cluster, by other jobs than those that are compared.
-`--keep` writes what the accounting said, `--from` reads it instead of starting a cluster.
+Two clusters of the lab (each two nodes of eight processors, sched/backfill with bf_interval=2) run 100 sleeping tasks of 1
+to 20 s from a seed, handed in with sbatch to one and the other in turn; three seeds. The twin replays what the accounting
+says (submissions, processors, requests, run times) under the same scheduler. Its two latencies are measured first, on the
+idle clusters, by other jobs than those that are compared. `--keep` writes what the accounting said, `--from FILE` reads it
+instead of starting clusters.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
@@ -23,12 +25,17 @@ from benchmarks import slurm_stream
 from benchmarks.machine import describe, table
 from benchmarks.slurm_stream import PROCESSORS, Planned, Ran
 from isthmus.lab import registry
+from isthmus.lab.centres import CENTRES
+from isthmus.lab.mariadb import MariaDb
 from isthmus.twin.schedulers import simulate
 from isthmus.twin.schedulers.cycles import Cycle, cyclic_waits
 
-SEEDS = (1, 2, 3)
+SEEDS = (4, 5, 6)
+"""The twin's scheduler was settled on streams of seeds 1 to 3."""
 BACKFILL_SECONDS = 2.0
 """bf_interval of isthmus.lab.slurm_config."""
+WINDOW_SECONDS = 30.0
+"""What slurm.conf(5) says of bf_window_linear where it is not set."""
 ASKED = 0.10
 
 
@@ -47,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one seed, 30 tasks")
+    parser.add_argument("--clusters", type=int, choices=(1, 2), default=2)
     parser.add_argument("--keep", type=Path, metavar="FILE")
     parser.add_argument("--from", dest="kept", type=Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -54,11 +62,14 @@ def main() -> None:
     if arguments.kept:
         record = {name: [Ran(**row) for row in rows] for name, rows in json.loads(arguments.kept.read_text()).items()}
     else:
-        record = _real(SEEDS[:1] if arguments.quick else SEEDS, 30 if arguments.quick else 100)
+        seeds, tasks = (SEEDS[:1], 30) if arguments.quick else (SEEDS, 100)
+        record = _real(seeds, tasks, CENTRES[: arguments.clusters])
     if arguments.keep:
         arguments.keep.write_text(json.dumps({name: [asdict(one) for one in rows] for name, rows in record.items()}))
     cycle = Cycle(
         backfill_seconds=BACKFILL_SECONDS,
+        window_seconds=WINDOW_SECONDS,
+        node_processors=PROCESSORS // 2,
         notice_seconds=_notice(record.pop("idle")),
         release_seconds=_release(record.pop("line")),
     )
@@ -78,16 +89,29 @@ def main() -> None:
         print(json.dumps(result))
 
 
-def _real(seeds: Sequence[int], tasks: int) -> dict[str, list[Ran]]:
-    """The two measurements of the idle cluster and a stream of each seed, all on one cluster that is removed in the end."""
+def _real(seeds: Sequence[int], tasks: int, names: Sequence[str]) -> dict[str, list[Ran]]:
+    """The two measurements of the idle clusters and a stream of each seed; the clusters are removed in the end."""
     directory = registry.new_directory()
-    idle = [Planned(at_seconds=3.3 * i, processors=4, sleep_seconds=1, request_minutes=1) for i in range(10)]
-    line = [Planned(at_seconds=0, processors=PROCESSORS // 2, sleep_seconds=2, request_minutes=1) for _ in range(20)]
+    database = MariaDb(directory / "mariadb")
+    sites = [slurm_stream.cluster(directory, name, database) for name in names]
+    many = len(sites)
+    idle = [
+        Planned(at_seconds=3.3 * (i // many), processors=4, sleep_seconds=1, request_minutes=1)
+        for i in range(10 * many)
+    ]
+    line = [
+        Planned(at_seconds=0, processors=PROCESSORS // 2, sleep_seconds=2, request_minutes=1) for _ in range(30 * many)
+    ]
     try:
-        with slurm_stream.cluster(directory) as site:
-            record = {"idle": slurm_stream.run(site, idle), "line": slurm_stream.run(site, line)}
+        with contextlib.ExitStack() as stack:
+            database.start()
+            stack.callback(database.stop)
+            for site in sites:
+                site.directory.mkdir(parents=True)
+                stack.enter_context(site)
+            record = {"idle": slurm_stream.run(sites, idle), "line": slurm_stream.run(sites, line)}
             for seed in seeds:
-                record[f"seed {seed}"] = slurm_stream.run(site, slurm_stream.stream(seed, tasks))
+                record[f"seed {seed}"] = slurm_stream.run(sites, slurm_stream.stream(seed, tasks, many))
             return record
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -101,22 +125,24 @@ def _notice(idle: Sequence[Ran]) -> float:
 def _release(line: Sequence[Ran]) -> float:
     """Mean seconds from the end of a job until the next of a line starts that has been waiting for its processors.
 
-    Two jobs at a time fill the cluster: the start of each from the third on is set against the end that made room for it.
+    Two jobs at a time fill a cluster: the start of each from the third on is set against the end that made room for it.
     """
-    starts, ends = sorted(job.start for job in line), sorted(job.end for job in line)
-    return statistics.fmean(start - end for start, end in zip(starts[2:], ends, strict=False))
+    gaps: list[int] = []
+    for jobs in _by_cluster(line):
+        starts, ends = sorted(job.start for job in jobs), sorted(job.end for job in jobs)
+        gaps += [start - end for start, end in zip(starts[2:], ends, strict=False)]
+    return statistics.fmean(gaps)
+
+
+def _by_cluster(ran: Sequence[Ran]) -> list[list[Ran]]:
+    return [[job for job in ran if job.cluster == name] for name in sorted({job.cluster for job in ran})]
 
 
 def _compare(ran: Sequence[Ran], cycle: Cycle) -> dict[str, float]:
-    jobs = Jobs(
-        submit_seconds=np.array([job.submit for job in ran], dtype=np.int64),
-        run_seconds=np.array([max(job.end - job.start, 1) for job in ran], dtype=np.int64),
-        requested_processors=np.array([job.processors for job in ran], dtype=np.int64),
-        requested_seconds=np.array([job.request_seconds for job in ran], dtype=np.int64),
-    )
-    real = np.array([job.start - job.submit for job in ran], dtype=np.float64)
-    twin = cyclic_waits(jobs, PROCESSORS, cycle)
-    bare = simulate(jobs, PROCESSORS, "easy").mean()
+    sites = _by_cluster(ran)
+    real = np.array([job.start - job.submit for jobs in sites for job in jobs], dtype=np.float64)
+    twin = np.concatenate([cyclic_waits(_columns(jobs), PROCESSORS, cycle) for jobs in sites])
+    bare = np.concatenate([simulate(_columns(jobs), PROCESSORS, "easy") for jobs in sites]).mean()
     return {
         "mean_wait_real_s": round(float(real.mean()), 2),
         "mean_wait_twin_s": round(float(twin.mean()), 2),
@@ -126,6 +152,15 @@ def _compare(ran: Sequence[Ran], cycle: Cycle) -> dict[str, float]:
         "correlation": round(float(np.corrcoef(twin, real)[0, 1]), 4),
         "jobs": len(ran),
     }
+
+
+def _columns(ran: Sequence[Ran]) -> Jobs:
+    return Jobs(
+        submit_seconds=np.array([job.submit for job in ran], dtype=np.int64),
+        run_seconds=np.array([max(job.end - job.start, 1) for job in ran], dtype=np.int64),
+        requested_processors=np.array([job.processors for job in ran], dtype=np.int64),
+        requested_seconds=np.array([job.request_seconds for job in ran], dtype=np.int64),
+    )
 
 
 def _rows(runs: dict[str, dict[str, float]], cycle: Cycle, middle: dict[str, float]) -> list[tuple[str, str, str, str]]:

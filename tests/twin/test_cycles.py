@@ -45,6 +45,20 @@ def test_every_waiting_job_gets_a_reservation() -> None:
     assert simulate(log, 4, "easy").tolist() == [0, 99, 251, 0]
 
 
+def test_ends_that_are_seen_coarsely_let_more_jobs_pass() -> None:
+    """The third could start at 100, but that end and the one at 118 are one step: the fourth fits in before, and delays it."""
+    log = jobs((0, 100, 2, 100), (0, 118, 1, 118), (1, 50, 3, 50), (2, 112, 1, 112))
+    assert cyclic_waits(log, 4, Cycle(backfill_seconds=1)).tolist() == [0, 0, 99, 116]
+    assert cyclic_waits(log, 4, Cycle(backfill_seconds=1, window_seconds=30)).tolist() == [0, 0, 113, 0]
+
+
+def test_reservations_hold_whole_nodes() -> None:
+    """The second is planned on both nodes of two although it needs three processors: no long third beside it."""
+    log = jobs((0, 100, 2, 100), (1, 100, 3, 100), (2, 250, 1, 250))
+    assert cyclic_waits(log, 4, Cycle(backfill_seconds=1)).tolist() == [0, 99, 0]
+    assert cyclic_waits(log, 4, Cycle(backfill_seconds=1, node_processors=2)).tolist() == [0, 99, 98]
+
+
 def test_latencies_delay_what_they_are_of() -> None:
     """The first job is noticed half a second late; the second waits for the release of its processors too."""
     log = jobs((0, 10, 4, 60), (1, 10, 4, 60))
@@ -63,7 +77,9 @@ def test_latencies_delay_what_they_are_of() -> None:
 def test_processors_are_never_given_twice(rows: list[tuple[int, int, int, int]]) -> None:
     """At no time do the running jobs hold more than there are; none starts before it is submitted."""
     log = jobs(*((submit, run, width, run + more) for submit, run, width, more in rows))
-    waits = cyclic_waits(log, 8, Cycle(backfill_seconds=2, notice_seconds=0.3, release_seconds=0.7))
+    waits = cyclic_waits(
+        log, 8, Cycle(backfill_seconds=2, window_seconds=5, node_processors=3, notice_seconds=0.3, release_seconds=0.7)
+    )
     assert waits.min() >= 0.3 - 1e-9
     starts = log.submit_seconds + waits
     for at in starts:
@@ -87,7 +103,11 @@ def test_with_nothing_to_backfill_it_is_first_come_first_served(rows: list[tuple
 
 def test_what_makes_no_sense_is_refused() -> None:
     """A cycle of no length, a negative latency, a job wider than the site."""
-    for wrong in ({"backfill_seconds": 0}, {"backfill_seconds": 2, "notice_seconds": -1}):
+    for wrong in (
+        {"backfill_seconds": 0},
+        {"backfill_seconds": 2, "notice_seconds": -1},
+        {"backfill_seconds": 2, "node_processors": 0},
+    ):
         with pytest.raises(Invalid):
             Cycle(**wrong)
     with pytest.raises(Invalid):

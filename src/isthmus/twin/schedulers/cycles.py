@@ -3,8 +3,8 @@
 Each submission and each release of processors starts jobs from the head of the queue, in order of arrival, until one does not fit. Every
 `backfill_seconds` a backfilling pass plans the whole queue anew: each waiting job in turn starts if it delays no
 reservation of those before it, or else gets one itself. What is documented of Slurm: slurm.conf(5), SchedulerParameters
-(bf_interval, sched_min_interval), and https://slurm.schedmd.com/sched_config.html. Left out: bf_resolution, which rounds
-reservations to minutes.
+(bf_interval, bf_window_linear), and https://slurm.schedmd.com/sched_config.html. Left out: on which nodes a
+job is, and that reservations are rounded to bf_resolution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
 from isthmus.twin.schedulers.heap import heap_pop, heap_push
-from isthmus.twin.schedulers.reserve import earliest, take
+from isthmus.twin.schedulers.reserve import take
 from isthmus.twin.schedulers.simulate import Workload
 
 FOREVER = np.int64(2**62)
@@ -27,21 +27,27 @@ FOREVER = np.int64(2**62)
 class Cycle:
     """How a site's scheduler goes round.
 
-    `backfill_seconds`: between two backfilling passes, more than 0 (Slurm: bf_interval). Two latencies, to be measured on
+    `backfill_seconds`: between two backfilling passes, more than 0 (Slurm: bf_interval). `window_seconds`: how coarsely it
+    sees when running jobs end: all that end so soon after the next one are one step, and each step is twice as long as the
+    one before (Slurm: 30); 0: exactly. `node_processors`: reservations hold whole nodes of so many. Two latencies, to be measured on
     the idle site: `notice_seconds` from a submission until the scheduler looks at the job; `release_seconds` from the
     recorded end of a job until its processors are given again (Slurm: the state COMPLETING, then the next pass).
     """
 
     backfill_seconds: float
+    window_seconds: float = 0.0
+    node_processors: int = 1
     notice_seconds: float = 0.0
     release_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.backfill_seconds < 0.001:
             raise Invalid("backfill_seconds", "A cycle takes at least a millisecond.", remedy="Give more than 0.")
-        for name in ("notice_seconds", "release_seconds"):
+        for name in ("window_seconds", "notice_seconds", "release_seconds"):
             if getattr(self, name) < 0:
-                raise Invalid(name, "A latency is not negative.", remedy="Give 0 or more.")
+                raise Invalid(name, "It is not negative.", remedy="Give 0 or more.")
+        if self.node_processors < 1:
+            raise Invalid("node_processors", "A node has a processor at least.", remedy="Give 1 or more.")
 
 
 def cyclic_waits(log: Workload, processors: int, cycle: Cycle) -> NDArray[np.float64]:
@@ -64,6 +70,8 @@ def cyclic_waits(log: Workload, processors: int, cycle: Cycle) -> NDArray[np.flo
         processors,
         round(1000 * cycle.backfill_seconds),
         round(1000 * cycle.release_seconds),
+        round(1000 * cycle.window_seconds),
+        cycle.node_processors,
     )
     waits: NDArray[np.float64] = (starts - submit) / 1000.0
     return waits
@@ -74,7 +82,7 @@ def _ms(seconds: NDArray[np.generic]) -> NDArray[np.int64]:
 
 
 @njit(cache=True)
-def _cyclic_starts(submit, run, width, request, processors, interval, release):  # type: ignore[no-untyped-def]
+def _cyclic_starts(submit, run, width, request, processors, interval, release, window, node):  # type: ignore[no-untyped-def]
     jobs = len(submit)
     start = np.full(jobs, -1, np.int64)
     queue = np.empty(jobs, np.int64)  # in order of arrival
@@ -83,6 +91,7 @@ def _cyclic_starts(submit, run, width, request, processors, interval, release): 
     heap_job = np.empty(jobs, np.int64)
     times = np.empty(4 * jobs + 4, np.int64)
     free = np.empty(4 * jobs + 4, np.int64)
+    until = np.empty(jobs, np.int64)  # when the running jobs end by their requests, sorted for a pass
     queued = 0
     count = 0
     ends = 0
@@ -120,16 +129,24 @@ def _cyclic_starts(submit, run, width, request, processors, interval, release): 
             size = 1
             for i in range(count):
                 # A job that outlives its request is expected to end at any moment.
-                until = max(start[running[i]] + request[running[i]], now + 1)
-                size = take(times, free, size, now, until, width[running[i]])
+                until[i] = max(start[running[i]] + request[running[i]], now + 1)
+                size = take(times, free, size, now, until[i], width[running[i]])
+            until[:count].sort()
+            ending = count  # of those, how many were running when the pass began
         kept = 0
         for i in range(queued):
             job = queue[i]
             begins = width[job] <= idle and kept == 0
             if backfill:
-                at = earliest(times, free, size, width[job], request[job])
-                size = take(times, free, size, at, at + request[job], width[job])
+                at = _earliest(times, free, size, width[job], request[job], now)
+                while at > now:
+                    seen = _seen_end(until, ending, window, at)
+                    at = _earliest(times, free, size, width[job], request[job], seen)
+                    if at == seen:
+                        break
                 begins = at == now
+                held = width[job] if begins else -(-width[job] // node) * node
+                size = take(times, free, size, at, at + request[job], held)
             if begins:
                 start[job] = now
                 idle -= width[job]
@@ -141,3 +158,38 @@ def _cyclic_starts(submit, run, width, request, processors, interval, release): 
                 kept += 1
         queued = kept
     return start
+
+
+@njit(cache=True)
+def _earliest(times, free, size, width, length, begin):  # type: ignore[no-untyped-def]
+    """When, not before `begin`, the profile has so many processors free for so long."""
+    i = 0
+    while i + 1 < size and times[i + 1] <= begin:
+        i += 1
+    at = max(times[i], begin)
+    while True:
+        while free[i] < width:
+            i += 1
+            at = times[i]
+        k = i + 1
+        while k < size and times[k] < at + length and free[k] >= width:
+            k += 1
+        if k >= size or times[k] >= at + length:
+            return at
+        i = k
+        at = times[i]
+
+
+@njit(cache=True)
+def _seen_end(until, count, window, at):  # type: ignore[no-untyped-def]
+    """The end of the step that `at` lies in, or `at` itself where no job that runs ends in the same step."""
+    i = 0
+    while window > 0 and i < count and until[i] <= at:
+        last = i
+        while last + 1 < count and until[last + 1] <= until[i] + window:
+            last += 1
+        if at <= until[last]:
+            return until[last]
+        i = last + 1
+        window *= 2
+    return at
