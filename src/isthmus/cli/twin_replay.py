@@ -114,9 +114,12 @@ def _past(
 def _of_task(client: Client, task_id: str, records: list[UsageRecord]) -> Iterator[tuple[UsageRecord, PastAttempt]]:
     from isthmus.client import operations
     from isthmus.domain.lifecycle import AttemptState
+    from isthmus.domain.task import Demand
     from isthmus.twin.readers.history import PastAttempt
 
+    # What a task does not say is left out of its document: the site was told the default.
     demand = client.task(task_id).spec.get("demand", {})
+    requested = int(demand.get("walltime_seconds", Demand().walltime_seconds))
     attempts = {one.key: one for one in client.run(operations.attempts(task_id))}
     for record in records:
         attempt = attempts[record.attempt]
@@ -130,7 +133,7 @@ def _of_task(client: Client, task_id: str, records: list[UsageRecord]) -> Iterat
                 started=started.timestamp() if started else None,
                 elapsed_seconds=record.elapsed_seconds,
                 processors=record.cpus,
-                requested_seconds=int(demand.get("walltime_seconds", 0)),
+                requested_seconds=requested,
                 succeeded=attempt.state == AttemptState.SUCCEEDED,
             ),
         )
