@@ -7,6 +7,7 @@ from isthmus.cli.messages import _
 
 COMMANDS = {
     "run": ("isthmus.cli.twin_run:run", "Replay a log under a scheduler", "Twin"),
+    "replay": ("isthmus.cli.twin_replay:replay", "Replay your own tasks under another scheduler", "Twin"),
 }
 
 twin = Group(
