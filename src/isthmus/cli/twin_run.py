@@ -1,4 +1,4 @@
-"""`isthmus twin run`: one log on one site."""
+"""`isthmus twin run`: one log on one site, or a scenario of many."""
 
 from __future__ import annotations
 
@@ -23,31 +23,48 @@ _SHOWN = 5
 @command(
     "run",
     examples="isthmus twin run --swf KTH-SP2.swf.gz --processors 100 --policy easy --waits-out waits.csv\n"
-    "isthmus twin run --swf log.swf --processors 338 --policy easy-sjbf --estimate actual --json",
+    "isthmus twin run --swf log.swf --processors 338 --policy easy-sjbf --estimate actual --json\n"
+    "isthmus twin run scenario.yaml --html-out report.html\n"
+    "isthmus twin run east-data-west-compute --parquet-out jobs.parquet",
     help=_(
         "Replay a log in Standard Workload Format (plain, .gz or .zip) on one site under a scheduler: each job's wait, "
-        "exactly. Lines and jobs that cannot be used are left out, counted and named."
+        "exactly. Lines and jobs that cannot be used are left out, counted and named. Or run a scenario: a YAML file, or "
+        "one that comes with Isthmus by its name (docs/twin.md)."
     ),
 )
-@click.option("--swf", required=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=_("The log."))  # fmt: skip
-@click.option("--processors", required=True, type=click.IntRange(min=1), help=_("Processors of the site."))
+@click.argument("scenario", required=False, metavar="[SCENARIO.yaml]")
+@click.option("--swf", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=_("The log."))  # fmt: skip
+@click.option("--processors", type=click.IntRange(min=1), help=_("Processors of the site."))
 @click.option("--policy", type=click.Choice(["easy", "easy-sjbf", "fcfs", "conservative"]), default="easy", show_default=True, help=_("The site's scheduler."))  # fmt: skip
 @click.option("--estimate", type=click.Choice(["requested", "actual"]), default="requested", show_default=True, help=_("What the scheduler believes of run times."))  # fmt: skip
 @click.option("--waits-out", metavar="FILE.csv", type=_FILE, help=_("Write job_id,wait_seconds for each job."))
 @click.option("--swf-out", metavar="FILE.swf", type=_FILE, help=_("Write the schedule in the log's format."))
 @click.option("--parquet-out", metavar="FILE", type=_FILE, help=_("Write the schedule as Parquet."))
+@click.option("--html-out", metavar="FILE.html", type=_FILE, help=_("Write a scenario's report: one file, pictures included."))  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help=_("Answer JSON, for programs."))
 def run(
-    swf: Path,
-    processors: int,
+    scenario: str | None,
+    swf: Path | None,
+    processors: int | None,
     policy: Any,
     estimate: Any,
     waits_out: Path | None,
     swf_out: Path | None,
     parquet_out: Path | None,
+    html_out: Path | None,
     as_json: bool,
 ) -> int:
+    if (scenario is None) == (swf is None):
+        raise click.UsageError(_("Give a scenario, or a log with --swf; one of the two."))
     need_twin()
+    if scenario is not None:
+        if processors or waits_out or swf_out:
+            raise click.UsageError(_("--processors, --waits-out and --swf-out belong to --swf."))
+        return _run_scenario(scenario, parquet_out, html_out, as_json)
+    if html_out:
+        raise click.UsageError(_("--html-out belongs to a scenario."))
+    if swf is None or processors is None:
+        raise click.UsageError(_("--swf needs --processors."))
     from isthmus.domain.errors import Invalid
     from isthmus.twin import writers
     from isthmus.twin.readers import read_swf
@@ -92,13 +109,43 @@ def run(
     return exits.OK
 
 
+def _run_scenario(place: str, parquet_out: Path | None, html_out: Path | None, as_json: bool) -> int:
+    from isthmus.twin import writers
+    from isthmus.twin.scenario.load import load_scenario
+    from isthmus.twin.scenario.run import run_scenario
+
+    scenario = load_scenario(place)
+    for line in scenario.left_out[:_SHOWN]:
+        screen.say(_("left out: {what}").format(what=line))
+    if len(scenario.left_out) > _SHOWN:
+        screen.say(_("and {count} more; the report names all").format(count=len(scenario.left_out) - _SHOWN))
+    result = run_scenario(scenario)
+    if parquet_out:
+        writers.write_parquet(parquet_out, result.columns())
+    from isthmus.twin.report.homes import HOME_HEADERS, home_rows
+
+    if html_out:
+        from isthmus.twin.report.page import make_page
+
+        writers.write_text(html_out, make_page(result))
+    rows = home_rows(result)
+    if as_json:
+        homes = [dict(zip(HOME_HEADERS, row, strict=True)) for row in rows]
+        screen.put_json({"scenario": scenario.name, "router": scenario.router, **result.figures(), "homes": homes, "left_out": scenario.left_out})  # fmt: skip
+        return exits.OK
+    screen.pairs([(name, f"{value:,.4g}") for name, value in result.figures().items()])
+    screen.put("")
+    screen.table([header.upper() for header in HOME_HEADERS], rows, right=range(1, len(HOME_HEADERS)))
+    return exits.OK
+
+
 def need_twin() -> None:
     """NotFound, with what to install, where the twin's libraries are not there."""
     from importlib.util import find_spec
 
     from isthmus.domain.errors import NotFound
 
-    missing = [name for name in ("numpy", "numba") if find_spec(name) is None]
+    missing = [name for name in ("numpy", "numba", "scipy") if find_spec(name) is None]
     if missing:
         raise NotFound(
             _("The twin needs {names}.").format(names=", ".join(missing)), remedy=_("Install isthmus[twin].")

@@ -108,7 +108,9 @@ def run_federation(  # type: ignore[no-untyped-def]
                 for other in range(sites):
                     if other != site and opened[other] and width[job] <= processors[other]:
                         correct(state, other, now)
-                        if _hole(state, flows, job, site, other, size[job], now, promised):
+                        free, head_waits, limit, extra = _hole(state, other, now, promised)
+                        seconds = _seconds(state, flows, job, site, other, size[job])
+                        if fits_hole(width[job], seconds, free, head_waits, limit, extra):
                             dequeue(state, site, job)
                             state.sites[site].seen_free = -1
                             _move(state, flows, job, site, other, size[job], now, where, promised, guests_last)
@@ -161,23 +163,25 @@ def _shortest_backlog(state, job, home, now):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _hole(state, flows, job, home, site, size, now, promised):  # type: ignore[no-untyped-def]
-    """Whether a job that waits at `home` may start at `site` at once, or when its data is there."""
+def _hole(state, site, now, promised):  # type: ignore[no-untyped-def]
+    """(free processors for guests, whether a job waits, seconds to its reservation, processors beside it)."""
     free, first = free_now(state, site, now)
-    row = state.jobs[job]
-    end = state.sites[site].end
-    head = state.jobs[end].after
-    limit = np.int64(0)
-    extra = np.int64(0)
-    if head != end:
-        if state.jobs[head].width <= free:
-            return False
-        shadow, extra = reservation(state, site, free, first, state.jobs[head].width)
-        limit = shadow - now
-    seconds = row.estimate
-    if size > 0:
-        seconds += expected_seconds(flows, home * len(state.sites) + site, size)
-    return fits_hole(row.width, seconds, free - promised[site], head != end, limit, extra - promised[site])
+    head = state.jobs[state.sites[site].end].after
+    if head == state.sites[site].end:
+        return free - promised[site], False, np.int64(0), np.int64(0)
+    needed = state.jobs[head].width
+    if needed <= free:  # it starts as soon as its site looks at it
+        return np.int64(0), True, np.int64(0), np.int64(0)
+    shadow, extra = reservation(state, site, free, first, needed)
+    return free - promised[site], True, shadow - now, extra - promised[site]
+
+
+@njit(cache=True)
+def _seconds(state, flows, job, home, site, size):  # type: ignore[no-untyped-def]
+    """For how long a guest is expected to hold its processors: its data's way, and its estimate."""
+    if size == 0:
+        return state.jobs[job].estimate
+    return state.jobs[job].estimate + expected_seconds(flows, home * len(state.sites) + site, size)
 
 
 @njit(cache=True)
@@ -185,7 +189,7 @@ def _fill(state, flows, site, size, now, where, promised):  # type: ignore[no-un
     """Fill the holes of a site with jobs that wait elsewhere, in the order of the rules."""
     jobs = state.jobs
     while True:
-        free = free_now(state, site, now)[0] - promised[site]
+        free, head_waits, limit, extra = _hole(state, site, now, promised)
         chosen = -1
         origin = -1
         least = np.inf
@@ -197,10 +201,12 @@ def _fill(state, flows, site, size, now, where, promised):  # type: ignore[no-un
                 row = jobs[job]
                 if row.width <= free:
                     order = order_of_guest(row.estimate, now - row.submit)
-                    if order < least and _hole(state, flows, job, home, site, size[job], now, promised):
-                        least = order
-                        chosen = job
-                        origin = home
+                    if order < least:
+                        seconds = _seconds(state, flows, job, home, site, size[job])
+                        if fits_hole(row.width, seconds, free, head_waits, limit, extra):
+                            least = order
+                            chosen = job
+                            origin = home
                 job = row.after if job != own else end
         if chosen < 0:
             return

@@ -28,6 +28,11 @@ def write_schedule(path: Path, log: SwfLog, wait: NDArray[np.int64]) -> None:
     _whole(path, lambda part: part.write_bytes(content))
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text as a file, UTF-8."""
+    _whole(path, lambda part: part.write_text(text, "utf-8"))
+
+
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     """Columns of equal length as a Parquet file; Invalid where pyarrow is not installed."""
     try:

@@ -1,0 +1,155 @@
+"""`isthmus twin compare`, `sweep`, `capacity`, `circles`: what-if questions about scenarios."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isthmus.cli import exits, screen
+from isthmus.cli.grammar import command
+from isthmus.cli.messages import _
+from isthmus.cli.twin_run import need_twin
+
+_JSON = click.option("--json", "as_json", is_flag=True, help=_("Answer JSON, for programs."))
+_PARQUET = click.option("--parquet-out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help=_("Write the rows as Parquet."))  # fmt: skip
+
+
+@command(
+    "compare",
+    examples="isthmus twin compare today.yaml tomorrow.yaml",
+    help=_(
+        "Two scenarios with the same jobs: B minus A per job, paired, with 95 % intervals from a bootstrap over days."
+    ),
+)
+@click.argument("a", metavar="A.yaml")
+@click.argument("b", metavar="B.yaml")
+@click.option("--seed", default=0, show_default=True, help=_("Of the bootstrap."))
+@_JSON
+def compare(a: str, b: str, seed: int, as_json: bool) -> int:
+    need_twin()
+    from isthmus.twin.scenario import questions
+    from isthmus.twin.scenario.load import load_scenario
+    from isthmus.twin.scenario.run import run_scenario
+
+    found = questions.compare(run_scenario(load_scenario(a)), run_scenario(load_scenario(b)), seed=seed)
+    if as_json:
+        screen.put_json(found)
+        return exits.OK
+    headers = [_("FIGURE, PER JOB"), "A", "B", "B - A", _("FROM (95 %)"), _("TO")]
+    screen.table(
+        headers,
+        [[one.figure, *(f"{x:,.4g}" for x in (one.a, one.b, one.difference, one.low, one.high))] for one in found],
+        right=(1, 2, 3, 4, 5),
+    )
+    return exits.OK
+
+
+@command(
+    "sweep",
+    examples="isthmus twin sweep scenario.yaml --arrivals 1 --arrivals 1.2 --router isolated --router holes --seeds 5",
+    help=_("Every combination of loads, routers and seeds, on all cores."),
+)
+@click.argument("scenario", metavar="SCENARIO.yaml")
+@click.option("--arrivals", multiple=True, type=click.FloatRange(min=0, min_open=True), help=_("A factor of load; repeat it."))  # fmt: skip
+@click.option("--router", multiple=True, type=click.Choice(["isolated", "shortest-backlog", "holes"]), help=_("A router; repeat it."))  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help=_("So many seeds, from the scenario's."))  # fmt: skip
+@click.option("--processes", type=click.IntRange(min=1), default=None, help=_("Else as many as there are cores."))
+@_PARQUET
+@_JSON
+def sweep(
+    scenario: str,
+    arrivals: tuple[float, ...],
+    router: tuple[Any, ...],
+    seeds: int,
+    processes: int | None,
+    parquet_out: Path | None,
+    as_json: bool,
+) -> int:
+    need_twin()
+    import os
+
+    from isthmus.twin import writers
+    from isthmus.twin.scenario import questions
+    from isthmus.twin.scenario.load import load_scenario
+
+    base = load_scenario(scenario)
+    rows = questions.sweep(
+        base,
+        arrivals=arrivals or (base.arrivals,),
+        routers=router or (base.router,),
+        seeds=range(base.seed, base.seed + seeds),
+        processes=processes or len(os.sched_getaffinity(0)),
+    )
+    if parquet_out:
+        writers.write_parquet(parquet_out, {name: [row[name] for row in rows] for name in rows[0]})
+    if as_json:
+        screen.put_json(rows)
+        return exits.OK
+    shown = [
+        "router",
+        "arrivals",
+        "seed",
+        "jobs",
+        "mean_wait_s",
+        "p95_wait_s",
+        "avebsld",
+        "utilisation",
+        "cost",
+        "carbon_kg",
+    ]
+    cells = [[value if isinstance(value := row[name], str) else f"{value:,.4g}" for name in shown] for row in rows]
+    screen.table([name.upper() for name in shown], cells, right=range(1, len(shown)))
+    return exits.OK
+
+
+@command(
+    "capacity",
+    examples="isthmus twin capacity scenario.yaml --p95-wait 1h",
+    help=_("How far arrivals can be compressed until the 95th percentile of waits exceeds a limit."),
+)
+@click.argument("scenario", metavar="SCENARIO.yaml")
+@click.option("--p95-wait", required=True, metavar="TIME", help=_("The limit: 10m, 1h."))
+@_JSON
+def capacity(scenario: str, p95_wait: str, as_json: bool) -> int:
+    need_twin()
+    from isthmus.domain.units import parse_duration
+    from isthmus.twin.scenario import questions
+    from isthmus.twin.scenario.load import load_scenario
+
+    found = questions.capacity(load_scenario(scenario), p95_wait_seconds=parse_duration(p95_wait, "p95-wait"))
+    if as_json:
+        screen.put_json(asdict(found))
+        return exits.OK
+    rows = [[f"x{factor:.3f}", f"{wait:,.0f}"] for factor, wait in sorted(found.tried)]
+    screen.table([_("ARRIVALS"), _("P95 WAIT (S)")], rows, right=(0, 1))
+    above = "" if found.exceeded is None else _(", not at x{factor:.3f}").format(factor=found.exceeded)
+    screen.say(_("It keeps the limit at x{factor:.3f}").format(factor=found.kept) + above + ".")
+    return exits.OK
+
+
+@command(
+    "circles",
+    examples="isthmus twin circles east-data-west-compute",
+    help=_("Latency circles: the sites within a round trip of 1, 5 and 20 ms of each, in fibre alone."),
+)
+@click.argument("scenario", metavar="SCENARIO.yaml")
+@_JSON
+def circles(scenario: str, as_json: bool) -> int:
+    need_twin()
+    from isthmus.twin.scenario.circles import latency_circles
+    from isthmus.twin.scenario.load import load_scenario
+
+    found = latency_circles(load_scenario(scenario))
+    if as_json:
+        screen.put_json(found)
+        return exits.OK
+    headers = [_("SITE"), _("WITHIN (MS)"), _("KM SOLID"), _("KM HOLLOW"), _("SITES"), _("SITES, IF ALL WERE HOLLOW")]
+    rows = [
+        [one.site, f"{one.limit_ms:g}", f"{one.solid_km:.0f}", f"{one.hollow_km:.0f}", ", ".join(one.within) or "-", ", ".join(one.within_hollow) or "-"]
+        for one in found
+    ]  # fmt: skip
+    screen.table(headers, rows, right=(1, 2, 3))
+    return exits.OK

@@ -1,0 +1,61 @@
+"""The page: figures, by home, pictures, latency circles, and where each figure of the scenario comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from isthmus.twin.report import plots
+from isthmus.twin.report.homes import HOME_HEADERS, home_rows
+from isthmus.twin.scenario.circles import latency_circles
+from isthmus.twin.scenario.run import Result
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}table{border-collapse:collapse}"
+    "td,th{padding:.2rem .7rem;border-bottom:1px solid #ccc;text-align:right}td:first-child,th:first-child{text-align:left}"
+    "svg{max-width:100%;height:auto}"
+)
+
+
+def make_page(result: Result) -> str:
+    """One HTML document that loads nothing from elsewhere."""
+    name = escape(result.scenario.name)
+    parts = [
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style></head>',
+        f"<body><h1>{name}</h1>",
+        f"<p>Router: {result.scenario.router}. Arrivals: x{result.scenario.arrivals:g}. Seed: {result.scenario.seed}.</p>",
+        "<h2>Figures</h2>",
+        table(["figure", "value"], [[key, f"{value:,.4g}"] for key, value in result.figures().items()]),
+        "<h2>By home</h2>",
+        table(HOME_HEADERS, home_rows(result)),
+        *(
+            f"<figure>{draw(result)}</figure>"
+            for draw in (plots.network_map, plots.utilisation, plots.waits, plots.gantt)
+        ),
+    ]
+    if result.scenario.links:
+        rows = [
+            [one.site, f"{one.limit_ms:g} ms", f"{one.solid_km:.0f}", f"{one.hollow_km:.0f}", _names(one.within), _names(one.within_hollow)]
+            for one in latency_circles(result.scenario)
+        ]  # fmt: skip
+        parts += [
+            "<h2>Latency circles</h2><p>Round-trip time in fibre alone: 4.9 us/km solid, 3.46 us/km hollow core, one way.</p>",
+            table(["site", "limit", "km of solid fibre", "km of hollow", "sites within", "with hollow fibre"], rows),
+        ]
+    if result.scenario.left_out:
+        parts += ["<h2>Left out of the logs</h2>", table(["what"], [[line] for line in result.scenario.left_out[:200]])]
+    if result.scenario.sources:
+        rows = [[one.path, one.source] for one in result.scenario.sources]
+        parts += ["<h2>Where the scenario's figures come from</h2>", table(["figure", "source"], rows)]
+    return "\n".join([*parts, "</body></html>\n"])
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table; cells are text, not markup."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in headers)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "-"
