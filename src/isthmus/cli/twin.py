@@ -1,4 +1,4 @@
-"""`isthmus twin`: sites under a virtual clock, on this machine alone; no service is needed."""
+"""`isthmus twin`: sites under a virtual clock, on this machine alone; only `replay` asks a service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = {
 twin = Group(
     name="twin",
     lazy=COMMANDS,
-    help=_("Sites under a virtual clock: replay traces exactly, and ask what if. Works without a service."),
+    help=_("Sites under a virtual clock: replay traces exactly, and ask what if. Only replay needs a service."),
     examples="""
     isthmus twin run --swf KTH-SP2.swf.gz --processors 100 --policy easy
     isthmus twin run east-data-west-compute --html-out report.html
