@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -132,6 +133,31 @@ async def test_a_root_file_system_at_the_site(
     assert (image / "etc/motd").read_text() == "from the image\n"
 
 
+@pytest.mark.skipif(shutil.which("ch-run") is None, reason="charliecloud is not installed")
+@pytest.mark.parametrize("inside", ["", "/sub"])
+def test_a_root_file_system_by_charliecloud(centre: Centre, scratch: Path, inside: str) -> None:
+    """The image is read-only, /tmp is the job's own, the work directory and a place of the image are the task's."""
+    image = make_root_file_system(scratch / "image")
+    for name in ("mnt", "data"):
+        (image / name).mkdir()
+    for name in ("passwd", "group", "hosts", "resolv.conf"):  # charliecloud mounts the host's over them
+        (image / "etc" / name).touch()
+    directory = scratch / "attempt"
+    (directory / "work/sub").mkdir(parents=True)
+    (directory / "root/data").mkdir(parents=True)
+    containers = Containers(images={"*": str(image)}, runtimes={"ch-run": shutil.which("ch-run") or ""})
+    step = in_image("true")
+    job = job_at(centre, steps=[step], outputs=[JobOutput(path="/data/o")])
+    shell = containers.step(job, 1, step, str(directory), f"{directory}/work{inside}")
+    script = "cat /etc/motd; echo out >/data/o; echo here >file; ls /tmp; ! echo x >/etc/motd"
+    run = f"D={directory}; unset USER; set -- /bin/sh -c '{script}'\n{shell}\"$@\""
+    ended = subprocess.run(["sh", "-c", run], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "from the image\n"), ended.stderr
+    assert (directory / "root/data/o").read_text() == "out\n"
+    assert (directory / f"work{inside}/file").read_text() == "here\n"
+    assert (image / "etc/motd").read_text() == "from the image\n"
+
+
 @needs_podman
 @pytest.mark.real
 async def test_an_image_archive_by_podman(
@@ -200,6 +226,30 @@ def test_places_do_not_lie_in_each_other(centre: Centre) -> None:
         absolute_places(job_at(centre, outputs=[JobOutput(path="/x")]))
     with pytest.raises(Refused, match="directly in /"):
         absolute_places(job_at(centre, outputs=[JobOutput(path="/*.txt")]))
+
+
+def test_docker_is_told_limits_user_and_network(centre: Centre, tmp_path: Path) -> None:
+    """Docker's daemon cannot be started everywhere: a stand-in prints the words that it is given. The container has the
+    task's limits, runs as the caller, not as root, and has a name by which it can be removed."""
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    docker.chmod(0o755)
+    containers = Containers(images={"*": "pull"}, runtimes={"docker": str(docker)})
+    job = job_at(centre, steps=[in_image("true", image="registry/tool:2")])
+    shell = containers.step(job, 1, job.steps[0], "/r/attempts/k", "/r/attempts/k/work")
+    told = subprocess.run(["sh", "-c", f'set -- prog "a b"\n{shell}"$@"'], capture_output=True, text=True, check=True)
+    words = told.stdout.splitlines()
+    assert words[0] == "run"
+    assert {
+        f"--memory={job.demand.memory_bytes}b",
+        f"--cpus={job.demand.cpus_per_node}",
+        f"--user={os.getuid()}:{os.getgid()}",
+        f"--name=isthmus-{job.key}-1",
+        "--workdir=/r/attempts/k/work",
+        "--volume=/r/attempts/k/work:/r/attempts/k/work",
+    } <= set(words)
+    assert words[-3:] == ["registry/tool:2", "prog", "a b"]
+    assert f"rm -f isthmus-{job.key}-1" in containers.removal(job, 1, job.steps[0])
 
 
 def test_no_secret_is_in_a_container_command(centre: Centre) -> None:

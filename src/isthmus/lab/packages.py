@@ -36,7 +36,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "gridengine": ("gridengine-master", "gridengine-exec", "gridengine-client"),
     "sshd": ("openssh-server", "openssh-client"),
     "postgresql": ("postgresql",),
-    "containers": ("podman", "runc", "bubblewrap", "busybox-static", "uidmap"),
+    "containers": ("podman", "runc", "bubblewrap", "busybox-static", "charliecloud-runtime", "uidmap"),
     "network": ("nftables", "iptables", "util-linux", "iputils-ping"),
     "tools": ("sudo", "strace", "iproute2"),
 }
@@ -57,7 +57,7 @@ BINARIES: dict[str, tuple[str, ...]] = {
     "gridengine": ("sge_qmaster", "sge_execd", "qsub", "qconf"),
     "sshd": ("sshd", "ssh", "ssh-keygen"),
     "postgresql": ("initdb", "postgres"),
-    "containers": ("podman", "runc", "bwrap"),
+    "containers": ("podman", "runc", "bwrap", "ch-run"),
     "network": ("nft", "iptables-legacy-restore", "ip6tables-legacy-restore", "nsenter", "unshare", "setpriv", "ping"),
 }
 """Feature -> the programs whose presence shows that it can run."""

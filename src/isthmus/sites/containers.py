@@ -110,12 +110,17 @@ set -- {shlex.quote(self.runtimes["bwrap"])} --bind "$R" / --unshare-all {share}
 """
 
     def _charliecloud(self, rule: str, places: list[str], directory: str, workdir: str) -> str:
+        """Only directories that a read-only image has can be mounted over: the work directory takes the place of one that
+        images commonly have, and the task's other places must be in the image."""
+        image = rule.rstrip("/")
         mounts = [*(f"{directory}/root{place}:{place}" for place in places), *self.binds]
         binds = " ".join(f"-b {shlex.quote(mount)}" for mount in mounts)
-        return (
-            f'set -- {shlex.quote(self.runtimes["ch-run"])} -b "$D/work:$D/work" {binds} '
-            f'-c {shlex.quote(workdir)} {shlex.quote(rule)} -- "$@"\n'
-        )
+        inside = workdir.removeprefix(f"{directory}/work")
+        start = f'"$M"{shlex.quote(inside) if inside else ""}' if inside != workdir else shlex.quote(workdir)
+        return f"""USER=${{USER:-$(id -un)}}; export USER
+for M in /mnt /srv /media /opt; do [ -d {shlex.quote(image)}"$M" ] && break; done
+set -- {shlex.quote(self.runtimes["ch-run"])} --private-tmp -b "$D/work:$M" {binds} -c {start} {shlex.quote(image)} -- "$@"
+"""
 
     def _docker_like(
         self,
