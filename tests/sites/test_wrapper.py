@@ -146,6 +146,24 @@ def test_walltime_is_enforced(tmp_path: Path, centre: Centre, shell: list[str]) 
     assert subprocess.run(["pgrep", "-f", str(script)], check=False, capture_output=True).stdout == b""
 
 
+def test_processor_time_is_limited_where_there_are_no_control_groups(
+    tmp_path: Path, centre: Centre, shell: list[str]
+) -> None:
+    """A process may use what the task's processors have in its walltime, and a grace; at a batch system nothing is set."""
+    demand = Demand(walltime_seconds=100, cpus=3)
+    said = {}
+    for enforced in (True, False):
+        directory = tmp_path / str(enforced)
+        job = job_at(centre, "ulimit -S -t; ulimit -H -t", demand=demand)
+        script = place(job, directory, enforce_walltime=enforced)
+        subprocess.run([*shell, str(script)], check=False, timeout=60)
+        said[enforced] = (directory / "stdout").read_text().split()
+    soft, hard = said[True]
+    assert 300 <= int(soft) <= 330
+    assert hard == "unlimited"
+    assert said[False] == ["unlimited", "unlimited"]
+
+
 def test_a_job_cancelled_before_its_start_does_not_run(tmp_path: Path, centre: Centre, shell: list[str]) -> None:
     """A mark that is there before the claim ends the attempt without running anything."""
     directory = tmp_path / "a"

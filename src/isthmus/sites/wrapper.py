@@ -131,6 +131,8 @@ oom_kills() {
 }
 
 if [ -n "@ENFORCE@" ]; then
+  # Without control groups no process may use more processor time than the task's processors have in its walltime.
+  [ -z "$GROUPS_DIRS" ] && ulimit -S -t "$((WALLTIME * CPUS + GRACE))"
   "$SETSID" /bin/sh "$D/job.sh" watch $$ "$MEMORY_GROUP" </dev/null >/dev/null 2>&1 & WATCH=$!
 fi
 step=1; code=0

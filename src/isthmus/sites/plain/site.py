@@ -41,7 +41,7 @@ _OWN_HELP: Final[dict[str, str]] = {
     "gpus": "Accelerators to offer, from number 0 (those that nvidia-smi lists).",
     "gpu_kind": "Kind of the accelerators, e.g. a100 (from nvidia-smi).",
     "max_walltime_seconds": "Longest walltime to offer (no limit).",
-    "limits": "How memory and processors are limited: cgroup where it can be written, or watch (cgroup).",
+    "limits": "How memory and processors are limited: cgroup, where it can be written; watch looks at memory and limits the processor time of each process (cgroup).",
 }
 _REMOTE_ONLY = ("host", "port", "user", "key_file", "known_hosts", "connect_timeout_seconds")
 
