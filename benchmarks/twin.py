@@ -15,7 +15,7 @@ from typing import get_args
 
 import numpy as np
 
-from benchmarks import twin_published
+from benchmarks import twin_federation, twin_published
 from benchmarks.machine import describe, table
 from isthmus.twin.readers import SwfLog, read_swf
 from isthmus.twin.schedulers import bounded_slowdown, simulate
@@ -54,12 +54,16 @@ def main() -> None:
     rows += more
     sequences, more = twin_published.sc20(arguments.data / "traces")
     rows += more
+    federation, more = twin_federation.measure()
+    rows += more
     print(json.dumps(machine))
     print(table(rows))
     if arguments.json:
         result = {
             "jobs_per_cpu_s": figures["easy, requested"],
             "all_jobs_per_cpu_s": figures,
+            "federation_jobs_per_s": federation["holes"],
+            "federation_jobs_per_s_by_router": federation,
             "fgd": packing,
             "sc20": sequences,
             "machine": machine,
