@@ -303,8 +303,8 @@ async def test_a_site_that_left_while_a_round_was_decided_gets_nothing(
     engine = make_engine(sqlite_store)
     decide = placing.decide
 
-    def slow(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Decision:
-        decision = decide(snapshot, tasks)
+    def slow(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool) -> Decision:
+        decision = decide(snapshot, tasks, pricing=pricing)
         if decision.placements:
             sqlite_store.write_now(leaving.leave, now=time.time(), site="null", by="ada")
         return decision
