@@ -242,6 +242,17 @@ def test_every_promise_fits_and_is_met_and_a_failure_breaks_none_unnamed(
         assert np.allclose(booking.use(topology.link_count)[:, :now], past)
 
 
+def test_a_transfer_that_loses_its_only_route_is_missed() -> None:
+    """Nothing is left of a promise whose only link fails before it began; the calendar names it and goes on."""
+    topology = Topology.of("ab", [Link(source="a", target="b", capacity_bits_per_second=8e6)])
+    one = Transfer(id="one", source=0, targets=(1,), volume_bytes=1e7, release_seconds=0.0, deadline_seconds=8 * SLOT)
+    calendar = admit(Calendar.empty(topology, slot_seconds=SLOT, slots=8), one, [(0,)], now_slot=0)
+    assert calendar is not None
+    after = replan(calendar, frozenset({0}), {}, now_slot=0)
+    assert set(after.missed) == {"one"}
+    assert not after.calendar.bookings["one"].use(topology.link_count).any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(

@@ -199,4 +199,5 @@ def _joined(held: Booking | None, wish: Wish, rates: Floats, now_slot: int) -> B
             past[now_slot:] = 0.0
             table[route] = table[route] + past if route in table else past
     used = tuple(route for route, row in table.items() if row.any() or route in wish.routes)
-    return Booking(transfer=wish.transfer, routes=used, rates=np.array([table[route] for route in used]))
+    left = np.array([table[route] for route in used]).reshape(len(used), rates.shape[1])  # none when no route is left
+    return Booking(transfer=wish.transfer, routes=used, rates=left)
