@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ FIRST, PAGE = 3000, 1000  # records learned from at first, and later at one time
 ENOUGH = 20  # records before anything is learned: a service that runs nothing yet does not load the library
 EVERY_SECONDS = 30.0
 _HANDFUL = 20
+_ALIKE = 20  # of records that look the same to the model, at one time: more of them teach nothing
 _MAX_KNOWN = 10_000  # estimates remembered between two trainings
 _RAN = [reason.value for reason in (EndReason.EXIT_ZERO, EndReason.EXIT_NONZERO, EndReason.WALLTIME)]
 _DIGITS = re.compile(r"\d+")
@@ -91,12 +93,11 @@ class RunTimes:
         from isthmus.forecasting.runtime import RunTimeModel
 
         model = self._model or RunTimeModel()
-        for start in range(0, len(rows), _HANDFUL):
+        ended = _instructive(rows)
+        for start in range(0, len(ended), _HANDFUL):
             with self._lock:
-                for row in rows[start : start + _HANDFUL]:
-                    record = _record(row, model)
-                    if record is not None:
-                        model.observe(record)
+                for row, command in ended[start : start + _HANDFUL]:
+                    model.observe(_record(row, command, model))
         if model.due:
             model = RunTimeModel.from_state(model.state())
             model.train()
@@ -122,21 +123,38 @@ def _estimate(
     )
 
 
-def _record(row: Any, model: RunTimeModel) -> RunRecord | None:
+def _instructive(rows: Sequence[Any]) -> list[tuple[Any, str]]:
+    """Rows of attempts that ran, with their commands, in the order given: of those that are alike only the newest."""
+    commands: dict[str, str | None] = {}  # by specification: elements of an array share theirs
+    taken: Counter[tuple[str, str, int, int]] = Counter()
+    found: list[tuple[Any, str]] = []
+    for row in reversed(rows):
+        if row.reason not in _RAN or row.ended_at is None:
+            continue
+        if row.spec not in commands:
+            try:
+                commands[row.spec] = command_of(load(TaskSpec, row.spec))
+            except (ValueError, Refused):  # a row that cannot be read teaches nothing, and must not stop the others
+                commands[row.spec] = None
+        command = commands[row.spec]
+        if command is None:
+            continue
+        alike = (row.user, command, row.cpus, row.walltime_seconds)
+        taken[alike] += 1
+        if taken[alike] <= _ALIKE:
+            found.append((row, command))
+    return found[::-1]
+
+
+def _record(row: Any, command: str, model: RunTimeModel) -> RunRecord:
     from isthmus.forecasting.runtime import RunRecord, RunRequest
 
-    if row.reason not in _RAN or row.ended_at is None:
-        return None
-    try:
-        spec = load(TaskSpec, row.spec)
-    except (ValueError, Refused):  # a row that cannot be read teaches nothing, and must not keep the others from it
-        return None
     request: RunRequest = RunRequest(
         user=row.user,
         processors=max(1, row.cpus),
         requested_seconds=row.walltime_seconds,
         submitted_at=row.submitted_at,
-        command=command_of(spec),
+        command=command,
     )
     forecast = model.predict(request)
     return RunRecord(request=request, run_seconds=row.elapsed_seconds, ended_at=row.ended_at, forecast=forecast)
