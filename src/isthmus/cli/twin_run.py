@@ -35,7 +35,7 @@ _SHOWN = 5
 @click.argument("scenario", required=False, metavar="[SCENARIO.yaml]")
 @click.option("--swf", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=_("The log."))  # fmt: skip
 @click.option("--processors", type=click.IntRange(min=1), help=_("Processors of the site."))
-@click.option("--policy", type=click.Choice(["easy", "easy-sjbf", "fcfs", "conservative"]), default="easy", show_default=True, help=_("The site's scheduler."))  # fmt: skip
+@click.option("--policy", type=click.Choice(["easy", "easy-sjbf", "fcfs", "conservative", "selective"]), default="easy", show_default=True, help=_("The site's scheduler."))  # fmt: skip
 @click.option("--estimate", type=click.Choice(["requested", "actual"]), default="requested", show_default=True, help=_("What the scheduler believes of run times."))  # fmt: skip
 @click.option("--waits-out", metavar="FILE.csv", type=_FILE, help=_("Write job_id,wait_seconds for each job."))
 @click.option("--swf-out", metavar="FILE.swf", type=_FILE, help=_("Write the schedule in the log's format."))
