@@ -12,7 +12,7 @@ import pytest
 from isthmus.domain.site import Energy
 from isthmus.domain.task import Constraints, TaskSpec
 from isthmus.engine import intents
-from isthmus.engine.placing import read_snapshot
+from isthmus.engine.snapshot import read_snapshot
 from isthmus.engine.warming import Warming
 from isthmus.store import tables
 from isthmus.store.database import Database

@@ -12,7 +12,7 @@ from typing import Any
 
 from isthmus.domain.errors import NotFound, Unavailable
 from isthmus.domain.placement import Snapshot
-from isthmus.engine import accounting, fleet, leases, placing
+from isthmus.engine import accounting, fleet, leases, snapshot
 from isthmus.engine import work as engine_work
 from isthmus.store.database import Database
 from tests.world.virtual import EPOCH
@@ -98,7 +98,7 @@ class _Store:
                 self._sites = self._database.read_now(work)
             return self._sites
         if self._idle(work, args):
-            return Snapshot(now=args[0], pools=()) if work is placing.read_snapshot else []
+            return Snapshot(now=args[0], pools=()) if work is snapshot.read_snapshot else []
         return self._database.read_now(work, *args, **kwargs)
 
     def _idle(self, work: Any, args: tuple[Any, ...]) -> bool:
@@ -108,7 +108,7 @@ class _Store:
             query = query.replace("STATES", ",".join("?" * len(args[1])))
         elif work is accounting._load:
             query, values = _AFTER, (args[0], args[1], args[1])
-        elif work in (placing.read_snapshot, placing.read_waiting):
+        elif work in (snapshot.read_snapshot, snapshot.read_waiting):
             query, values = _WAITING, (args[0], args[0])
         else:
             return False

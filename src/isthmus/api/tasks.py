@@ -35,7 +35,7 @@ from isthmus.domain.ids import is_id
 from isthmus.domain.lifecycle import TaskState
 from isthmus.domain.placement import Receipt
 from isthmus.domain.task import FORBID_UNKNOWN, TaskSpec
-from isthmus.engine import intents
+from isthmus.engine import admission, intents
 from isthmus.engine.failpoints import failpoint
 from isthmus.store import tables
 from isthmus.store.documents import dump
@@ -130,7 +130,7 @@ async def submit_task(
     except Invalid as error:
         raise _of_one(error) from None
     except _Rehearsed:
-        sizes = await service.database.read(intents.input_bytes, project, [spec], manifests)
+        sizes = await service.database.read(admission.input_bytes, project, [spec], manifests)
         (receipt,) = await service.engine.plan([spec], caller.user, sizes)
         return answer(orjson.Fragment(dump(receipt)))
     service.engine.wake()
@@ -180,7 +180,7 @@ async def submit_batch(
     try:
         body = await service.database.write(store)
     except _Rehearsed:
-        sizes = await service.database.read(intents.input_bytes, project, batch.tasks, manifests)
+        sizes = await service.database.read(admission.input_bytes, project, batch.tasks, manifests)
         receipts = await service.engine.plan(batch.tasks, caller.user, sizes)
         return answer({"plans": [orjson.Fragment(dump(receipt)) for receipt in receipts]})
     failpoint("submit.stored")
@@ -200,7 +200,7 @@ def _submit(
     *,
     unsent: bool = False,
 ) -> list[list[str]]:
-    sizes = intents.input_bytes(connection, project, specs, manifests)
+    sizes = admission.input_bytes(connection, project, specs, manifests)
     service.engine.check_possible(connection, specs, caller.user, sizes)
     return intents.submit(
         connection,

@@ -23,9 +23,10 @@ from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
 from isthmus.engine.learning import EVERY_SECONDS, RunTimes
 from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
-from isthmus.engine.placing import Round, look_again, read_snapshot, waiting_task
+from isthmus.engine.placing import Round, look_again
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
+from isthmus.engine.snapshot import read_snapshot, waiting_task
 from isthmus.engine.work import SiteWork
 from isthmus.placement import decide, impossible
 from isthmus.sites.port import Site
@@ -139,7 +140,7 @@ class Engine:
 
     async def plan(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> tuple[Receipt, ...]:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
-        `intents.input_bytes`."""
+        `admission.input_bytes`."""
         snapshot = replace(await self.database.read(read_snapshot, self.clock.now()), prices=self._round.prices)
         return decide(snapshot, self._as_waiting(specs, user, input_bytes), pricing=False).receipts
 

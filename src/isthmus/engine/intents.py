@@ -5,20 +5,19 @@ Each function takes an open writing connection, changes rows and adds events; it
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
-from isthmus.domain.errors import Busy, Conflict, Invalid, NotFound
+from isthmus.domain.errors import Conflict, Invalid, NotFound
 from isthmus.domain.ids import is_id
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, TASK_ENDED, EndReason, TaskState
-from isthmus.domain.site import SiteState
 from isthmus.domain.task import DependencyCondition, TaskSpec
+from isthmus.engine.admission import check_blobs, check_room, check_secrets, check_sites, chunks, input_bytes
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.settings import AGEING_SECONDS, EngineSettings
@@ -46,11 +45,11 @@ def submit(
     `manifests` maps the hash of each directory manifest that the specs name to the hashes in it. With `unsent`, content may
     still be missing: only for a rehearsal that is rolled back.
     """
-    _check_room(connection, project, sum(spec.array.size if spec.array else 1 for spec in specs), max_waiting)
+    check_room(connection, project, sum(spec.array.size if spec.array else 1 for spec in specs), max_waiting)
     if not unsent:
-        _check_blobs(connection, project, specs, manifests or {})
-    _check_secrets(connection, project, specs)
-    _check_sites(connection, specs)
+        check_blobs(connection, project, specs, manifests or {})
+    check_secrets(connection, project, specs)
+    check_sites(connection, specs)
     sizes = [spec.array.size if spec.array else 1 for spec in specs]
     in_order = iter(sorted(new_id(now) for _ in range(sum(sizes))))  # lists and the queue then keep the order given
     ids = [list(islice(in_order, size)) for size in sizes]
@@ -123,7 +122,7 @@ def cancel(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by
             tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("key")),
             [{"key": row.id, "cancel_requested_at": now, "updated_at": now} for row in mark],
         )
-        for part in _chunks([row.attempt for row in mark if row.attempt]):
+        for part in chunks([row.attempt for row in mark if row.attempt]):
             connection.execute(
                 tables.attempts.update()
                 .where(tables.attempts.c.key.in_(part))
@@ -223,7 +222,7 @@ def _open_dependencies(connection: sa.Connection, task_ids: Sequence[str]) -> li
     """Task and awaited task of each dependency that is not satisfied."""
     d = tables.dependencies.c
     found: list[Any] = []
-    for part in _chunks(sorted(set(task_ids))):
+    for part in chunks(sorted(set(task_ids))):
         query = sa.select(d.task_id, d.on_task_id).where(d.task_id.in_(part)).where(d.satisfied.is_(False))
         found.extend(connection.execute(query))
     return found
@@ -247,128 +246,13 @@ def _set_state(connection: sa.Connection, now: float, rows: Sequence[Any], state
 
 def _lock(connection: sa.Connection, task_ids: Sequence[str]) -> list[Any]:
     rows: list[Any] = []
-    for part in _chunks(sorted(set(task_ids))):
+    for part in chunks(sorted(set(task_ids))):
         query = tables.tasks.select().where(tables.tasks.c.id.in_(part)).order_by(tables.tasks.c.id)
         rows.extend(connection.execute(query.with_for_update()))
     absent = set(task_ids) - {row.id for row in rows}
     if absent:
         raise NotFound(f"There is no task {min(absent)}.", remedy="`isthmus ls` shows your tasks.")
     return rows
-
-
-def _chunks(values: Iterable[str]) -> Iterable[list[str]]:
-    listed = list(values)
-    for start in range(0, len(listed), _CHUNK):
-        yield listed[start : start + _CHUNK]
-
-
-def _check_room(connection: sa.Connection, project: str, more: int, max_waiting: int) -> None:
-    alive = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(tables.tasks)
-        .where(tables.tasks.c.project == project)
-        .where(tables.tasks.c.state.in_([s.value for s in TaskState if s not in TASK_ENDED]))
-    ).scalar_one()
-    if alive + more > max_waiting:
-        raise Busy(
-            f"Project {project} has {alive} unfinished tasks; {more} more would pass the limit of {max_waiting}.",
-            remedy="Wait until some have ended.",
-            retry_after_seconds=30.0,
-        )
-
-
-def _check_blobs(
-    connection: sa.Connection,
-    project: str,
-    specs: Sequence[TaskSpec],
-    manifests: Mapping[str, frozenset[str]],
-) -> None:
-    wanted: dict[str, str] = {}
-    for index, spec in enumerate(specs):
-        for field, sha256 in _contents(spec, manifests):
-            wanted.setdefault(sha256, f"tasks.{index}.{field}")
-    known = _sizes(connection, project, wanted)
-    for sha256, field in wanted.items():
-        if sha256 not in known:
-            raise Invalid(
-                field, f"content {sha256} is not there.", remedy=f"Upload it to project {project} before submitting."
-            )
-
-
-def _contents(spec: TaskSpec, manifests: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
-    """Field and hash of every content that a task takes from the store, manifests and what they name included."""
-    if spec.workdir_manifest:
-        for sha256 in (spec.workdir_manifest, *manifests.get(spec.workdir_manifest, ())):
-            yield "workdir_manifest", sha256
-    for place, item in enumerate(spec.inputs):
-        if item.blob:
-            inner = manifests.get(item.blob, frozenset()) if item.directory else frozenset()
-            for sha256 in (item.blob, *inner):
-                yield f"inputs.{place}.blob", sha256
-
-
-def _sizes(connection: sa.Connection, project: str, hashes: Iterable[str]) -> dict[str, int]:
-    """Bytes of each content that the project has."""
-    b = tables.blobs.c
-    found: dict[str, int] = {}
-    for part in _chunks(hashes):
-        query = sa.select(b.sha256, b.size_bytes).where(b.project == project).where(b.sha256.in_(part))
-        found.update((row.sha256, row.size_bytes) for row in connection.execute(query))
-    return found
-
-
-def input_bytes(
-    connection: sa.Connection, project: str, specs: Sequence[TaskSpec], manifests: Mapping[str, frozenset[str]]
-) -> list[int]:
-    """For each task the bytes that the service itself brings to the site: uploads, each content once. What sites fetch from
-    an address, and what is not there yet, does not count."""
-    contents = [{sha256 for _, sha256 in _contents(spec, manifests)} for spec in specs]
-    sizes = _sizes(connection, project, set().union(*contents))
-    inline = [sum(len(item.content.encode()) for item in spec.inputs if item.content) for spec in specs]
-    return [sum(sizes.get(sha256, 0) for sha256 in one) + text for one, text in zip(contents, inline, strict=True)]
-
-
-def _check_secrets(connection: sa.Connection, project: str, specs: Sequence[TaskSpec]) -> None:
-    wanted = {name: index for index, spec in enumerate(specs) for name in spec.secrets.values()}
-    if wanted:
-        query = sa.select(tables.secrets.c.name).where(tables.secrets.c.project == project)
-        known = set(connection.execute(query).scalars())
-        for name, index in wanted.items():
-            if name not in known:
-                raise Invalid(
-                    f"tasks.{index}.secrets",
-                    f"project {project} has no secret {name!r}.",
-                    remedy=f"Store it with `isthmus secret set {name}`.",
-                )
-
-
-def _check_sites(connection: sa.Connection, specs: Sequence[TaskSpec]) -> None:
-    """Every site that a task names must be joined; one that has left may still be denied."""
-    wanted: dict[str, tuple[int, str]] = {}
-    for index, spec in enumerate(specs):
-        paths = [item.site_path.partition(":")[0] for item in spec.inputs if item.site_path]
-        for field, names in (
-            ("constraints.sites_allow", spec.constraints.sites_allow),
-            ("constraints.sites_deny", spec.constraints.sites_deny),
-            ("inputs.site_path", paths),
-        ):
-            for name in names:
-                if field != "constraints.sites_deny" or name not in wanted:
-                    wanted[name] = (index, field)
-    if not wanted:
-        return
-    known = {row.name: row.state for row in connection.execute(sa.select(tables.sites.c.name, tables.sites.c.state))}
-    joined = sorted(name for name, state in known.items() if state != SiteState.LEFT.value)
-    for name, (index, field) in wanted.items():
-        if name in joined or (name in known and field == "constraints.sites_deny"):
-            continue
-        near = difflib.get_close_matches(name, joined, n=1)
-        listed = ", ".join(joined[:20]) or "none"
-        raise Invalid(
-            f"tasks.{index}.{field}",
-            f"no site {name!r} is joined.",
-            remedy=f"Did you mean {near[0]}?" if near else f"Sites: {listed}.",
-        )
 
 
 def _resolve(
@@ -382,7 +266,7 @@ def _resolve(
     _check_cycles(specs, by_name)
     older_ids = {d.task for spec in specs for d in spec.depends_on if d.task not in by_name}
     older: dict[str, Any] = {}
-    for part in _chunks(task_id for task_id in older_ids if is_id(task_id)):
+    for part in chunks(task_id for task_id in older_ids if is_id(task_id)):
         columns = (tables.tasks.c.id, tables.tasks.c.state)
         query = sa.select(*columns).where(tables.tasks.c.id.in_(part)).where(tables.tasks.c.project == project)
         older.update((row.id, TaskState(row.state)) for row in connection.execute(query.with_for_update()))

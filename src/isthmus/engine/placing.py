@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -16,26 +15,21 @@ from isthmus.domain.errors import Refused
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState
 from isthmus.domain.placement import (
     PASSING,
-    Estimate,
-    PoolView,
-    Promise,
     Receipt,
     ScarcePrice,
     Snapshot,
-    WaitingTask,
     Why,
 )
-from isthmus.domain.site import SiteDescription, SiteState
+from isthmus.domain.site import SiteState
 from isthmus.domain.task import TaskSpec
-from isthmus.engine.accounting import energy_of
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.settings import EngineSettings
+from isthmus.engine.snapshot import read_apart, read_snapshot, read_waiting, waiting_task
 from isthmus.engine.warming import Warming
-from isthmus.engine.work import is_due
 from isthmus.placement import Decision, decide
 from isthmus.store import events, tables
 from isthmus.store.database import Database
@@ -43,120 +37,7 @@ from isthmus.store.documents import dump, load
 
 log = logging.getLogger(__name__)
 _ENDED = [state.value for state in ATTEMPT_ENDED]
-_MAX_QUEUED = 10_000  # own jobs in one batch queue; the rest waits here, by priority
-_MAX_IMMEDIATE = 1_000_000  # a pool without a queue is bounded by its processors
 _PAGES = 5
-_STALE_SECONDS = 120.0  # a site whose pools were not seen for this long is not given new work
-
-
-def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
-    """Every pool of every site that has not left, with what was promised there."""
-    promised, unseen = _promises(connection)
-    views: list[PoolView] = []
-    query = tables.sites.select().where(tables.sites.c.state != SiteState.LEFT.value).order_by(tables.sites.c.name)
-    for row in connection.execute(query):
-        if not row.description:
-            continue
-        description = load(SiteDescription, row.description)
-        prices = orjson.loads(row.prices)
-        fresh = row.described_at is not None and now - row.described_at < _STALE_SECONDS
-        for pool in description.pools:
-            tariff = prices.get(pool.name, prices.get("*", {}))
-            views.append(
-                PoolView(
-                    site=row.name,
-                    pool=replace(pool, price_per_cpu_hour=Decimal(str(tariff.get("cpu_hour", 0)))),
-                    state=SiteState(row.state),
-                    reachable=not row.error and fresh,
-                    region=row.region,
-                    trust=row.trust,
-                    features=description.features,
-                    promised=promised.get((row.name, pool.name), Promise()),
-                    promised_unseen=unseen.get((row.name, pool.name), Promise()),
-                    accounts=frozenset(orjson.loads(row.accounts)),
-                    max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
-                    price_per_accelerator_hour=Decimal(str(tariff.get("accelerator_hour", 0))),
-                    energy=energy_of(tariff),
-                )
-            )
-    return Snapshot(now=now, pools=tuple(views))
-
-
-def _promises(
-    connection: sa.Connection,
-) -> tuple[dict[tuple[str, str], Promise], dict[tuple[str, str], Promise]]:
-    a, s = tables.attempts.c, tables.sites.c
-    is_unseen = sa.case((sa.or_(a.submitted_at.is_(None), a.submitted_at > s.described_at), 1), else_=0)
-    query = (
-        sa.select(
-            a.site,
-            a.pool,
-            is_unseen.label("unseen"),
-            sa.func.count().label("jobs"),
-            sa.func.sum(a.cpus).label("cpus"),
-            sa.func.sum(a.memory_bytes).label("memory_bytes"),
-            sa.func.sum(a.accelerators).label("accelerators"),
-            sa.func.sum(sa.cast(a.cpus, sa.Double) * a.walltime_seconds).label("cpu_seconds"),
-        )
-        .select_from(tables.attempts.join(tables.sites, a.site == s.name))
-        .where(a.state.notin_(_ENDED))
-        .where(a.state != AttemptState.COLLECTING.value)  # its processors are free again
-        .group_by(a.site, a.pool, is_unseen)
-    )
-    promised: dict[tuple[str, str], Promise] = {}
-    unseen: dict[tuple[str, str], Promise] = {}
-    for row in connection.execute(query):
-        part = Promise(
-            jobs=row.jobs,
-            cpus=int(row.cpus),
-            memory_bytes=int(row.memory_bytes),
-            accelerators=int(row.accelerators),
-            cpu_seconds=float(row.cpu_seconds),
-        )
-        key = (row.site, row.pool)
-        if row.unseen:
-            unseen[key] = part
-        before = promised.get(key, Promise())
-        promised[key] = Promise(
-            jobs=before.jobs + part.jobs,
-            cpus=before.cpus + part.cpus,
-            memory_bytes=before.memory_bytes + part.memory_bytes,
-            accelerators=before.accelerators + part.accelerators,
-            cpu_seconds=before.cpu_seconds + part.cpu_seconds,
-        )
-    return promised, unseen
-
-
-def read_apart(connection: sa.Connection, users: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(site, user, group) of the users' live tasks that want to be apart from others of their group."""
-    a, t = tables.attempts.c, tables.tasks.c
-    query = (
-        sa.select(a.site, t.user, t.spec)
-        .select_from(tables.attempts.join(tables.tasks, a.task_id == t.id))
-        .where(a.state.notin_(_ENDED))
-        .where(a.state != AttemptState.COLLECTING.value)
-        .where(t.user.in_(users))
-        .where(t.spec.contains('"apart":"'))
-    )
-    return [
-        (row.site, row.user, orjson.loads(row.spec).get("constraints", {}).get("apart", ""))
-        for row in connection.execute(query)
-    ]
-
-
-def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple[float, str] | None) -> list[Any]:
-    """The next tasks that want a place, in the order of service: rank (age and priority), then id."""
-    t = tables.tasks.c
-    query = (
-        sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites, t.input_bytes)
-        .where(t.state == TaskState.WAITING.value)
-        .where(is_due(t.due_at, now))
-        .order_by(t.rank, t.id)
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(sa.or_(t.rank > after[0], sa.and_(t.rank == after[0], t.id > after[1])))
-    return list(connection.execute(query))
 
 
 def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
@@ -165,31 +46,6 @@ def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
     t = tables.tasks.c
     connection.execute(
         tables.tasks.update().where(t.state == TaskState.WAITING.value).where(t.due_at > now).values(due_at=0.0)
-    )
-
-
-def waiting_task(
-    task_id: str,
-    user: str,
-    spec: TaskSpec,
-    *,
-    input_bytes: int,
-    run: Estimate | None,
-    avoid_sites: Sequence[str] = (),
-) -> WaitingTask:
-    """A task as the brain sees it."""
-    return WaitingTask(
-        id=task_id,
-        user=user,
-        demand=spec.demand,
-        objective=spec.objective,
-        constraints=spec.constraints,
-        input_bytes=input_bytes,
-        input_sites=frozenset(item.site_path.partition(":")[0] for item in spec.inputs if item.site_path),
-        needs_container=any(step.image for step in spec.steps),
-        options=frozenset(spec.backend_parameters),
-        avoid_sites=tuple(avoid_sites),
-        run=run,
     )
 
 
