@@ -18,6 +18,7 @@ from isthmus.api import (
     audit,
     benchmarks,
     blobs,
+    console,
     events,
     health,
     holding,
@@ -52,6 +53,7 @@ ROUTERS: tuple[Router, ...] = (
     agent.router,
     tes.router,
     health.router,
+    console.router,
 )
 
 
