@@ -24,7 +24,9 @@ THIN, FAT = Route(links=("thin",), latency_seconds=0.01), Route(links=("fat",), 
 BOTH = Roads(links=WAYS, routes={("b", "a"): (THIN, FAT)})
 
 
-def reads(task_id: str = "t", size: int = 1000 * MB, name: str = "corpus@1", at: str = "b", **fields: object) -> WaitingTask:
+def reads(
+    task_id: str = "t", size: int = 1000 * MB, name: str = "corpus@1", at: str = "b", **fields: object
+) -> WaitingTask:
     regions = fields.pop("regions", frozenset())
     piece = Piece(name=name, size_bytes=size, places=frozenset({at}) if at else frozenset(), regions=regions)  # type: ignore[arg-type]
     return waiting(task_id, data=(piece,), **fields)
@@ -64,12 +66,16 @@ def test_the_cheaper_path_is_taken_when_asked_and_its_price_is_part_of_the_task_
 
 def test_what_was_promised_of_a_link_is_not_there_for_others() -> None:
     """While half of the fat link is promised a transfer runs at the other half; a full one is left until it is free."""
-    half = only(placed(replace(BOTH, held=(Held(link="fat", begins=NOW, ends=NOW + 4, bytes_per_second=50 * MB),)), reads()))
+    half = only(
+        placed(replace(BOTH, held=(Held(link="fat", begins=NOW, ends=NOW + 4, bytes_per_second=50 * MB),)), reads())
+    )
     assert [(s.begins - NOW, s.ends - NOW, s.bytes_per_second) for s in half.transfers[0].stretches] == [
         (0, 4, 50 * MB),
         (4, pytest.approx(12), 100 * MB),
     ]
-    full = only(placed(replace(BOTH, held=(Held(link="fat", begins=NOW, ends=NOW + 60, bytes_per_second=100 * MB),)), reads()))
+    full = only(
+        placed(replace(BOTH, held=(Held(link="fat", begins=NOW, ends=NOW + 60, bytes_per_second=100 * MB),)), reads())
+    )
     assert (full.transfers[0].links, full.transfers[0].begins) == (("fat",), NOW + 60)
     longer = Held(link="fat", begins=NOW, ends=NOW + 600, bytes_per_second=100 * MB)
     assert only(placed(replace(BOTH, held=(longer,)), reads())).transfers[0].links == ("thin",)
@@ -125,7 +131,9 @@ def test_uploads_take_the_way_from_the_service_where_one_is_known() -> None:
         (reads(), Roads(links=WAYS, routes={("a", "b"): (FAT,)}), Why.NO_PATH, "isthmus data cp"),
         (
             reads(),
-            replace(BOTH, held=tuple(Held(link=x, begins=0, ends=NOW + 10**7, bytes_per_second=100 * MB) for x in WAYS)),
+            replace(
+                BOTH, held=tuple(Held(link=x, begins=0, ends=NOW + 10**7, bytes_per_second=100 * MB) for x in WAYS)
+            ),
             Why.PATH_FULL,
             "as soon as the path has room",
         ),
@@ -185,7 +193,9 @@ routes = st.lists(names, min_size=1, max_size=3, unique=True).map(
 pairs = [(one, other) for one in "abc" for other in "abc" if one != other]
 maps = st.builds(
     Roads,
-    links=st.fixed_dictionaries({f"l{n}": st.builds(Way, bytes_per_second=st.sampled_from([1e6, 7e6, 5e7])) for n in range(4)}),
+    links=st.fixed_dictionaries(
+        {f"l{n}": st.builds(Way, bytes_per_second=st.sampled_from([1e6, 7e6, 5e7])) for n in range(4)}
+    ),
     routes=st.fixed_dictionaries({pair: st.lists(routes, max_size=3).map(tuple) for pair in pairs}),
 )
 pieces = st.builds(
@@ -242,7 +252,12 @@ def test_a_contested_link_has_a_price_and_the_receipt_names_it() -> None:
     )
     views = (pool("a", nodes=100, free_cpus=800), pool("c", nodes=100, free_cpus=800))
     many = [
-        reads(f"t{n}", size=(100 + 20 * (n % 10)) * MB, name=f"d{n}@1", demand=Demand(memory_bytes=GIB, walltime_seconds=20))
+        reads(
+            f"t{n}",
+            size=(100 + 20 * (n % 10)) * MB,
+            name=f"d{n}@1",
+            demand=Demand(memory_bytes=GIB, walltime_seconds=20),
+        )
         for n in range(60)
     ]
     decision = decide(Snapshot(now=NOW, pools=views, roads=roads), many)

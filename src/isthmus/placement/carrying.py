@@ -161,14 +161,16 @@ class Traffic:
         if full:
             until = f"the path is promised for the next {show_duration(HORIZON_SECONDS)}"
             return Blocked(Why.PATH_FULL, piece.name, until)
+        kept_here = HOME in piece.places
         mapped = site in self._places and bool(piece.places & self._places)
-        if mapped or piece.regions:
+        if not kept_here and (mapped or piece.regions):
             return Blocked(Why.NO_PATH, f"{piece.name} from {', '.join(sorted(piece.places))}", f"no path to {site}")
-        seconds = 2 * piece.size_bytes / view.bandwidth_bytes_per_second  # to the service and from it
+        legs = 1 if kept_here else 2  # to the service and from it
+        seconds = legs * piece.size_bytes / view.bandwidth_bytes_per_second
         through = Carriage(
             name=piece.name,
             size_bytes=piece.size_bytes,
-            source=min(piece.places),
+            source=HOME if kept_here else min(piece.places),
             target=site,
             begins=self._now,
             ends=self._now + seconds,

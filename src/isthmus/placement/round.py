@@ -391,4 +391,7 @@ def _money_or_time(candidates: Sequence[Candidate]) -> str:
     if dear:
         cheapest = min(dear, key=lambda c: c.price or Decimal(0))
         return f"Raise the budget to {cheapest.offered} (cheapest: {cheapest.site}/{cheapest.pool})."
+    cut_off = next((c for c in candidates if c.why is Why.NO_PATH), None)
+    if cut_off is not None:
+        return f"Put a copy of its data at {cut_off.site} (`isthmus data cp`), or declare a link to it (`isthmus net`)."
     return ""
