@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from isthmus.domain.errors import Invalid, Refused
-from isthmus.lab.network.quantities import read_rate, read_share, read_time
+from isthmus.domain.quantities import read_rate, read_share, read_time
 from isthmus.lab.network.topology import Link, SiteNode, Topology
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,11}")
