@@ -19,16 +19,19 @@ from isthmus.api import (
     benchmarks,
     blobs,
     console,
+    counts,
     events,
     health,
     holding,
     logs,
     network,
     people,
+    site_history,
     sites,
     tasks,
     tokens,
     usage,
+    usage_export,
 )
 from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
@@ -41,14 +44,17 @@ access = logging.getLogger("isthmus.access")
 
 ROUTERS: tuple[Router, ...] = (
     tasks.router,
+    counts.router,
     holding.router,
     logs.router,
     blobs.router,
     events.router,
     sites.router,
+    site_history.router,
     benchmarks.router,
     network.router,
     usage.router,
+    usage_export.router,
     people.router,
     tokens.router,
     audit.router,

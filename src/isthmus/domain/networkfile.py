@@ -13,8 +13,8 @@ from isthmus.domain.network import Control, DeclaredNetwork, NetLink, NetNode, N
 from isthmus.domain.quantities import read_rate, read_share, read_time
 
 _TOP = ("name", "routers", "control", "sites", "links")
-_ROUTER = ("address", "locator", "control")
-_SITE = ("address", "prefixes", "daemons", "programs")
+_ROUTER = ("address", "locator", "control", "longitude", "latitude")
+_SITE = ("address", "prefixes", "daemons", "programs", "longitude", "latitude")
 _LINK = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "price_per_gb", "interfaces")
 _LEAST_MTU, _GREATEST_MTU = 1280, 65_535
 _Value = TypeVar("_Value")
@@ -44,6 +44,8 @@ def _router(name: str, value: object) -> NetNode:
         address=_take(given, "address", where, _address, ""),
         locator=_take(given, "locator", where, _locator, ""),
         control=_take(given, "control", where, _control, None),
+        longitude=_take(given, "longitude", where, _degrees, None),
+        latitude=_take(given, "latitude", where, _degrees, None),
     )
 
 
@@ -59,6 +61,8 @@ def _site(name: str, value: object) -> NetNode:
         kind=NodeKind.SITE,
         address=_take(given, "address", where, _address, ""),
         prefixes=tuple(_prefix(item, f"{where}.prefixes.{place}") for place, item in enumerate(prefixes)),
+        longitude=_take(given, "longitude", where, _degrees, None),
+        latitude=_take(given, "latitude", where, _degrees, None),
     )
 
 
@@ -157,6 +161,14 @@ def _mtu(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not _LEAST_MTU <= value <= _GREATEST_MTU:
         raise Invalid(where, f"{value!r} is no size of packets.", remedy=f"Bytes, {_LEAST_MTU} to {_GREATEST_MTU}.")
     return value
+
+
+def _degrees(value: object, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Invalid(
+            where, f"{value!r} is not a number.", remedy="Degrees, such as 114.9; west and south are negative."
+        )
+    return float(value)
 
 
 def _price(value: object, where: str) -> Decimal:
