@@ -37,7 +37,7 @@ NameText = Annotated[str, Field(pattern=NAME)]
 PlaceText = Annotated[str, Field(pattern="^(@service|[a-z0-9][a-z0-9._-]{0,62})$")]
 VersionNumber = Annotated[int, Field(ge=0, le=10**9)]
 HashText = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Regions = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(max_length=64)]
+Regions = Annotated[tuple[NameText, ...], Field(max_length=64)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,6 @@ class DataKeeper(Protocol):
         """Move versions to the site's cold store."""
         ...
 
-    async def data_verify(self, manifest: str) -> Sequence[str]:
-        """Paths of a version's files whose content here is missing or damaged; reads all of it."""
+    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """For each version the paths whose content here is missing or damaged; reads all of it."""
         ...

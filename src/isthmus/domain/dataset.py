@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final
@@ -17,7 +17,7 @@ from isthmus.domain.errors import Corrupt, Invalid
 from isthmus.domain.ids import is_name
 
 HOME: Final = "@service"  # where the service itself keeps content; no site can have this name
-MAX_FILES: Final = 1_000_000
+MAX_FILES: Final = 250_000
 _BLAKE3 = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(r"(?:(?P<project>[^/@:]+)/)?(?P<name>[^/@:]+)(?:@(?P<version>[0-9]{1,9}))?(?::(?P<path>.*))?")
 
@@ -88,8 +88,8 @@ class Labels:
         if len(self.sensitivity) > 63:
             raise Invalid("sensitivity", "is too long.", remedy="Use at most 63 characters.")
         for region in self.regions:
-            if not region or len(region) > 255 or "\0" in region:
-                raise Invalid("regions", f"{region[:80]!r} is not a region.", remedy="Name it as sites do.")
+            if not is_name(region):
+                raise Invalid("regions", f"{region[:80]!r} is not a region.", remedy="Use a-z, 0-9, . _ - as sites do.")
 
     def allow(self, region: str) -> bool:
         """Whether a copy may be in this region. A place without a region is in none."""
@@ -229,7 +229,6 @@ class TransferOrder:
     ticket: str = ""  # shown to the sending end
     regions: tuple[str, ...] = ()
     bytes_per_second: float = 0.0  # 0 = as fast as it goes
-    ways: tuple[str, ...] = field(default=())
 
 
 class Going(StrEnum):

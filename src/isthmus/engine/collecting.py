@@ -133,7 +133,15 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
         }
         for file in outcome.files
     ]
-    return Move(key=row.key, to=_A.SUCCEEDED, reason=EndReason.EXIT_ZERO, fields=fields, outputs=outputs, made=made, home_region=work.settings.home_region)
+    return Move(
+        key=row.key,
+        to=_A.SUCCEEDED,
+        reason=EndReason.EXIT_ZERO,
+        fields=fields,
+        outputs=outputs,
+        made=made,
+        home_region=work.settings.home_region,
+    )
 
 
 def _ended_state(row: Any) -> AttemptState:

@@ -80,7 +80,9 @@ async def _stage(work: SiteWork, rows: Sequence[Any]) -> dict[str, Job]:
     ]
     delayed = {key: error for key, error in made.items() if isinstance(error, Unavailable)}
     moves += [
-        _await_data(work, row, error) if isinstance(error := delayed[row.key], Arriving) else _put_off(work, row, str(error))
+        _await_data(work, row, error)
+        if isinstance(error := delayed[row.key], Arriving)
+        else _put_off(work, row, str(error))
         for row in rows
         if row.key in delayed
     ]

@@ -51,7 +51,14 @@ def reference(row: Any) -> JobRef:
 class JobMaker:
     """Builds jobs in bulk; remembers the directory manifests it read last."""
 
-    def __init__(self, database: Database, blobs: BlobStore, unseal: Unseal, presign: Presigner | None = None, data: DataFiles | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        unseal: Unseal,
+        presign: Presigner | None = None,
+        data: DataFiles | None = None,
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._unseal = unseal

@@ -32,8 +32,8 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import Fleet
 from isthmus.engine.home import Home
 from isthmus.engine.leases import Lease, LostLease, guard
-from isthmus.engine.sources import Offer, Passes, choose
 from isthmus.engine.settings import EngineSettings
+from isthmus.engine.sources import Offer, Passes, choose
 from isthmus.store import datasets, tables
 from isthmus.store.database import Database
 
@@ -248,7 +248,9 @@ class Mover:
             by_site.setdefault(row.site, []).append(row)
         for site, rows in by_site.items():
             try:
-                await self._keeper(site).data_drop(sorted({row.manifest for row in rows}))
+                manifests = sorted({row.manifest for row in rows if not row.shared})
+                if manifests:
+                    await self._keeper(site).data_drop(manifests)
                 await self._database.write(_gone, lease, rows)
             except LostLease:
                 return
@@ -299,9 +301,7 @@ def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer
     )
     connection.execute(
         tables.replicas.update()
-        .where(
-            _r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == row.target
-        )
+        .where(_r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == row.target)
         .where(_r.state == ReplicaState.PLANNED.value)
         .values(state=ReplicaState.ARRIVING.value)
     )
@@ -362,9 +362,7 @@ def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, m
     )
 
 
-def _finish(
-    connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str
-) -> None:
+def _finish(connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str) -> None:
     guard(connection, lease)
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is not None and not datasets.is_over(found.state):
@@ -381,7 +379,15 @@ def _later(connection: sa.Connection, lease: Lease, row: Any, at: float, message
 
 
 def _leaving(connection: sa.Connection, limit: int) -> Sequence[Any]:
-    query = tables.replicas.select().where(_r.state == ReplicaState.LEAVING.value, _r.site != HOME).limit(limit)
+    """Copies that leave, without the content that another version at the same site shares whole: nothing is dropped for those."""
+    other = tables.replicas.alias("other")
+    shared = (
+        sa.exists()
+        .where(other.c.site == _r.site, other.c.manifest == _r.manifest)
+        .where(other.c.state != ReplicaState.LEAVING.value)
+    )
+    query = sa.select(tables.replicas, shared.label("shared"))
+    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site != HOME).limit(limit)
     return connection.execute(query).all()
 
 

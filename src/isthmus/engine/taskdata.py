@@ -71,7 +71,9 @@ def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: s
             row = known[key]
             if row is None:
                 raise Invalid(
-                    f"tasks.{index}.inputs.{place}.data", f"there is no dataset {ref}.", remedy="`isthmus data ls` shows them."
+                    f"tasks.{index}.inputs.{place}.data",
+                    f"there is no dataset {ref}.",
+                    remedy="`isthmus data ls` shows them.",
                 )
             limits.append(intents.labels_of(row))
             inputs.append(replace(item, data=str(replace(ref, version=row.version))))
@@ -114,7 +116,9 @@ class DataFiles:
             manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
             wanted = manifest.below(ref.path)
             if not wanted:
-                raise Refused(f"There is no {ref.path} in {ref.versioned}.", remedy=f"`isthmus data show {ref} --files`.")
+                raise Refused(
+                    f"There is no {ref.path} in {ref.versioned}.", remedy=f"`isthmus data show {ref} --files`."
+                )
             contents = {file.blake3 for _, file in wanted}
             if kept is not None:
                 if kept != ReplicaState.WHOLE:
@@ -175,9 +179,7 @@ def _at_site(connection: sa.Connection, ref: DatasetRef, site: str, home_region:
         return row, None
     r = tables.replicas.c
     state = connection.execute(
-        sa.select(r.state).where(
-            r.project == ref.project, r.name == ref.name, r.version == ref.version, r.site == site
-        )
+        sa.select(r.state).where(r.project == ref.project, r.name == ref.name, r.version == ref.version, r.site == site)
     ).scalar()
     return row, state or ""
 
@@ -295,4 +297,3 @@ def narrowed(labels: Labels, regions: Sequence[tuple[str, ...]]) -> Labels:
         both = set(own) & set(labels.regions) if labels.regions else set(own)
         labels = replace(labels, regions=tuple(sorted(both)) or ("nowhere",))
     return labels
-

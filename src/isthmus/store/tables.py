@@ -516,6 +516,44 @@ data_servers = Table(  # sites whose agent keeps data, as it announced itself
     _at("seen_at", nullable=False),
 )
 
+# --- network ----------------------------------------------------------------------------------------------------------
+
+net_nodes = Table(  # the sites and routers that operators declared
+    "net_nodes",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("kind", String(8), nullable=False),  # domain.network.NodeKind
+    Column("body", Text, nullable=False),  # JSON domain.network.NetNode
+    Column("declared_by", _Name, nullable=False),
+    _at("declared_at", nullable=False),
+)
+
+net_links = Table(
+    "net_links",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("one_end", _Name, nullable=False),
+    Column("other_end", _Name, nullable=False),
+    Column("body", Text, nullable=False),  # JSON domain.network.NetLink
+    Column("declared_by", _Name, nullable=False),
+    _at("declared_at", nullable=False),
+)
+
+link_states = Table(  # measured figures, the newest of each source
+    "link_states",
+    metadata,
+    Column("source", _Name, primary_key=True),  # from this node
+    Column("target", _Name, primary_key=True),  # to that one
+    Column("link", _Name, primary_key=True),  # over this link; empty: over whatever way packets take by themselves
+    Column("metric", String(32), primary_key=True),  # domain.network.Metric
+    Column("origin", String(16), primary_key=True),  # domain.network.Source
+    Column("value", Double, nullable=False),
+    Column("error", Double, nullable=False),
+    _at("measured_at", nullable=False),
+    _at("since"),  # of `up`: when it became so
+    Column("watched", Text, nullable=False, default=""),  # JSON network.measurement.change.Watched
+)
+
 # --- running the service ----------------------------------------------------------------------------------------------
 
 events = Table(
