@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isthmus import __version__
 from isthmus.api import (
     agent,
+    agent_data,
     audit,
     benchmarks,
     blobs,
@@ -52,6 +53,7 @@ ROUTERS: tuple[Router, ...] = (
     tokens.router,
     audit.router,
     agent.router,
+    agent_data.router,
     tes.router,
     health.router,
 )

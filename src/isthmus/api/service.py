@@ -22,6 +22,7 @@ from isthmus.engine.home import Home
 from isthmus.sites.port import Site
 from isthmus.store.database import Database
 from isthmus.trust.access import Caller
+from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 from isthmus.trust.tokens import Gate
 
@@ -82,6 +83,7 @@ class Service:
     sealer: Sealer
     state: Path
     settings: ApiSettings = field(default_factory=ApiSettings)
+    passes: Passes | None = None  # without: no site keeps data
     clock: Callable[[], float] = time.time
     gate: Gate = field(init=False)
     rates: RateLimit = field(init=False)
