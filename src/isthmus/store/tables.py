@@ -176,6 +176,16 @@ Index(
     postgresql_where=text("state = 'due'"),
 )
 
+site_queues = Table(  # the jobs in the queues of a site as last seen, without names
+    "site_queues",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    _at("at", nullable=False),  # by the site's clock
+    _at("seen_at", nullable=False),
+    Column("digest", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),  # JSON domain.queue.SiteQueue, its time left out, compressed by zlib
+)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,

@@ -361,6 +361,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "user", name=op.f("pk_site_operators")),
     )
     op.create_table(
+        "site_queues",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.Column("digest", sa.String(length=32), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_site_queues")),
+    )
+    op.create_table(
         "sites",
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("kind", sa.String(length=63), nullable=False),
