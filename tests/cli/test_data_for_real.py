@@ -43,7 +43,14 @@ def test_a_task_takes_datasets_in_and_leaves_one_with_its_origin(ask: Ask, tmp_p
     ask("data", "put", str(_tree(tmp_path)), "default/letters")
     ran = ask(
         *("run", "--json", "--input", "data:default/letters=tree", "--input", "data:default/letters@1:deep/b.txt=b"),
-        *("--out", "all.txt=data:default/joined", "--", "sh", "-c", "cd tree && ./tool > ../all.txt && cat ../b >> ../all.txt"),
+        *(
+            "--out",
+            "all.txt=data:default/joined",
+            "--",
+            "sh",
+            "-c",
+            "cd tree && ./tool > ../all.txt && cat ../b >> ../all.txt",
+        ),
     )
     task = ran.document["id"]
     made = ask("data", "show", "default/joined", "--json").document

@@ -93,13 +93,13 @@ async def put_dataset(
     """Make a dataset, or its next version, of an uploaded directory; content equal to the newest version's makes none."""
     asked = await read_body(request, NewVersion)
     if not await service.database.read(owned_blobs, project, [asked.directory]):
-        raise Invalid("directory", "is not there.", remedy=f"Upload it to project {project} first.")
+        raise NotFound("The directory is not there.", remedy=f"Upload its manifest to project {project} first.")
     directory = await read_manifest(service.blobs, asked.directory)
     hashes = sorted(directory.hashes)
     owned = await service.database.read(owned_blobs, project, hashes)
     for sha256 in hashes:
         if sha256 not in owned:
-            raise Invalid("directory", f"its content {sha256} is not there.", remedy="Upload it first.")
+            raise NotFound(f"The directory's content {sha256} is not there.", remedy="Upload it first.")
     manifest, manifest_hash, manifest_sha256 = await service.home.manifest_of_directory(directory)
     now, region = service.clock(), service.settings.region
 

@@ -189,7 +189,8 @@ def _put(spec: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 def _read_inputs(value: object, base: Path, spec: dict[str, Any], inputs: list[LocalInput]) -> None:
     if isinstance(value, Mapping):
         items: list[Any] = [
-            f"{source}={path}" if str(source).startswith("data:") else f"{source}:{path}" for path, source in value.items()
+            f"{source}={path}" if str(source).startswith("data:") else f"{source}:{path}"
+            for path, source in value.items()
         ]
     else:
         items = list(value) if isinstance(value, list | tuple) else [value]

@@ -23,7 +23,6 @@ from isthmus.domain.site import SiteState
 from isthmus.engine.clock import new_id
 from isthmus.store import datasets, events, tables
 
-MAY_NOT_LEAVE = "data_may_not_leave"
 _d, _v, _r, _t = tables.datasets.c, tables.dataset_versions.c, tables.replicas.c, tables.transfers.c
 
 
@@ -39,7 +38,7 @@ def may_not_leave(name: str, regions: tuple[str, ...], place: str, region: str) 
     return Refused(
         f"{name} may not leave {', '.join(regions)}, and {what} is {where}.",
         remedy="Choose a site in there, or have the dataset's owner change its label.",
-        code=MAY_NOT_LEAVE,
+        code="data_may_not_leave",
     )
 
 

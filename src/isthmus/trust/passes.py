@@ -6,20 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from isthmus.data.transfer.port import Content
+from isthmus.data.contents import contents_of
 from isthmus.data.transfer.tickets import Ticket, digest_of, sign
 from isthmus.domain.dataset import DatasetManifest
 from isthmus.domain.ids import is_name
 from isthmus.trust.authority import Authority
 
 LIFE_SECONDS = 86_400.0
-
-
-def contents_of(manifest: DatasetManifest, regions: tuple[str, ...] = ()) -> tuple[Content, ...]:
-    """The contents of a version in the one order that tickets and pulls agree on: by hash."""
-    return tuple(
-        Content(blake3=blake3, size_bytes=size, regions=regions) for blake3, size in sorted(manifest.contents.items())
-    )
 
 
 @dataclass(frozen=True, slots=True)
