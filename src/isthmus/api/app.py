@@ -19,11 +19,13 @@ from isthmus.api import (
     audit,
     benchmarks,
     blobs,
+    console,
     datasets,
     events,
     health,
     holding,
     logs,
+    network,
     people,
     sites,
     tasks,
@@ -48,6 +50,7 @@ ROUTERS: tuple[Router, ...] = (
     events.router,
     sites.router,
     benchmarks.router,
+    network.router,
     usage.router,
     people.router,
     tokens.router,
@@ -56,6 +59,7 @@ ROUTERS: tuple[Router, ...] = (
     agent_data.router,
     tes.router,
     health.router,
+    console.router,
 )
 
 
