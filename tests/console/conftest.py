@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.client.service import RunningService
 from tests.conftest import require
@@ -17,6 +17,7 @@ from tests.console.browsing import chromium
 
 ENDED = {"succeeded", "failed", "cancelled"}
 PATIENCE = 60.0
+expect.set_options(timeout=20_000)
 
 
 def _is_complaint(line: ConsoleMessage) -> bool:

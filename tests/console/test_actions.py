@@ -39,7 +39,7 @@ def test_what_is_copied_does_the_same(house: House, open_page: Open, tmp_path: P
     """The command and the Python text, run as they are, submit the task that the form has."""
     page = open_page("#/submit?template=sweep")
     page.get_by_label("Task file (YAML)").fill(
-        "name: copied\ncommand: echo \"it's\" $HOME\ncpus: 1\nmemory: 64M\ntime: 5m\ntags: {a: b}\n"
+        'name: copied\ncommand: echo "it\'s" $HOME\ncpus: 1\nmemory: 64M\ntime: 5m\ntags: {a: b}\n'
     )
     page.get_by_text("As command and as Python").click()
     expect(page.locator("[data-copy=command]")).to_contain_text("--tag a=b")
@@ -64,7 +64,7 @@ def test_what_is_copied_does_the_same(house: House, open_page: Open, tmp_path: P
     specs = [house.client.get(f"/v1/tasks/{one['id']}").json()["spec"] for one in made]
     assert len(specs) == 2
     assert specs[0] == specs[1]
-    assert specs[0]["command"] == ["/bin/sh", "-c", "echo \"it's\" $HOME"]
+    assert specs[0]["command"] == ["/bin/sh", "-c", 'echo "it\'s" $HOME']
 
 
 def test_a_task_is_cancelled_only_after_a_question(house: House, open_page: Open) -> None:

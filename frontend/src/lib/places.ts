@@ -18,4 +18,5 @@ export const places: Place[] = [
   { path: 'submit', word: 'place.submit', shown: () => session.submits, page: () => import('../pages/Submit.svelte') },
   { path: 'sites', word: 'place.sites', shown: always, page: () => import('../pages/Sites.svelte') },
   { path: 'network', word: 'place.network', shown: always, page: () => import('../pages/Network.svelte') },
+  { path: 'data', word: 'place.data', shown: always, page: () => import('../pages/Data.svelte') },
 ];
