@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.console.conftest import House, Open
@@ -34,7 +37,7 @@ NETWORK = {
 
 
 @pytest.fixture(scope="module")
-def furnished(house: House) -> dict[str, str]:
+def furnished(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A service with tasks that ended well and badly, one that cannot go, a second site, prices, a declared network."""
     prices = {"*": {"cpu_hour": "0.02", "cpu_watts": "6", "pue": "1.2", "carbon_grams_per_kwh": "560"}}
     assert house.client.patch("/v1/sites/local", json={"region": "north", "prices": prices}).status_code == 200
@@ -53,6 +56,20 @@ def furnished(house: House) -> dict[str, str]:
     for one in (good, bad):
         house.wait(one["id"])
     house.submit(name="waits for release", command=["true"], hold=True)
+    directory = tmp_path_factory.mktemp("ice")
+    (directory / "core.csv").write_text("depth,age\n1,40\n")
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": source,
+        "ISTHMUS_URL": house.url,
+        "ISTHMUS_TOKEN": house.token,
+    }
+    words = ["data", "put", str(directory), "default/ice"]
+    done = subprocess.run(
+        [sys.executable, "-m", "isthmus", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
     return {"good": good["id"], "bad": bad["id"], "stuck": stuck["id"]}
 
 
@@ -74,6 +91,8 @@ def pictured(page: Page, name: str, where: Path) -> None:
     """Keep the page's picture; in the docs when ISTHMUS_PICTURES is set."""
     path = where / f"console-{name}.png"
     page.screenshot(path=path)
+    with Image.open(path) as image:
+        image.quantize(96).save(path, optimize=True)
     assert path.stat().st_size <= GREATEST_BYTES
     if os.environ.get("ISTHMUS_PICTURES"):
         shutil.copy(path, PICTURES / path.name)
@@ -85,6 +104,8 @@ PAGES = {
     "submit": ("#/submit", "The best plans now"),
     "sites": ("#/sites", "beta"),
     "site": ("#/sites/local", "Who is whom there"),
+    "twin": ("#/twin", "Nothing was run yet."),
+    "data": ("#/data/default/ice", "core.csv"),
     "network": ("#/network?from=local&to=beta", "Links as measured"),
 }
 

@@ -19,4 +19,5 @@ export const places: Place[] = [
   { path: 'sites', word: 'place.sites', shown: always, page: () => import('../pages/Sites.svelte') },
   { path: 'network', word: 'place.network', shown: always, page: () => import('../pages/Network.svelte') },
   { path: 'data', word: 'place.data', shown: always, page: () => import('../pages/Data.svelte') },
+  { path: 'twin', word: 'place.twin', shown: always, page: () => import('../pages/Twin.svelte') },
 ];

@@ -495,6 +495,18 @@ class Me(_Answer):
     sites: list[str]
 
 
+class TwinRun(_Answer):
+    """A run of a scenario by the twin; `figures` and `homes` (a row of texts for each) once it is done."""
+
+    id: Id
+    name: str
+    created_at: datetime
+    state: Literal["running", "done", "failed"]
+    message: str
+    figures: dict[str, float]
+    homes: list[dict[str, str]]
+
+
 class Version(_Answer):
     """The version of the service."""
 

@@ -32,6 +32,7 @@ from isthmus.api import (
     sites,
     tasks,
     tokens,
+    twin,
     usage,
     usage_export,
 )
@@ -58,6 +59,7 @@ ROUTERS: tuple[Router, ...] = (
     network.router,
     usage.router,
     usage_export.router,
+    twin.router,
     people.router,
     tokens.router,
     audit.router,
@@ -83,6 +85,7 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
             with suppress(asyncio.CancelledError):
                 await keeper
             await service.feed.stop()
+            await service.twin.close()
             with suppress(Exception):
                 await service.gate.flush()
 
