@@ -46,12 +46,14 @@ from isthmus.loglines import log_to_stderr
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
+from isthmus.trust.oidc import SignIn, read_provider
 from isthmus.trust.sealing import Sealer
 
 log = logging.getLogger("isthmus.server")
 GRACE_SECONDS = 2
 SERVICE_FILE = "service.json"
 S3_FILE = "s3.json"
+OIDC_FILE = "oidc.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,12 +305,14 @@ async def serve(options: Options) -> None:
             deliver=Delivery(s3=s3, directories=options.tes_files, origins=options.http_outputs).deliver,
             agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
         )
+        provider = read_provider(state / OIDC_FILE)
         service = Service(
             database=database,
             blobs=blobs,
             engine=engine,
             sealer=sealer,
             state=state,
+            sign_in=SignIn(provider) if provider is not None else None,
             settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files),
         )
         app = create_app(service)

@@ -24,6 +24,7 @@ from isthmus.api import (
     logs,
     network,
     people,
+    signin,
     sites,
     tasks,
     tokens,
@@ -50,6 +51,7 @@ ROUTERS: tuple[Router, ...] = (
     usage.router,
     people.router,
     tokens.router,
+    signin.router,
     audit.router,
     agent.router,
     tes.router,
@@ -73,6 +75,8 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
             await service.feed.stop()
             with suppress(Exception):
                 await service.gate.flush()
+            if service.sign_in is not None:
+                await service.sign_in.close()
 
     app = FastAPI(
         title="Isthmus",

@@ -21,6 +21,7 @@ from isthmus.domain.task import TaskSpec
 from isthmus.sites.port import Site
 from isthmus.store.database import Database
 from isthmus.trust.access import Caller
+from isthmus.trust.oidc import SignIn
 from isthmus.trust.sealing import Sealer
 from isthmus.trust.tokens import Gate
 
@@ -79,6 +80,7 @@ class Service:
     engine: EngineFace
     sealer: Sealer
     state: Path
+    sign_in: SignIn | None = None  # through an identity provider
     settings: ApiSettings = field(default_factory=ApiSettings)
     clock: Callable[[], float] = time.time
     gate: Gate = field(init=False)
