@@ -26,10 +26,12 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Links in travelling order, with their sums. `programmable`: the network can be told to send a transfer this way."""
+    """Links in travelling order, with their sums. `programmable`: the network can be told to send a transfer this way.
+    `bytes_per_second` is that of its narrowest link; 0 = look at the links."""
 
     links: tuple[str, ...]
     latency_seconds: float = 0.0
+    bytes_per_second: float = 0.0
     price_per_gigabyte: Decimal = Decimal(0)
     programmable: bool = False
 
@@ -48,7 +50,7 @@ class Held:
 class Roads:
     """What is known of the network between places. Without links nothing is: data then moves through the service.
 
-    `routes` by (from, to), the best first. `coming`: (data, place) -> when a transfer that is promised brings it whole there.
+    `routes` by (from, to), the best first, over these links only. `coming`: (data, place) -> when a transfer that is promised brings it whole there.
     """
 
     links: Mapping[str, Way] = field(default_factory=dict)
