@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-HOME = "@service"  # no site can have this name
+from isthmus.domain.dataset import HOME as HOME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roads:
-    """What is known of the network between places. Without links nothing is: data then moves through the service.
+    """What is known of the network between places. Where no route is known data moves through the service.
 
     `routes` by (from, to), the best first, over these links only. `coming`: (data, place) -> when a transfer that is promised brings it whole there.
     """
@@ -57,11 +57,7 @@ class Roads:
     routes: Mapping[tuple[str, str], tuple[Route, ...]] = field(default_factory=dict)
     held: tuple[Held, ...] = ()
     coming: Mapping[tuple[str, str], float] = field(default_factory=dict)
-
-    @property
-    def places(self) -> frozenset[str]:
-        """Places that some route starts or ends at."""
-        return frozenset(place for pair in self.routes for place in pair)
+    home_region: str = ""  # of the service: data that may not be there does not move through it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

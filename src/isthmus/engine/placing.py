@@ -18,15 +18,18 @@ from isthmus.domain.placement import (
     Receipt,
     ScarcePrice,
     Snapshot,
+    WaitingTask,
     Why,
 )
 from isthmus.domain.site import SiteState
 from isthmus.domain.task import TaskSpec
+from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
+from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot, read_waiting, waiting_task
 from isthmus.engine.warming import Warming
@@ -61,7 +64,9 @@ class Round:
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
+        self.roads = RoadMap(settings.home_region)
         self._warming = Warming()
+        self.auditing = Auditing()
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
@@ -69,7 +74,9 @@ class Round:
         found: tuple[ScarcePrice, ...] = ()
         after: tuple[float, str] | None = None
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
-            snapshot = replace(await database.read(read_snapshot, now), prices=found or self.prices)
+            snapshot = replace(
+                await database.read(read_snapshot, now), prices=found or self.prices, gap=self.auditing.gap
+            )
             rows = await database.read(read_waiting, now, self._settings.round_tasks, after)
             if not rows:
                 break
@@ -79,34 +86,51 @@ class Round:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
             snapshot = await self._apart(database, snapshot, rows, specs)
-            decision = await asyncio.to_thread(self._decide, snapshot, rows, specs)
+            data = await self._data(database, now, specs)
+            snapshot = replace(snapshot, roads=data.roads)
+            tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data)
             if decision.contested:
                 self._warming.start()
+                if self._warming.ready:
+                    self.auditing.offer(snapshot, tasks, now)
             found = decision.prices or found
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
             if len(rows) + len(broken) < self._settings.round_tasks:
                 break
-        self.prices = found
+        self.prices = self.auditing.adjust(found)
         return placed
 
-    def _decide(self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]) -> Decision:
-        """The brain's word on the rows; in a thread of its own, since it computes."""
+    async def _data(self, database: Database, now: float, specs: Mapping[str, TaskSpec]) -> DataView:
+        """Where the tasks' data sets are and how they could move; nothing is read when no task reads any."""
+        distinct = {id(spec): spec for spec in specs.values()}
+        reading = [spec for spec in distinct.values() if any(item.data for item in spec.inputs)]
+        return await database.read(self.roads.read, now, reading) if reading else NOTHING
+
+    def _decide(
+        self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], data: DataView
+    ) -> tuple[list[WaitingTask], Decision]:
+        """The rows as tasks, and the brain's word on them; in a thread of its own, since it computes."""
         tasks = [
-            waiting_task(
-                row.id,
-                row.user,
+            with_data(
+                waiting_task(
+                    row.id,
+                    row.user,
+                    specs[row.id],
+                    input_bytes=row.input_bytes,
+                    run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
+                    avoid_sites=orjson.loads(row.avoid_sites),
+                ),
                 specs[row.id],
-                input_bytes=row.input_bytes,
-                run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
-                avoid_sites=orjson.loads(row.avoid_sites),
+                data,
             )
             for row in rows
         ]
-        return decide(snapshot, tasks, pricing=self._warming.ready)
+        return tasks, decide(snapshot, tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:
         """End what goes on beside the rounds."""
+        await self.auditing.stop()
         await self._warming.stop()
 
     async def _apart(
@@ -205,6 +229,8 @@ class Round:
             connection.execute(tables.attempts.insert(), attempt_rows)
             connection.execute(tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("which")), task_rows)
             connection.execute(tables.receipts.insert(), receipt_rows)
+            for task in locked:
+                promise(connection, now, task.user, task.id, wanted[task.id], self._settings.home_region)
             events.add(
                 connection,
                 [

@@ -197,9 +197,7 @@ class Traffic:
             until = f"the path is promised for the next {show_duration(HORIZON_SECONDS)}"
             return Blocked(Why.PATH_FULL, piece.name, until)
         kept_here = HOME in piece.places
-        known = self._roads.places
-        mapped = site in known and bool(piece.places & known)
-        if not kept_here and (mapped or piece.regions):
+        if not kept_here and piece.regions and self._roads.home_region not in piece.regions:
             return Blocked(Why.NO_PATH, f"{piece.name} from {', '.join(sorted(piece.places))}", f"no path to {site}")
         legs = 1 if kept_here else 2  # to the service and from it
         seconds = legs * piece.size_bytes / view.bandwidth_bytes_per_second

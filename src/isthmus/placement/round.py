@@ -101,9 +101,14 @@ def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool = 
 
 
 def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePrice, ...]:
-    """Prices of the round, from every task's plans as they would be if it did not wait anywhere."""
+    """Prices of the round."""
     from isthmus.placement.pricing import price
 
+    return price(snapshot, tasks, *wishes(snapshot, tasks))
+
+
+def wishes(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[list[list[Candidate | None]], list[Yardstick]]:
+    """Every task's plans [task][pool] as they would be if it did not wait anywhere (None = impossible), and its yardstick."""
     empty = Promise()
     ledgers = [_Ledger(replace(view, promised=empty, promised_unseen=empty)) for view in snapshot.pools]
     traffic = Traffic(snapshot.roads, snapshot.now, held=())
@@ -116,7 +121,7 @@ def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePri
             plans = [_without_wait(plan) if plan.run and plan.why is not Why.OVER_BUDGET else None for plan in whole]
             known[wish] = plans, yardstick(task, whole)
         rows.append(known[wish])
-    return price(snapshot, tasks, [plans for plans, _ in rows], [by for _, by in rows])
+    return [plans for plans, _ in rows], [by for _, by in rows]
 
 
 def _without_wait(plan: Candidate) -> Candidate:
@@ -143,9 +148,10 @@ class _Pass:
 
     def decision(self, prices: tuple[ScarcePrice, ...], *, contested: bool = False) -> Decision:
         """What the pass came to."""
-        return Decision(
-            placements=tuple(self.placements), receipts=tuple(self._receipts), prices=prices, contested=contested
-        )
+        receipts = self._receipts
+        if self._scarcity and self._snapshot.gap is not None:
+            receipts = [replace(receipt, round_gap=self._snapshot.gap) for receipt in receipts]
+        return Decision(placements=tuple(self.placements), receipts=tuple(receipts), prices=prices, contested=contested)
 
     def place(self, tasks: Sequence[WaitingTask]) -> None:
         """Place each task in turn."""
