@@ -185,6 +185,16 @@ Index(
     postgresql_where=text("state = 'due'"),
 )
 
+site_queues = Table(  # the jobs in the queues of a site as last seen, without names
+    "site_queues",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    _at("at", nullable=False),  # by the site's clock
+    _at("seen_at", nullable=False),
+    Column("digest", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),  # JSON domain.queue.SiteQueue, its time left out, compressed by zlib
+)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,
@@ -398,6 +408,50 @@ blobs = Table(  # which project may read which content
     Column("sha256", String(64), primary_key=True),
     Column("size_bytes", BigInteger, nullable=False),
     _at("created_at", nullable=False),
+)
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+net_nodes = Table(  # the sites and routers that operators declared
+    "net_nodes",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("kind", String(8), nullable=False),  # domain.network.NodeKind
+    Column("body", Text, nullable=False),  # JSON domain.network.NetNode
+    Column("declared_by", _Name, nullable=False),
+    _at("declared_at", nullable=False),
+)
+
+net_links = Table(
+    "net_links",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("one_end", _Name, nullable=False),
+    Column("other_end", _Name, nullable=False),
+    Column("body", Text, nullable=False),  # JSON domain.network.NetLink
+    Column("declared_by", _Name, nullable=False),
+    _at("declared_at", nullable=False),
+)
+
+net_operators = Table(  # users that may declare the network, beside the administrators
+    "net_operators",
+    metadata,
+    Column("user", _Name, primary_key=True),
+)
+
+link_states = Table(  # measured figures, the newest of each source
+    "link_states",
+    metadata,
+    Column("source", _Name, primary_key=True),  # from this node
+    Column("target", _Name, primary_key=True),  # to that one
+    Column("link", _Name, primary_key=True),  # over this link; empty: over whatever way packets take by themselves
+    Column("metric", String(32), primary_key=True),  # domain.network.Metric
+    Column("origin", String(16), primary_key=True),  # domain.network.Source
+    Column("value", Double, nullable=False),
+    Column("error", Double, nullable=False),
+    _at("measured_at", nullable=False),
+    _at("since"),  # of `up`: when it became so
+    Column("watched", Text, nullable=False, default=""),  # JSON network.measurement.change.Watched
 )
 
 # --- running the service ----------------------------------------------------------------------------------------------

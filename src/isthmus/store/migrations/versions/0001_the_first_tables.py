@@ -200,11 +200,49 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
     )
     op.create_table(
+        "link_states",
+        sa.Column("source", sa.String(length=63), nullable=False),
+        sa.Column("target", sa.String(length=63), nullable=False),
+        sa.Column("link", sa.String(length=63), nullable=False),
+        sa.Column("metric", sa.String(length=32), nullable=False),
+        sa.Column("origin", sa.String(length=16), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("error", sa.Double(), nullable=False),
+        sa.Column("measured_at", sa.Double(), nullable=False),
+        sa.Column("since", sa.Double(), nullable=True),
+        sa.Column("watched", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("source", "target", "link", "metric", "origin", name=op.f("pk_link_states")),
+    )
+    op.create_table(
         "members",
         sa.Column("project", sa.String(length=63), nullable=False),
         sa.Column("user", sa.String(length=63), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.PrimaryKeyConstraint("project", "user", name=op.f("pk_members")),
+    )
+    op.create_table(
+        "net_links",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("one_end", sa.String(length=63), nullable=False),
+        sa.Column("other_end", sa.String(length=63), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("declared_by", sa.String(length=63), nullable=False),
+        sa.Column("declared_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_links")),
+    )
+    op.create_table(
+        "net_nodes",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("declared_by", sa.String(length=63), nullable=False),
+        sa.Column("declared_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_nodes")),
+    )
+    op.create_table(
+        "net_operators",
+        sa.Column("user", sa.String(length=63), nullable=False),
+        sa.PrimaryKeyConstraint("user", name=op.f("pk_net_operators")),
     )
     op.create_table(
         "outputs",
@@ -260,6 +298,15 @@ def upgrade() -> None:
         sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("user", sa.String(length=63), nullable=False),
         sa.PrimaryKeyConstraint("site", "user", name=op.f("pk_site_operators")),
+    )
+    op.create_table(
+        "site_queues",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.Column("digest", sa.String(length=32), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_site_queues")),
     )
     op.create_table(
         "sites",
