@@ -18,6 +18,7 @@ from isthmus.api import (
     audit,
     benchmarks,
     blobs,
+    console,
     events,
     health,
     holding,
@@ -54,6 +55,7 @@ ROUTERS: tuple[Router, ...] = (
     agent.router,
     tes.router,
     health.router,
+    console.router,
 )
 
 
