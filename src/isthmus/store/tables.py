@@ -48,7 +48,16 @@ projects = Table(
     "projects",
     metadata,
     Column("name", _Name, primary_key=True),
+    Column("share", Double, nullable=False, default=1.0),  # beside those of the other projects: see placement.fairshare
     _at("created_at", nullable=False),
+)
+
+project_usage = Table(  # what each project used, decaying: usage * 0.5 ** ((now - as_of) / half-life)
+    "project_usage",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("used", Double, nullable=False),  # processor-seconds
+    _at("as_of", nullable=False),
 )
 
 members = Table(
@@ -235,6 +244,7 @@ tasks = Table(
 )
 Index(
     "ix_tasks_waiting",
+    tasks.c.project,
     tasks.c.rank,
     tasks.c.id,
     sqlite_where=text("state = 'waiting'"),
@@ -302,6 +312,7 @@ attempts = Table(
     Column("memory_bytes", BigInteger, nullable=False, default=0),  # of all nodes
     Column("accelerators", Integer, nullable=False, default=0),  # of all nodes
     Column("walltime_seconds", Integer, nullable=False, default=3600),
+    Column("expected_seconds", Double, nullable=False, default=0.0),  # of running, when it was placed
     Column("exit_code", Integer),
     Column("reason", String(32), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),

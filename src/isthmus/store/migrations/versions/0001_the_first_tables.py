@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("memory_bytes", sa.BigInteger(), nullable=False),
         sa.Column("accelerators", sa.Integer(), nullable=False),
         sa.Column("walltime_seconds", sa.Integer(), nullable=False),
+        sa.Column("expected_seconds", sa.Double(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("reason", sa.String(length=32), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
@@ -307,8 +308,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", "path", name=op.f("pk_outputs")),
     )
     op.create_table(
+        "project_usage",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("used", sa.Double(), nullable=False),
+        sa.Column("as_of", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("project", name=op.f("pk_project_usage")),
+    )
+    op.create_table(
         "projects",
         sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("share", sa.Double(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_projects")),
     )
@@ -465,7 +474,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_tasks_user", ["user", "id"], unique=False)
         batch_op.create_index(
             "ix_tasks_waiting",
-            ["rank", "id"],
+            ["project", "rank", "id"],
             unique=False,
             sqlite_where=sa.text("state = 'waiting'"),
             postgresql_where=sa.text("state = 'waiting'"),
