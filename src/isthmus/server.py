@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
-import ipaddress
 import logging
 import os
 import secrets
@@ -21,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -42,6 +41,7 @@ from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import SystemClock
 from isthmus.engine.engine import Engine
 from isthmus.engine.mailbox import Mailbox
+from isthmus.listening import Address, open_listener, parse_address
 from isthmus.loglines import log_to_stderr
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
@@ -59,8 +59,7 @@ class Options:
     """What the process is told."""
 
     state: Path
-    host: str
-    port: int
+    addresses: tuple[Address, ...]
     database: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -73,13 +72,13 @@ class Options:
 
     @property
     def url(self) -> str:
-        """Where the service is found; port 0 is replaced once it is known."""
-        return self.url_at(self.port)
+        """Where the service is found, by its first address; port 0 is replaced once it is known."""
+        return self.url_at(self.addresses[0].port)
 
     def url_at(self, port: int) -> str:
-        """The address with this port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls_certificate else 'http'}://{host}:{port}"
+        """The first address with this port."""
+        where = replace(self.addresses[0], port=port).written
+        return f"{'https' if self.tls_certificate else 'http'}://{where}"
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -88,7 +87,14 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--state", type=Path, required=True, help="directory for everything that must outlive the process"
     )
-    parser.add_argument("--listen", default="127.0.0.1:8800", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="default: 127.0.0.1:8800; fd:NUMBER for a bound socket that the process was given; may be given again, the "
+        "first is the address by which the service is found",
+    )
     parser.add_argument(
         "--database",
         default=os.environ.get("ISTHMUS_DATABASE", ""),
@@ -128,15 +134,16 @@ def parse(argv: Sequence[str]) -> Options:
         help="let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again",
     )
     arguments = parser.parse_args(argv)
-    host, port = parse_address(arguments.listen)
+    addresses = tuple(parse_address(text) for text in arguments.listen or ["127.0.0.1:8800"])
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise Invalid("--tls-cert", "goes with --tls-key.", remedy="Give both or none.")
-    if not is_loopback(host) and not arguments.tls_cert and not arguments.insecure:
-        raise Invalid(
-            "--listen",
-            f"{host} can be reached from other machines and there is no TLS: tokens would travel readable.",
-            remedy="Give --tls-cert and --tls-key, or --insecure behind a proxy that has TLS.",
-        )
+    for address in addresses:
+        if not address.is_loopback and not arguments.tls_cert and not arguments.insecure:
+            raise Invalid(
+                "--listen",
+                f"{address.host} can be reached from other machines and there is no TLS: tokens would travel readable.",
+                remedy="Give --tls-cert and --tls-key, or --insecure behind a proxy that has TLS.",
+            )
     for path in arguments.tes_files:
         if arguments.state.resolve().is_relative_to(path.resolve()) or path.resolve().is_relative_to(
             arguments.state.resolve()
@@ -148,8 +155,7 @@ def parse(argv: Sequence[str]) -> Options:
             )
     return Options(
         state=arguments.state.resolve(),
-        host=host,
-        port=port,
+        addresses=addresses,
         database=arguments.database,
         tls_certificate=arguments.tls_cert,
         tls_key=arguments.tls_key,
@@ -160,23 +166,6 @@ def parse(argv: Sequence[str]) -> Options:
         tes_files=tuple(directory(path) for path in arguments.tes_files),
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
     )
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT` or `[IPV6]:PORT`."""
-    host, _, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise Invalid("--listen", f"{text!r} is no address.", remedy="Write it like 127.0.0.1:8800.")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def close_to_others(state: Path) -> None:
@@ -333,11 +322,12 @@ async def serve(options: Options) -> None:
             ssl_certfile=options.tls_certificate,
             ssl_keyfile=options.tls_key,
         )
-        listener = _listen(options.host, options.port)
+        listeners: list[socket.socket] = []
         try:
+            listeners.extend(open_listener(address) for address in options.addresses)
             await engine.start()
             try:
-                await _Server(config, service, mailbox, options).serve(sockets=[listener])
+                await _Server(config, service, mailbox, options).serve(sockets=listeners)
             finally:
                 try:
                     await asyncio.wait_for(engine.stop(), GRACE_SECONDS)
@@ -345,25 +335,12 @@ async def serve(options: Options) -> None:
                     log.warning("the engine did not stop in time; its leases are taken over at the next start")
         finally:
             await mailbox.close()
-            listener.close()
+            for listener in listeners:
+                listener.close()
     finally:
         (state / SERVICE_FILE).unlink(missing_ok=True)
         database.close()
         held.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only on sockets that say they are TCP; without it an answer in two writes waits 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise Refused(f"Cannot listen at {host}:{port}: {error.strerror}.", remedy="Choose another --listen.") from None
-    listener.setblocking(False)
-    return listener
 
 
 def main(argv: Sequence[str] | None = None) -> int:

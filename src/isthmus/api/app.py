@@ -18,10 +18,12 @@ from isthmus.api import (
     audit,
     benchmarks,
     blobs,
+    console,
     events,
     health,
     holding,
     logs,
+    network,
     people,
     sites,
     tasks,
@@ -45,6 +47,7 @@ ROUTERS: tuple[Router, ...] = (
     events.router,
     sites.router,
     benchmarks.router,
+    network.router,
     usage.router,
     people.router,
     tokens.router,
@@ -52,6 +55,7 @@ ROUTERS: tuple[Router, ...] = (
     agent.router,
     tes.router,
     health.router,
+    console.router,
 )
 
 

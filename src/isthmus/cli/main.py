@@ -28,6 +28,7 @@ COMMANDS = {
     "usage": ("isthmus.cli.usage:usage", "What was used, and what it costs", _SEE),
     "events": ("isthmus.cli.events:events", "What happens, as it happens", _SEE),
     "site": ("isthmus.cli.site:site", "Join, watch, drain and leave sites", _SITES),
+    "net": ("isthmus.cli.net:net", "The network: declare it, see it measured, compare paths", _SITES),
     "agent": ("isthmus.cli.service:agent", "Run at a site that dials out", _SITES),
     "user": ("isthmus.cli.people:user", "Users", _PEOPLE),
     "project": ("isthmus.cli.people:project", "Projects and their members", _PEOPLE),

@@ -178,7 +178,7 @@ def member_rm(session: Session, project_name: str, user_name: str) -> int:
     help=_("Make a token. Its secret goes to stdout, once; talk goes to stderr."),
 )
 @click.option("--description", default="", help=_("What it is for."))
-@click.option("--scope", "scopes", multiple=True, help=_("tasks:read, tasks:write, sites:operate, metrics, admin; may be repeated (tasks:write)."))  # fmt: skip
+@click.option("--scope", "scopes", multiple=True, help=_("tasks:read, tasks:write, sites:operate, network:operate, metrics, admin; may be repeated (tasks:write)."))  # fmt: skip
 @click.option("--expires", default="", metavar="TIME", help=_("Ends after: 90d, 12h."))
 @click.option("--user", "for_user", default="", help=_("For another user (administrators)."))
 @answers

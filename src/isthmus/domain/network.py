@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any, ClassVar
 
 from isthmus.domain.errors import Invalid
 from isthmus.domain.ids import is_name
+from isthmus.domain.task import FORBID_UNKNOWN
 
+MOST_NODES, MOST_LINKS = 5_000, 20_000
 STALE_SECONDS = 300.0
 """A measured figure that is older is marked as stale; its error has doubled by then."""
 
@@ -80,6 +83,7 @@ class Figure:
 class Control:
     """How a router's daemon is reached: a socket of the control plane's own machine, or one at the machine of a site's agent."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     socket: str
     agent: str = ""
 
@@ -88,6 +92,7 @@ class Control:
 class NetNode:
     """A site or a router. `address` answers STAMP; `prefixes` are a site's networks; `locator` is where a router's SIDs come from."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     name: str
     kind: NodeKind
     address: str = ""
@@ -106,6 +111,7 @@ class NetNode:
 class NetLink:
     """A declared link, alike in both directions. `programmable` when both ends are routers whose paths Isthmus may set."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     name: str
     ends: tuple[str, str]
     capacity_bits_per_second: float | None = None
@@ -193,10 +199,13 @@ class NetworkView:
 class DeclaredNetwork:
     """What operators say of the network. Raises Invalid where names clash, or a link ends at no node."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     nodes: tuple[NetNode, ...] = ()
     links: tuple[NetLink, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.nodes) > MOST_NODES or len(self.links) > MOST_LINKS:
+            raise Invalid("nodes", "There are too many.", remedy=f"At most {MOST_NODES} nodes and {MOST_LINKS} links.")
         names = [node.name for node in self.nodes]
         known = set(names)
         if len(known) < len(names):

@@ -422,6 +422,12 @@ net_links = Table(
     _at("declared_at", nullable=False),
 )
 
+net_operators = Table(  # users that may declare the network, beside the administrators
+    "net_operators",
+    metadata,
+    Column("user", _Name, primary_key=True),
+)
+
 link_states = Table(  # measured figures, the newest of each source
     "link_states",
     metadata,

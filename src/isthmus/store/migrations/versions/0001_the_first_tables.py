@@ -239,6 +239,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_net_nodes")),
     )
     op.create_table(
+        "net_operators",
+        sa.Column("user", sa.String(length=63), nullable=False),
+        sa.PrimaryKeyConstraint("user", name=op.f("pk_net_operators")),
+    )
+    op.create_table(
         "outputs",
         sa.Column("task_id", sa.String(length=26), nullable=False),
         sa.Column("path", sa.String(length=4096), nullable=False),
