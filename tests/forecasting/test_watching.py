@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 import pytest
 
@@ -12,67 +10,10 @@ from isthmus.domain.site import Pool
 from isthmus.forecasting.condensing import MOST, Job, view_of
 from isthmus.forecasting.forecast import Forecast, Source
 from isthmus.forecasting.watching import FEW, EndedJob, SiteWatch
+from tests.forecasting.cluster import Cluster, pool_of
 
 LOOK = 60.0
 POOL = Pool(name="cpu", nodes=4, cpus_per_node=4)
-
-
-class Cluster:
-    """16 processors served strictly in the order of arrival; users ask for an hour and use about a third of it."""
-
-    def __init__(self, seed: int, load: float) -> None:
-        draw = np.random.default_rng(seed)
-        self.now = 1.8e9
-        self.jobs: list[QueuedJob] = []
-        at, free = self.now, [self.now] * 16
-        for number in range(800):
-            at += draw.exponential(1200 * 4 / 16 / load)
-            wide = int(draw.integers(1, 8))
-            heapq.heapify(free)
-            start = max(at, *heapq.nsmallest(wide, free))
-            run = float(draw.gamma(4.0, 300.0))
-            for _ in range(wide):
-                heapq.heapreplace(free, start + run)
-            job = QueuedJob(
-                id=str(number),
-                pools=("cpu",),
-                user=f"u{number % 5}",
-                processors=wide,
-                limit_seconds=3600,
-                submitted_at=at,
-                started_at=start,
-                expected_at=start + run,
-            )
-            self.jobs.append(job)
-
-    def look(self, at: float) -> SiteQueue:
-        """What squeue would show."""
-        rows = []
-        for job in self.jobs:
-            assert job.submitted_at is not None
-            assert job.started_at is not None
-            assert job.expected_at is not None
-            if job.submitted_at <= at < job.expected_at:
-                running = job.started_at <= at
-                rows.append(
-                    QueuedJob(
-                        id=job.id,
-                        pools=job.pools,
-                        user=job.user,
-                        running=running,
-                        processors=job.processors,
-                        limit_seconds=3600,
-                        submitted_at=job.submitted_at,
-                        started_at=job.started_at if running else None,
-                    )
-                )
-        return SiteQueue(at=at, jobs=tuple(rows))
-
-
-def _pool(queue: SiteQueue) -> Pool:
-    used = sum(job.processors for job in queue.jobs if job.running)
-    waiting = [job for job in queue.jobs if not job.running]
-    return Pool(name="cpu", nodes=4, cpus_per_node=4, free_cpus=max(0, 16 - used), queued_jobs=len(waiting))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +23,7 @@ def watched() -> tuple[SiteWatch, Cluster, list[EndedJob], float]:
     at, until = cluster.now, cluster.jobs[450].submitted_at or 0.0
     while at < until:
         queue = cluster.look(at)
-        ended += watch.look(queue, [_pool(queue)])
+        ended += watch.look(queue, [pool_of(queue)])
         if watch.due:
             watch.train()
         at += LOOK
@@ -109,7 +50,7 @@ def test_waits_are_foretold_better_than_by_the_work_ahead(
     for job in cluster.jobs[460:760]:
         while at < (job.submitted_at or 0.0):
             queue = cluster.look(at)
-            watch.look(queue, [_pool(queue)])
+            watch.look(queue, [pool_of(queue)])
             at += LOOK
         found = watch.forecast("cpu", job.processors, 3600)
         assert found is not None
@@ -143,7 +84,7 @@ def test_a_new_watch_learns_again_from_what_an_earlier_one_saw(
     watch.replay(ended[-300:], [POOL])
     assert watch.outcomes("cpu") >= FEW
     queue = cluster.look(at)
-    watch.look(queue, [_pool(queue)])
+    watch.look(queue, [pool_of(queue)])
     found = watch.forecast("cpu", 2, 3600)
     assert found is not None
     assert found.p10 <= found.p50 <= found.p90

@@ -27,6 +27,8 @@ from isthmus.engine.placing import Round, look_again
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.snapshot import read_snapshot, waiting_task
+from isthmus.engine.waiting import EVERY_SECONDS as LOOK_SECONDS
+from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.work import SiteWork
 from isthmus.placement import decide, impossible
 from isthmus.sites.port import Site
@@ -69,7 +71,8 @@ class Engine:
         self._maker = JobMaker(database, blobs, unseal, presign)
         self._deliver = deliver
         self._run_times = RunTimes(database)
-        self._round = Round(self.settings, self._run_times)
+        self._wait_times = WaitTimes(database)
+        self._round = Round(self.settings, self._run_times, self._wait_times)
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -86,6 +89,7 @@ class Engine:
             ("leases", self._keep_leases()),
             ("placement", self._place()),
             ("learning", self._learn()),
+            ("waiting", self._watch_queues()),
             ("benchmarks", self._take_in_benchmarks()),
             ("house", self._keep_house()),
         ):
@@ -100,6 +104,7 @@ class Engine:
         self._loops.clear()
         self._workers.clear()
         await self._round.stop()
+        await self._wait_times.stop()
         held = list(self._held.values())
         self._held.clear()
         try:
@@ -142,7 +147,9 @@ class Engine:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `admission.input_bytes`."""
         snapshot = replace(await self.database.read(read_snapshot, self.clock.now()), prices=self._round.prices)
-        return decide(snapshot, self._as_waiting(specs, user, input_bytes), pricing=False).receipts
+        tasks = self._as_waiting(specs, user, input_bytes)
+        snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
+        return decide(snapshot, tasks, pricing=False).receipts
 
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
@@ -277,6 +284,20 @@ class Engine:
                 await self._run_times.refresh()
             except Exception:
                 log.exception("what ended was not learned from")
+
+    async def _watch_queues(self) -> None:
+        """Learn from what the sites' queues show; whoever places does it."""
+        while True:
+            await self.clock.sleep(LOOK_SECONDS)
+            lease = self._held.get(_PLACEMENT)
+            if lease is None or not self._fresh(lease):
+                continue
+            try:
+                await self._wait_times.refresh(self.clock.now(), lease)
+            except LostLease:
+                continue
+            except Exception:
+                log.exception("the sites' queues were not learned from")
 
     async def _take_in_benchmarks(self) -> None:
         """Make capabilities of what ended benchmarks left; whoever places does it."""

@@ -29,6 +29,7 @@ from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot, read_waiting, waiting_task
+from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.warming import Warming
 from isthmus.placement import Decision, decide
 from isthmus.store import events, tables
@@ -55,13 +56,14 @@ class Round:
     `prices` are those of the last round, empty when nothing is contested.
     """
 
-    def __init__(self, settings: EngineSettings, run_times: RunTimes) -> None:
+    def __init__(self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes) -> None:
         self._settings = settings
         self._run_times = run_times
+        self._wait_times = wait_times
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
-        self._warming = Warming()
+        self._warming = Warming("isthmus.placement.joint", "contested rounds stay in plain order")
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
@@ -103,6 +105,7 @@ class Round:
             )
             for row in rows
         ]
+        snapshot = self._wait_times.into(snapshot, {shape_of(task) for task in tasks})
         return decide(snapshot, tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:

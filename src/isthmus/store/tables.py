@@ -186,6 +186,26 @@ site_queues = Table(  # the jobs in the queues of a site as last seen, without n
     Column("body", LargeBinary, nullable=False),  # JSON domain.queue.SiteQueue, its time left out, compressed by zlib
 )
 
+queue_history = (
+    Table(  # jobs of anybody that were seen to run and end at a site: what waits are learned from after a start
+        "queue_history",
+        metadata,
+        Column("id", _Serial, primary_key=True, autoincrement=True),
+        Column("site", _Name, nullable=False),
+        Column("pool", String(255), nullable=False),
+        Column("job", _Name, nullable=False),
+        Column("user", String(16), nullable=False),  # a hash; see sites.batch.strangers
+        Column("processors", Integer, nullable=False),
+        Column("limit_seconds", BigInteger, nullable=False),
+        _at("submitted_at", nullable=False),
+        _at("started_at", nullable=False),
+        _at("ended_at", nullable=False),  # these three by the site's clock
+        _at("kept_at", nullable=False),
+        sqlite_autoincrement=True,
+    )
+)
+Index("ix_queue_history_site", queue_history.c.site, queue_history.c.id)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,

@@ -261,6 +261,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_projects")),
     )
     op.create_table(
+        "queue_history",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("job", sa.String(length=63), nullable=False),
+        sa.Column("user", sa.String(length=16), nullable=False),
+        sa.Column("processors", sa.Integer(), nullable=False),
+        sa.Column("limit_seconds", sa.BigInteger(), nullable=False),
+        sa.Column("submitted_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=False),
+        sa.Column("ended_at", sa.Double(), nullable=False),
+        sa.Column("kept_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_history")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("queue_history", schema=None) as batch_op:
+        batch_op.create_index("ix_queue_history_site", ["site", "id"], unique=False)
+
+    op.create_table(
         "receipts",
         sa.Column("task_id", sa.String(length=26), nullable=False),
         sa.Column("attempt", sa.String(length=26), nullable=False),
