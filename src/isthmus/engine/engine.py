@@ -24,6 +24,7 @@ from isthmus.engine.learning import EVERY_SECONDS, RunTimes
 from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
 from isthmus.engine.placing import Round, look_again
+from isthmus.engine.scoring import Scoring
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.snapshot import read_snapshot, waiting_task
@@ -72,6 +73,7 @@ class Engine:
         self._deliver = deliver
         self._run_times = RunTimes(database)
         self._wait_times = WaitTimes(database)
+        self._scoring = Scoring(database)
         self._round = Round(self.settings, self._run_times, self._wait_times)
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
@@ -282,6 +284,11 @@ class Engine:
             await self.clock.sleep(EVERY_SECONDS)
             try:
                 await self._run_times.refresh()
+                lease = self._held.get(_PLACEMENT)
+                if lease is not None and self._fresh(lease):
+                    await self._scoring.refresh(self.clock.now(), lease)
+            except LostLease:
+                continue
             except Exception:
                 log.exception("what ended was not learned from")
 
