@@ -440,6 +440,24 @@ class Project(_Answer):
     created_at: datetime
 
 
+class ProjectStanding(_Answer):
+    """A project's share beside those of the other active projects, and its use of it (see fair share in docs/placement.md).
+
+    `part` of all processors is its own (0 to 1), and it has used `of_share` times that; both null while nobody used anything.
+    """
+
+    name: Name
+    created_at: datetime
+    share: float
+    part: float | None
+    of_share: float | None
+    active_projects: int
+    used_cpu_seconds: float
+    promised_cpu_seconds: float
+    half_life_seconds: float
+    waiting: int
+
+
 class Member(_Answer):
     """A user in a project."""
 

@@ -66,6 +66,17 @@ class PoolView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a project stands to its share when a round begins: `part` of all that it may have (0 to 1) beside the `of` active
+    projects, and how many times that it has used (1 = just its share)."""
+
+    project: str
+    part: float
+    of_share: float
+    of: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingTask:
     """A task that wants a place, in the order in which it is to be served."""
 
@@ -81,6 +92,7 @@ class WaitingTask:
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
+    standing: Standing | None = None  # of its project; None where only one project has work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +231,7 @@ class Receipt:
     chosen_pool: str = ""
     remedy: str = ""
     binding: tuple[Binding, ...] = ()
+    standing: Standing | None = None
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None
     actual_run_seconds: float | None = None
@@ -232,5 +245,6 @@ class Placement:
     site: str
     pool: str
     predicted_seconds: float
+    run_seconds: float
     price: Decimal
     transfers: tuple[Carriage, ...] = ()

@@ -51,7 +51,9 @@ class Scoring:
 
 def outcomes_of(row: Any) -> list[dict[str, Any]]:
     """The scored forecasts of one ended attempt, from its receipt."""
-    chosen = next((c for c in orjson.loads(row.body).get("candidates", ()) if c.get("why") == Why.CHOSEN.value), {})
+    chosen: dict[str, Any] = next(
+        (c for c in orjson.loads(row.body).get("candidates", ()) if c.get("why") == Why.CHOSEN.value), {}
+    )
     found: list[dict[str, Any]] = []
     if row.submitted_at is not None and row.started_at is not None and chosen.get("wait"):
         wait = max(0.0, row.started_at - row.submitted_at)
