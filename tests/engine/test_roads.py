@@ -23,6 +23,7 @@ from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease
 from isthmus.engine.placing import Round
 from isthmus.engine.roads import RoadMap, sweep
+from isthmus.engine.waiting import WaitTimes
 from isthmus.store import tables
 from isthmus.store.database import Database
 from isthmus.store.documents import dump, load
@@ -91,7 +92,7 @@ def reads(*, at: str = "b", goal: Goal = Goal.SOONEST) -> TaskSpec:
 
 async def decided(store: Database, lease: Lease, *specs: TaskSpec) -> list[Receipt]:
     ids = await store.write(intents.submit, now=time.time(), user="ada", project="p", specs=specs)
-    await Round(QUICK, RunTimes(store)).run(store, time.time(), lease)
+    await Round(QUICK, RunTimes(store), WaitTimes(store)).run(store, time.time(), lease)
     r = tables.receipts.c
     rows = store.read_now(lambda connection: dict(connection.execute(sa.select(r.task_id, r.body)).tuples().all()))
     return [load(Receipt, rows[task_id]) for [task_id] in ids]

@@ -34,6 +34,7 @@ from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
 from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot, waiting_task
+from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.warming import Warming
 from isthmus.placement import Decision, decide
 from isthmus.placement.fairshare import Leads
@@ -61,15 +62,16 @@ class Round:
     `prices` are those of the last round, empty when nothing is contested.
     """
 
-    def __init__(self, settings: EngineSettings, run_times: RunTimes) -> None:
+    def __init__(self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes) -> None:
         self._settings = settings
         self._run_times = run_times
+        self._wait_times = wait_times
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
         self.roads = RoadMap(settings.home_region)
-        self._warming = Warming()
         self.auditing = Auditing()
+        self._warming = Warming("isthmus.placement.joint", "contested rounds stay in plain order")
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
@@ -144,6 +146,7 @@ class Round:
             )
             for row in rows
         ]
+        snapshot = self._wait_times.into(snapshot, {shape_of(task) for task in tasks})
         return tasks, decide(snapshot, tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:

@@ -201,7 +201,7 @@ class _Pass:
     def _pressed(self, candidate: Candidate) -> bool:
         return (
             candidate.why in (Why.FULL_NOW, Why.PATH_FULL)
-            or (candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS)
+            or (candidate.wait is not None and estimates.is_long(candidate.wait))
             or any(one.held_up for one in candidate.transfers)
         )
 
