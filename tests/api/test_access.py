@@ -26,6 +26,8 @@ OPEN = {
     "/v1/sign-in/oidc",
     "/v1/sign-in/oidc/callback",
     "/v1/sign-in:redeem",
+    "/",
+    "/assets/{name}",
 }  # enrolment is by a one-time token in its body
 
 

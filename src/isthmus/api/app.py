@@ -15,10 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isthmus import __version__
 from isthmus.api import (
     agent,
+    agent_data,
     audit,
     benchmarks,
     blobs,
+    console,
+    datasets,
     events,
+    forecasts,
     health,
     holding,
     logs,
@@ -44,9 +48,11 @@ ROUTERS: tuple[Router, ...] = (
     holding.router,
     logs.router,
     blobs.router,
+    datasets.router,
     events.router,
     sites.router,
     benchmarks.router,
+    forecasts.router,
     network.router,
     usage.router,
     people.router,
@@ -54,8 +60,10 @@ ROUTERS: tuple[Router, ...] = (
     signin.router,
     audit.router,
     agent.router,
+    agent_data.router,
     tes.router,
     health.router,
+    console.router,
 )
 
 
