@@ -23,11 +23,13 @@ from isthmus.api import (
     counts,
     datasets,
     events,
+    forecasts,
     health,
     holding,
     logs,
     network,
     people,
+    signin,
     site_history,
     sites,
     tasks,
@@ -56,12 +58,14 @@ ROUTERS: tuple[Router, ...] = (
     sites.router,
     site_history.router,
     benchmarks.router,
+    forecasts.router,
     network.router,
     usage.router,
     usage_export.router,
     twin.router,
     people.router,
     tokens.router,
+    signin.router,
     audit.router,
     agent.router,
     agent_data.router,
@@ -88,6 +92,8 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
             await service.twin.close()
             with suppress(Exception):
                 await service.gate.flush()
+            if service.sign_in is not None:
+                await service.sign_in.close()
 
     app = FastAPI(
         title="Isthmus",
