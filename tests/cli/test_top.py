@@ -12,6 +12,7 @@ from isthmus.cli.top.dialogs import Confirm, Reading
 from isthmus.cli.top.rows import bar, transfer_row
 from isthmus.client.asynchronous import AsyncClient
 from isthmus.client.config import find_profile
+from isthmus.client.datasets import Transfer
 from tests.cli.conftest import Ask
 
 PATIENCE = 40.0
@@ -77,7 +78,8 @@ async def test_it_follows_tasks_says_why_shows_the_log_and_cancels_after_asking(
 
 async def test_what_a_site_says_cannot_steer_the_terminal_and_a_service_that_is_gone_is_named() -> None:
     """Control characters are shown as such; without a service the first line says so and nothing breaks."""
-    cells = transfer_row({"id": "t", "dataset": "a\x1b[31mb\nc", "bytes_total": 100, "bytes_done": 50})
+    cells = transfer_row(Transfer(id="t", dataset="a\x1b[31mb\nc", size_bytes=100, done_bytes=50, bytes_per_second=5.0))
+    assert str(cells[5]).endswith(" 50%")
     assert "\x1b" not in str(cells[1])
     assert "\n" not in str(cells[1])
     assert str(bar(0.5)).endswith(" 50%")

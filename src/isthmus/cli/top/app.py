@@ -16,7 +16,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 from isthmus.cli.messages import _
 from isthmus.cli.top import rows
 from isthmus.cli.top.dialogs import Confirm, Reading
-from isthmus.client import administration, operations
+from isthmus.client import administration, datasets, operations
 from isthmus.client.asynchronous import AsyncClient
 from isthmus.client.records import Task
 from isthmus.client.wire import Steps
@@ -110,21 +110,19 @@ class Top(App[None]):
         try:
             sites = await self._client.run(administration.sites())
             self._tasks = [task async for task in self._client.tasks(limit=MOST_TASKS, **self._asked)]
-            transfers = await self._transfers()
+            project = self._asked.get("project") or self._client.profile.project
+            transfers = (await self._client.run(datasets.transfers(project=project, open_only=True))).items
         except IsthmusError as error:
             self._trouble = str(error)
         else:
             self._trouble = ""
             self._fill("sites", [(site.name, rows.site_row(site)) for site in sites])
             self._fill("tasks", [(task.id, rows.task_row(task)) for task in self._tasks])
-            self._fill("transfers", [(str(one.get("id")), rows.transfer_row(one)) for one in transfers])
+            self._fill("transfers", [(one.id, rows.transfer_row(one)) for one in transfers])
             self.query_one("#tasks-title", Static).update(f"{_('Tasks')}: {rows.summary(self._tasks) or _('none')}")
             for name in ("transfers", "transfers-title"):
                 self.query_one(f"#{name}").display = bool(transfers)
         self._tell()
-
-    async def _transfers(self) -> list[dict[str, Any]]:
-        return []
 
     def _tell(self) -> None:
         about = [self._client.profile.url, datetime.now().astimezone().strftime("%H:%M:%S %Z")]

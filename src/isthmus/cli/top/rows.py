@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.text import Text
 
 from isthmus.cli import screen
 from isthmus.cli.messages import _
+from isthmus.client.datasets import Transfer
 from isthmus.client.records import Site, Task
 from isthmus.domain.units import show_duration, show_size
 
@@ -71,20 +71,19 @@ def transfer_headers() -> tuple[str, ...]:
     return (_("TRANSFER"), _("DATASET"), _("FROM"), _("TO"), _("STATE"), _("DONE"), _("SIZE"), _("RATE"), _("END"))
 
 
-def transfer_row(transfer: Mapping[str, Any]) -> Row:
+def transfer_row(transfer: Transfer) -> Row:
     """A transfer: what moves, from where to where, how far it is and when it is expected to end."""
-    total, done = int(transfer.get("bytes_total") or 0), int(transfer.get("bytes_done") or 0)
-    rate = float(transfer.get("bytes_per_second") or 0.0)
+    rate = round(transfer.bytes_per_second)
     return (
-        str(transfer.get("id", "")),
-        screen.one_line(transfer.get("dataset", "")),
-        screen.one_line(transfer.get("source", "")),
-        screen.one_line(transfer.get("destination", "")),
-        screen.state(str(transfer.get("state", ""))),
-        bar(done / total) if total else Text(""),
-        show_size(total) if total else "",
-        f"{show_size(round(rate))}/s" if rate else "",
-        _until(transfer.get("predicted_end")),
+        transfer.id,
+        screen.one_line(f"{transfer.dataset}@{transfer.version}"),
+        screen.one_line(transfer.source),
+        screen.one_line(transfer.target),
+        screen.state(transfer.state),
+        bar(transfer.done_bytes / transfer.size_bytes) if transfer.size_bytes else Text(""),
+        show_size(transfer.size_bytes),
+        f"{show_size(rate)}/s" if rate else "",
+        _until(transfer.ends_at),
     )
 
 
@@ -108,11 +107,8 @@ def summary(tasks: Sequence[Task]) -> str:
     return ", ".join(f"{count} {name}" for name, count in parts)
 
 
-def _until(end: object) -> str:
-    if not isinstance(end, str) or not end:
+def _until(end: datetime | None) -> str:
+    if end is None:
         return ""
-    try:
-        left = (datetime.fromisoformat(end) - datetime.now(UTC)).total_seconds()
-    except ValueError:
-        return ""
+    left = (end - datetime.now(UTC)).total_seconds()
     return _("in {time}").format(time=show_duration(max(0.0, left)))
