@@ -48,7 +48,11 @@ class Process:
         environment = {**kept, "PYTHONPATH": f"{SOURCE / 'src'}:{SOURCE}", **self.environment}
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
-                [sys.executable, "-m", *self.arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                [sys.executable, "-m", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
             )
 
     def end(self, number: int = signal.SIGKILL) -> None:

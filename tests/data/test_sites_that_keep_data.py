@@ -86,10 +86,23 @@ def test_bound_data_stays_in_its_region_at_every_gate(centres: Centres) -> None:
         with pytest.raises(Refused) as planned:
             client.run(datasets.copy(ref, "gamma"))
         assert planned.value.code == "data_may_not_leave"
-        receipt = client.plan(command="true", inputs=["data:default/bound=in"], sites="gamma")
-        assert "data_may_not_leave" in {candidate.why for candidate in receipt.candidates}
+        handle = client.submit(command="cat in/*", inputs=["data:default/bound=in"], sites="gamma")
+
+        def why() -> list[str]:
+            refused = [candidate.why for receipt in handle.why() for candidate in receipt.candidates]
+            return [handle.refresh().message] if "may not leave" in handle.refresh().message else refused
+
+        assert until(lambda: [word for word in why() if word == "data_may_not_leave" or "may not leave" in word])
+        handle.cancel()
         with pytest.raises(Refused):
             client.run(datasets.label(ref, regions=["south"]))
+        hashes = {file.blake3 for file in client.run(datasets.files(ref)) if file.size_bytes}
+    # The control plane forgets the rule, and orders what must not be: the sending site still knows, and refuses the reader.
+    centres.execute("UPDATE datasets SET regions = '[]' WHERE name = 'bound'")
+    with pytest.raises(Conflict) as told:
+        centres.copy(ref, "gamma")
+    assert "may lie in north only; the reader is in south" in told.value.cause
+    assert not hashes & centres.contents("gamma")
 
 
 def test_a_copy_leaves_but_not_the_last_one(centres: Centres) -> None:
