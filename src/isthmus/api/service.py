@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 
 from isthmus.api.feed import Feed
 from isthmus.api.limits import RateLimit
-from isthmus.api.metrics import Metrics
+from isthmus.api.metrics import Audits, Metrics
 from isthmus.api.uploads import Uploads
 from isthmus.data.port import BlobStore
 from isthmus.domain.placement import Receipt
@@ -29,6 +29,11 @@ from isthmus.trust.tokens import Gate
 
 class EngineFace(Protocol):
     """What the API needs of the engine."""
+
+    @property
+    def audits(self) -> Audits:
+        """Of contested rounds."""
+        ...
 
     def wake(self) -> None:
         """There is something new to do."""

@@ -66,9 +66,9 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
     whole -= cold
     servers = _servers(connection, whole, now)
     stretches = orjson.loads(row.stretches)
-    bounds = [float(row.most_bytes_per_second), *(float(one["bytes_per_second"]) for one in stretches[:1])]
-    rate = min((bound for bound in bounds if bound > 0), default=0.0)
     begins = float(stretches[0]["begins"]) if stretches else 0.0
+    planned = row.size_bytes / max(1e-3, float(stretches[-1]["ends"]) - begins) if stretches else 0.0
+    rate = min((bound for bound in (planned, float(row.most_bytes_per_second)) if bound > 0), default=0.0)
     if row.target == HOME:
         if not servers:
             raise Unavailable(f"No site that holds {name} answers.")
