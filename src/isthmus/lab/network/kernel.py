@@ -69,6 +69,7 @@ class Node:
             "net/ipv4/tcp_wmem": _TCP_MEMORY,
             "net/ipv4/fib_multipath_hash_policy": "1",
             "net/ipv6/fib_multipath_hash_policy": "1",
+            "net/ipv6/flowlabel_reflect": "1",
         }
         for scope in ("all", "default", "lo"):
             settings |= {

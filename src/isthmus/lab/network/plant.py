@@ -46,7 +46,9 @@ class Plant:
                 node.add_address("lo", self.addressing.site_address4(name), 32)
         for link in self.topology.links:
             one, other = link.ends
-            self.node(one).join(interface_to(other), self.node(other), interface_to(one), link.mtu_bytes, offload=link.offload)
+            self.node(one).join(
+                interface_to(other), self.node(other), interface_to(one), link.mtu_bytes, offload=link.offload
+            )
             self.connect(link)
         self.route(self.topology.nodes)
         for link in self.topology.links:
