@@ -146,6 +146,17 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
             f"{one.resource} {one.link or f'{one.site}/{one.pool}'} ({one.worth:.2f})" for one in receipt.binding[:5]
         ]
         screen.put(screen.clean(_("Scarce, and its worth to others: {list}").format(list=", ".join(scarce))))
+    if receipt.standing is not None and receipt.standing.of > 1:
+        screen.put(
+            _(
+                "Its project {project} may have {part:.0%} beside {others} others, and has used {times:.2g} times its share."
+            ).format(
+                project=receipt.standing.project,
+                part=receipt.standing.part,
+                others=receipt.standing.of - 1,
+                times=receipt.standing.of_share,
+            )
+        )
     if receipt.remedy:
         screen.put(screen.clean(_("What would help: {remedy}").format(remedy=receipt.remedy)))
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from isthmus.domain.roads import Carriage, Piece, Roads
 from isthmus.domain.site import Energy, Pool, SiteState
 from isthmus.domain.task import Constraints, Demand, Objective
+from isthmus.domain.waiting import WaitTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,25 @@ class Promise:
     memory_bytes: int = 0
     accelerators: int = 0
     cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure with its source (`measured`, `learned`, `declared`), and where they are known its quantiles and the mean error
+    of such figures so far (0 = perfect). `seconds` is the value that is most often near."""
+
+    seconds: float
+    source: str
+    p10: float | None = None
+    p90: float | None = None
+    error: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+
+    @property
+    def late(self) -> float:
+        """What it is at worst, nine times out of ten."""
+        return self.seconds if self.p90 is None else max(self.seconds, self.p90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +61,19 @@ class PoolView:
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
     energy: Energy = field(default_factory=Energy)
+    waits: WaitTable | None = None  # None: nothing was learned yet of waiting there
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A figure with its source (`measured`, `learned`, `declared`), and where it is known its 10 % and 90 % quantiles and the
-    mean error of such figures so far (0 = perfect)."""
+class Standing:
+    """How a project stands to its share when a round begins: `part` of all that it may have (0 to 1) beside the `of` active
+    projects, and how many times that it has used (1 = just its share)."""
 
-    seconds: float
-    source: str
-    p10: float | None = None
-    p90: float | None = None
-    error: float | None = None
-
-    @property
-    def late(self) -> float:
-        """What it is at worst, nine times out of ten."""
-        return self.seconds if self.p90 is None else max(self.seconds, self.p90)
+    project: str
+    part: float
+    of_share: float
+    of: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +92,7 @@ class WaitingTask:
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
+    standing: Standing | None = None  # of its project; None where only one project has work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +231,7 @@ class Receipt:
     chosen_pool: str = ""
     remedy: str = ""
     binding: tuple[Binding, ...] = ()
+    standing: Standing | None = None
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None
     actual_run_seconds: float | None = None
@@ -228,5 +245,6 @@ class Placement:
     site: str
     pool: str
     predicted_seconds: float
+    run_seconds: float
     price: Decimal
     transfers: tuple[Carriage, ...] = ()

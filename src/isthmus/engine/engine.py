@@ -26,11 +26,14 @@ from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
 from isthmus.engine.moving import Mover
 from isthmus.engine.placing import Round, look_again
+from isthmus.engine.scoring import Scoring
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.snapshot import read_snapshot, waiting_task
 from isthmus.engine.sources import NoPasses, Passes
 from isthmus.engine.taskdata import DataFiles
+from isthmus.engine.waiting import EVERY_SECONDS as LOOK_SECONDS
+from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.work import SiteWork
 from isthmus.placement import decide, impossible
 from isthmus.sites.port import Site
@@ -88,7 +91,9 @@ class Engine:
         data.wake = self.mover.due.set
         self._deliver = deliver
         self._run_times = RunTimes(database)
-        self._round = Round(self.settings, self._run_times)
+        self._wait_times = WaitTimes(database)
+        self._scoring = Scoring(database)
+        self._round = Round(self.settings, self._run_times, self._wait_times)
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -105,6 +110,7 @@ class Engine:
             ("leases", self._keep_leases()),
             ("placement", self._place()),
             ("learning", self._learn()),
+            ("waiting", self._watch_queues()),
             ("benchmarks", self._take_in_benchmarks()),
             ("transfers", self.mover.run()),
             ("house", self._keep_house()),
@@ -120,6 +126,7 @@ class Engine:
         self._loops.clear()
         self._workers.clear()
         await self._round.stop()
+        await self._wait_times.stop()
         held = list(self._held.values())
         self._held.clear()
         try:
@@ -163,7 +170,9 @@ class Engine:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `admission.input_bytes`."""
         snapshot = replace(await self.database.read(read_snapshot, self.clock.now()), prices=self._round.prices)
-        return decide(snapshot, self._as_waiting(specs, user, input_bytes), pricing=False).receipts
+        tasks = self._as_waiting(specs, user, input_bytes)
+        snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
+        return decide(snapshot, tasks, pricing=False).receipts
 
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
@@ -306,8 +315,27 @@ class Engine:
             await self.clock.sleep(EVERY_SECONDS)
             try:
                 await self._run_times.refresh()
+                lease = self._held.get(_PLACEMENT)
+                if lease is not None and self._fresh(lease):
+                    await self._scoring.refresh(self.clock.now(), lease)
+            except LostLease:
+                continue
             except Exception:
                 log.exception("what ended was not learned from")
+
+    async def _watch_queues(self) -> None:
+        """Learn from what the sites' queues show; whoever places does it."""
+        while True:
+            await self.clock.sleep(LOOK_SECONDS)
+            lease = self._held.get(_PLACEMENT)
+            if lease is None or not self._fresh(lease):
+                continue
+            try:
+                await self._wait_times.refresh(self.clock.now(), lease)
+            except LostLease:
+                continue
+            except Exception:
+                log.exception("the sites' queues were not learned from")
 
     async def _take_in_benchmarks(self) -> None:
         """Make capabilities of what ended benchmarks left; whoever places does it."""

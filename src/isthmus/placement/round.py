@@ -153,7 +153,7 @@ class _Pass:
         for task in tasks:
             wish = _wish(task)
             if wish in self._turned_away:
-                self._receipts.append(replace(self._turned_away[wish], task_id=task.id))
+                self._receipts.append(replace(self._turned_away[wish], task_id=task.id, standing=task.standing))
                 continue
             candidates = _avoid(task, self._candidates(task))
             by = self._yardsticks.get(wish)
@@ -203,7 +203,7 @@ class _Pass:
     def _pressed(self, candidate: Candidate) -> bool:
         return (
             candidate.why in (Why.FULL_NOW, Why.PATH_FULL)
-            or (candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS)
+            or (candidate.wait is not None and estimates.is_long(candidate.wait))
             or any(one.held_up for one in candidate.transfers)
         )
 
@@ -236,6 +236,7 @@ class _Pass:
                 site=chosen.site,
                 pool=chosen.pool,
                 predicted_seconds=chosen.finish_seconds,
+                run_seconds=chosen.run.seconds,
                 price=chosen.price or Decimal(0),
                 transfers=chosen.transfers,
             )
@@ -251,6 +252,7 @@ class _Pass:
                 chosen_site=chosen.site,
                 chosen_pool=chosen.pool,
                 binding=self._scarcity.binding(task, candidates),
+                standing=task.standing,
             )
         )
 
@@ -379,7 +381,13 @@ def _waiting(snapshot: Snapshot, task: WaitingTask, candidates: list[Candidate])
         advice = "It goes when the site is back; or allow other sites."
     else:
         advice = remedy(task, snapshot.pools) or _money_or_time(candidates)
-    return Receipt(task_id=task.id, decided_at=snapshot.now, candidates=tuple(candidates), remedy=advice)
+    return Receipt(
+        task_id=task.id,
+        decided_at=snapshot.now,
+        candidates=tuple(candidates),
+        remedy=advice,
+        standing=task.standing,
+    )
 
 
 def _money_or_time(candidates: Sequence[Candidate]) -> str:
