@@ -48,7 +48,7 @@ def test_a_topology_is_read_in_the_units_of_its_figures() -> None:
     assert [link.offload for link in found.links] == [False, False, True]
     assert found.site("north") == SiteNode(
         name="north",
-        daemons={"ssh": {}, "slurm": {"nodes": 3, "cpus_per_node": 8, "gpu_nodes": 0}},
+        daemons={"ssh": {}, "slurm": {"nodes": 3, "cpus_per_node": 8, "gpu_nodes": 0, "accounting": False}},
         programs={"web": ("python3", "-m", "http.server")},
     )
 
