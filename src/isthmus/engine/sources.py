@@ -58,8 +58,8 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
         raise Conflict(f"No place holds all of {name}.", code="no_whole_replica")
     servers = _servers(connection, whole, now)
     stretches = orjson.loads(row.stretches)
-    rate = float(stretches[0]["bytes_per_second"]) if stretches else 0.0
     begins = float(stretches[0]["begins"]) if stretches else 0.0
+    rate = row.size_bytes / max(1e-3, float(stretches[-1]["ends"]) - begins) if stretches else 0.0
     if row.target == HOME:
         if not servers:
             raise Unavailable(f"No site that holds {name} answers.")
