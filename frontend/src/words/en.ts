@@ -462,4 +462,13 @@ export const en = {
   'twin.carbon_kg': 'CO2 (kg)',
   'twin.moved_jobs': 'jobs run elsewhere',
   'twin.moved_bytes': 'bytes moved',
+
+  'site.forecasts': 'How good its forecasts were, 30 days',
+  'site.of_what': 'Of',
+  'site.outcomes': 'Outcomes',
+  'site.off_by': 'Off by',
+  'site.inside': 'Inside the 80 % range',
+
+  'forecast.wait': 'waits',
+  'forecast.runtime': 'run times',
 };

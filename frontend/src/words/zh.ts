@@ -464,4 +464,13 @@ export const zh: Record<keyof typeof en, string> = {
   'twin.carbon_kg': 'CO2（千克）',
   'twin.moved_jobs': '在别处运行的作业',
   'twin.moved_bytes': '传输字节',
+
+  'site.forecasts': '近 30 天的预测质量',
+  'site.of_what': '对象',
+  'site.outcomes': '样本数',
+  'site.off_by': '误差',
+  'site.inside': '落入 80% 区间',
+
+  'forecast.wait': '等待',
+  'forecast.runtime': '运行时长',
 };
