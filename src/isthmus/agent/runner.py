@@ -16,7 +16,9 @@ from typing import Any
 
 from isthmus.agent.journal import Entry, Journal, interrupted
 from isthmus.agent.link import Call, Garbled
+from isthmus.agent.network import NetworkDoor
 from isthmus.domain.errors import IsthmusError, Unavailable
+from isthmus.network.measurement.probing import Probes
 from isthmus.sites import wire
 from isthmus.sites.port import Observation, Sighting, Site
 
@@ -38,8 +40,10 @@ class Runner:
         quick_at_once: int = 8,
         bulk_at_once: int = 4,
         longest_seconds: float = 3600.0,
+        network: NetworkDoor | None = None,
     ) -> None:
         self._site = site
+        self._network = network or NetworkDoor()
         self._journal = journal
         self._deliver = deliver
         self._quick = asyncio.Semaphore(quick_at_once)
@@ -153,6 +157,11 @@ class Runner:
         return answer.decode()
 
     async def _call_method(self, call: Call) -> Any:
+        match call.arguments:
+            case Probes() as asked:
+                return await self._network.measure(asked)
+            case wire.RouterAsked(socket=socket, request=request):
+                return await self._network.ask_router(socket, request)
         method = getattr(self._site, call.method)
         match call.arguments:
             case wire.Nothing():

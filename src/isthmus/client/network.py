@@ -44,7 +44,7 @@ def _object(document: Any) -> Document:
 
 
 def _node(node: NetNode) -> Document:
-    found: Document = {"name": node.name, "kind": node.kind.value, "address": node.address}
+    found: Document = {"name": node.name, "kind": node.kind.value, "address": node.address, "port": node.port}
     found |= {"prefixes": list(node.prefixes), "locator": node.locator}
     if node.control is not None:
         found["control"] = {"socket": node.control.socket, "agent": node.control.agent}

@@ -15,6 +15,7 @@ from isthmus.domain.errors import Busy, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
 from isthmus.engine.mailbox import Mailbox
+from isthmus.network.measurement.probing import Probes, Told
 from isthmus.sites import wire
 from isthmus.sites.port import (
     Collected,
@@ -49,6 +50,8 @@ class AgentTimeouts:
     collect: float = 600.0
     usage: float = 60.0
     clean: float = 120.0
+    measure: float = 60.0
+    ask_router: float = 20.0
 
 
 class AgentSite:
@@ -126,6 +129,17 @@ class AgentSite:
     async def clean(self, refs: Sequence[JobRef]) -> None:
         """Remove the jobs' directories at the site."""
         await self._ask("clean", wire.Refs(refs=tuple(refs)))
+
+    async def measure(self, asked: Probes) -> tuple[Told, ...]:
+        """Have the agent measure paths; Forbidden where its operator does not let it."""
+        found: tuple[Told, ...] = await self._ask("measure", asked)
+        names = {probe.name for probe in asked.probes}
+        return tuple(one for one in found if one.name in names)
+
+    async def ask_router(self, socket: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Have the agent pass a request to a router's daemon at its machine."""
+        found: dict[str, Any] = await self._ask("ask_router", wire.RouterAsked(socket=socket, request=request))
+        return found
 
     async def close(self) -> None:
         """Nothing to let go of: the mailbox is the process's, the agent its own."""

@@ -23,6 +23,7 @@ from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
 from isthmus.engine.learning import EVERY_SECONDS, RunTimes
 from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
+from isthmus.engine.measuring import Measuring
 from isthmus.engine.placing import Round, look_again
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
@@ -70,6 +71,13 @@ class Engine:
         self._deliver = deliver
         self._run_times = RunTimes(database)
         self._round = Round(self.settings, self._run_times)
+        self._measuring = Measuring(
+            database,
+            self.fleet,
+            self.clock,
+            every_seconds=self.settings.measure_interval,
+            train_every_seconds=self.settings.train_interval,
+        )
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -88,6 +96,7 @@ class Engine:
             ("learning", self._learn()),
             ("benchmarks", self._take_in_benchmarks()),
             ("house", self._keep_house()),
+            ("measuring", self._measuring.run(self._places)),
         ):
             self._loops.append(asyncio.create_task(loop, name=name))
 
@@ -203,6 +212,11 @@ class Engine:
                 if not task.cancelled() and task.exception() is not None:
                     log.error("site %s: its worker broke and is started again", name, exc_info=task.exception())
                 await self._let_go(f"site:{name}")
+
+    def _places(self) -> bool:
+        """Whether the placement round is this process's now, and with it what is done once for the whole service."""
+        lease = self._held.get(_PLACEMENT)
+        return lease is not None and self._fresh(lease)
 
     def _fresh(self, lease: Lease) -> bool:
         """Whether the lease was renewed lately enough that nobody else can hold it. Uses the clock that never jumps."""

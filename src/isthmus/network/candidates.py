@@ -11,7 +11,7 @@ import numpy as np
 
 from isthmus.domain.errors import NotFound
 from isthmus.domain.network import LinkView, NetworkView, NodeKind
-from isthmus.network.paths import Constraints, shortest_paths
+from isthmus.network.paths import Constraints, shortest_path, shortest_paths
 from isthmus.network.topology import Link, Topology
 
 _UNKNOWN_CAPACITY = 1e15
@@ -30,7 +30,7 @@ class CandidatePath:
     capacity_bits_per_second: float | None
     """Of its narrowest link, as declared."""
     free_bits_per_second: float | None
-    """What its links have free now: as measured, else all of the capacity."""
+    """What its links have free now: as measured (for the way that packets take by themselves, also from end to end), else all of the capacity."""
     price_per_gb: Decimal
     mtu_bytes: int
     up: bool
@@ -75,17 +75,34 @@ def candidate_paths(
         if view.node(name) is None:
             raise NotFound(f"The network has no node {name!r}.", remedy="`isthmus net show` shows the nodes.")
     topology, links = as_topology(view)
-    others = frozenset(
-        place
-        for place, node in enumerate(view.nodes)
-        if node.kind is NodeKind.SITE and node.name not in (source, target)
-    )
     start, end = topology.node(source), topology.node(target)
-    found = shortest_paths(topology, start, end, topology.weight, _MOST_LOOKED_AT, Constraints(avoid_nodes=others))
+    found = shortest_paths(
+        topology, start, end, topology.weight, _MOST_LOOKED_AT, Constraints(avoid_nodes=_others(view, source, target))
+    )
     itself = next((path.links for path in found if all(links[link].up for link in path.links)), None)
     made = [_candidate(view, [links[link] for link in path.links], path.links == itself, size_bytes) for path in found]
     ordered = sorted(made, key=_order)[:count]
     return tuple(_explained(one, ordered, size_bytes) for one in ordered)
+
+
+def own_way(view: NetworkView, source: str, target: str) -> tuple[LinkView, ...] | None:
+    """The links that packets take without a policy, as far as routers go by declared delay; None when an end is not there or no way is whole."""
+    if view.node(source) is None or view.node(target) is None:
+        return None
+    topology, links = as_topology(view)
+    down = frozenset(place for place, link in enumerate(links) if not link.up)
+    avoid = Constraints(avoid_links=down, avoid_nodes=_others(view, source, target))
+    found = shortest_path(topology, topology.node(source), topology.node(target), topology.weight, avoid)
+    return None if found is None else tuple(links[link] for link in found.links)
+
+
+def _others(view: NetworkView, source: str, target: str) -> frozenset[int]:
+    """Sites that are neither end: they carry no traffic of others."""
+    return frozenset(
+        place
+        for place, node in enumerate(view.nodes)
+        if node.kind is NodeKind.SITE and node.name not in (source, target)
+    )
 
 
 def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_bytes: float) -> CandidatePath:
@@ -96,6 +113,9 @@ def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_
         link.available_bits_per_second.value if link.available_bits_per_second else link.capacity_bits_per_second
         for link in links
     ]
+    pair = view.between(links[0].source, links[-1].target) if itself else None
+    if pair is not None and pair.available_bits_per_second is not None:
+        free.append(pair.available_bits_per_second.value)
     known = [value for value in free if value is not None]
     least = min(known) if known else None
     nodes = (links[0].source, *(link.target for link in links))

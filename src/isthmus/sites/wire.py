@@ -20,6 +20,7 @@ from isthmus.domain import errors
 from isthmus.domain.errors import Corrupt, IsthmusError, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
+from isthmus.network.measurement.probing import Probes, Told
 from isthmus.sites.port import (
     Collected,
     Full,
@@ -80,7 +81,15 @@ class LogPiece:
     limit: int
 
 
-Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterAsked:
+    """The arguments of ask_router: the socket of a router's daemon, and the request as the daemon takes it."""
+
+    socket: str
+    request: dict[str, Any]
+
+
+Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece | Probes | RouterAsked
 Outcome = Staged | Submitted | Rejected | Full | Uncertain | Collected
 
 
@@ -126,7 +135,10 @@ METHODS: Final[Mapping[str, Method]] = {
     "collect": Method(arguments=Jobs, outcomes=frozenset({"collected", "rejected", "uncertain"}), mutating=True),
     "usage": Method(arguments=Refs, result=dict[str, Usage]),
     "clean": Method(arguments=Refs, mutating=True),
+    "measure": Method(arguments=Probes, result=tuple[Told, ...]),
+    "ask_router": Method(arguments=RouterAsked, result=dict[str, Any]),
 }
+"""The methods of a site's port, and the two of the network, which an agent serves where its operator lets it."""
 
 _FAILURES: Final[Mapping[str, type[IsthmusError]]] = {
     kind.__name__: kind
@@ -161,7 +173,7 @@ def keys_of(arguments: Arguments) -> tuple[str, ...]:
             return tuple(ref.key for ref in refs)
         case LogPiece(ref=ref):
             return (ref.key,)
-        case Nothing() | NativeIds():
+        case Nothing() | NativeIds() | Probes() | RouterAsked():
             return ()
 
 
@@ -185,7 +197,7 @@ def encode_result(name: str, result: Any) -> bytes:
         return _dump({"result": base64.b64encode(result).decode()})
     if spec.result is None:
         return _dump({"result": None})
-    if spec.result is not SiteDescription:
+    if isinstance(result, Mapping):
         result = dict(result)
     return _dump({"result": _to_json(spec.result, result)})
 
