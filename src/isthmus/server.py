@@ -41,6 +41,7 @@ from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import SystemClock
 from isthmus.engine.engine import Engine
 from isthmus.engine.mailbox import Mailbox
+from isthmus.engine.settings import EngineSettings
 from isthmus.listening import Address, open_listener, parse_address
 from isthmus.loglines import log_to_stderr
 from isthmus.store import schema, tables
@@ -69,6 +70,8 @@ class Options:
     local_images: str = "auto"
     tes_files: tuple[Path, ...] = ()
     http_outputs: tuple[str, ...] = ()
+    routers: tuple[Path, ...] = ()
+    measure_seconds: float = 60.0
 
     @property
     def url(self) -> str:
@@ -133,7 +136,24 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="URL",
         help="let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again",
     )
+    parser.add_argument(
+        "--router",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SOCKET",
+        help="speak to the router's daemon (isthmus.network.control.daemon) at this socket; may be given again",
+    )
+    parser.add_argument(
+        "--measure-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="between two rounds in which agents measure the network (60)",
+    )
     arguments = parser.parse_args(argv)
+    if not arguments.measure_every >= 1:
+        raise Invalid("--measure-every", "is less than a second.", remedy="Give 1 or more.")
     addresses = tuple(parse_address(text) for text in arguments.listen or ["127.0.0.1:8800"])
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise Invalid("--tls-cert", "goes with --tls-key.", remedy="Give both or none.")
@@ -165,6 +185,8 @@ def parse(argv: Sequence[str]) -> Options:
         local_images=arguments.local_images,
         tes_files=tuple(directory(path) for path in arguments.tes_files),
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
+        routers=tuple(arguments.router),
+        measure_seconds=arguments.measure_every,
     )
 
 
@@ -297,6 +319,8 @@ async def serve(options: Options) -> None:
         engine = Engine(
             database,
             blobs,
+            EngineSettings(measure_interval=options.measure_seconds),
+            routers=options.routers,
             owner=instance_of(state),
             unseal=sealer.unseal,
             presign=s3,

@@ -26,7 +26,6 @@ class NetworkDoor:
             raise Forbidden(
                 "This agent measures nothing.",
                 remedy="The site's operator starts it with --measure PREFIX.",
-                code="not_measured",
             )
         return await asyncio.to_thread(self._prober.run, asked)
 

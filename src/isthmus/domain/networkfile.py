@@ -14,7 +14,7 @@ from isthmus.domain.quantities import read_rate, read_share, read_time
 
 _TOP = ("name", "routers", "control", "sites", "links")
 _ROUTER = ("address", "port", "locator", "control")
-_SITE = ("address", "port", "prefixes", "daemons", "programs")
+_SITE = ("address", "address4", "port", "prefixes", "daemons", "programs")
 _LINK = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "price_per_gb", "interfaces")
 _LEAST_MTU, _GREATEST_MTU = 1280, 65_535
 _Value = TypeVar("_Value")
@@ -60,6 +60,7 @@ def _site(name: str, value: object) -> NetNode:
         kind=NodeKind.SITE,
         address=_take(given, "address", where, _address, ""),
         port=_take(given, "port", where, _port, 862),
+        address4=_take(given, "address4", where, _address4, ""),
         prefixes=tuple(_prefix(item, f"{where}.prefixes.{place}") for place, item in enumerate(prefixes)),
     )
 
@@ -139,6 +140,13 @@ def _address(value: object, where: str) -> str:
         return str(ipaddress.ip_address(_text(value, where)))
     except ValueError:
         raise Invalid(where, f"{value!r} is not an address.", remedy="Such as 10.65.1.1 or fd10:1::1.") from None
+
+
+def _address4(value: object, where: str) -> str:
+    found = _address(value, where)
+    if ":" in found:
+        raise Invalid(where, f"{value!r} is not IPv4.", remedy="Such as 10.65.1.1.")
+    return found
 
 
 def _prefix(value: object, where: str) -> str:

@@ -50,7 +50,7 @@ class AgentTimeouts:
     collect: float = 600.0
     usage: float = 60.0
     clean: float = 120.0
-    measure: float = 60.0
+    measure: float = 90.0
     ask_router: float = 20.0
 
 

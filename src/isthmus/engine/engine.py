@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,7 @@ from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
 from isthmus.engine.measuring import Measuring
 from isthmus.engine.placing import Round, look_again
+from isthmus.engine.routers import Routers
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.snapshot import read_snapshot, waiting_task
@@ -60,6 +62,7 @@ class Engine:
         deliver: Deliver = deliver_nowhere,
         agent_site: AgentSiteMaker | None = None,
         clock: Clock | None = None,
+        routers: Sequence[Path] = (),
     ) -> None:
         self.database = database
         self.settings = settings or EngineSettings()
@@ -78,6 +81,7 @@ class Engine:
             every_seconds=self.settings.measure_interval,
             train_every_seconds=self.settings.train_interval,
         )
+        self._routers = Routers(database, self.fleet, self.clock, routers)
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -97,6 +101,7 @@ class Engine:
             ("benchmarks", self._take_in_benchmarks()),
             ("house", self._keep_house()),
             ("measuring", self._measuring.run(self._places)),
+            ("routers", self._routers.run(self._places)),
         ):
             self._loops.append(asyncio.create_task(loop, name=name))
 
@@ -129,6 +134,10 @@ class Engine:
         """A site joined, left or was changed: follow soon."""
         self._leases_due.set()
         self._look_again()
+
+    def wake_routers(self) -> None:
+        """A policy was wanted or given up: make the routers follow soon."""
+        self._routers.wake()
 
     def site(self, name: str) -> Site:
         """The adapter of a site, for reading logs."""

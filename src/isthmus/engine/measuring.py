@@ -1,7 +1,7 @@
 """Has the agents of sites measure the paths between them, and keeps what they tell: figures, whether a path is alive, what changed.
 
 A round a minute: each agent that its operator lets measure sends twenty small packets to each other node with an address, and every ten minutes
-a packet train of half a megabyte. Whoever holds the lease of placement does it.
+a packet train of a quarter of a megabyte. Whoever holds the lease of placement does it.
 """
 
 from __future__ import annotations
@@ -51,23 +51,34 @@ class Measuring:
         self._train_every = train_every_seconds
         self._trained: dict[str, float] = {}
         self._refused: dict[str, float] = {}
+        self._at_it: set[str] = set()
+        self._rounds: set[asyncio.Task[None]] = set()
         self._turn = 0
 
     async def run(self, is_ours: Callable[[], bool]) -> None:
         """Measure from time to time, while it is ours to do."""
-        while True:
-            await self._clock.sleep(self._every)
-            if not is_ours():
-                continue
-            try:
-                await self.round()
-            except IsthmusError as error:
-                log.warning("the network was not measured: %s", error)
-            except Exception:
-                log.exception("the network was not measured")
+        try:
+            while True:
+                await self._clock.sleep(self._every)
+                if is_ours():
+                    task = asyncio.create_task(self._quietly(), name="measuring")
+                    self._rounds.add(task)
+                    task.add_done_callback(self._rounds.discard)
+        finally:
+            for task in self._rounds:
+                task.cancel()
+
+    async def _quietly(self) -> None:
+        try:
+            await self.round()
+        except IsthmusError as error:
+            log.warning("the network was not measured: %s", error)
+        except Exception:
+            log.exception("the network was not measured")
 
     async def round(self) -> int:
-        """One round over all agents; how many sessions were told of."""
+        """Ask every agent that is not still at it, and wait for all; how many sessions were told of. Each answer is kept as it comes, so that
+        one that is cut off holds up nobody."""
         view = await self._database.read(read_network, self._clock.now())
         targets = [node for node in view.nodes if node.address]
         now = self._clock.monotonic()
@@ -76,20 +87,28 @@ class Measuring:
             for name, member in self._fleet.members.items()
             if isinstance(member.adapter, AgentSite) and now >= self._refused.get(name, 0.0)
         ]
-        if not targets or not asked:
-            return 0
         self._turn += 1
-        told = await asyncio.gather(*(self._ask(name, adapter, targets) for name, adapter in asked))
-        now_at = self._clock.now()
-        await self._database.write(store, now_at, [(name, one) for name, found in told for one in found])
-        return sum(len(found) for _, found in told)
+        counts = await asyncio.gather(*(self._measured(name, adapter, targets) for name, adapter in asked))
+        return sum(counts)
 
-    async def _ask(self, name: str, agent: AgentSite, targets: Sequence[NetNode]) -> tuple[str, tuple[Told, ...]]:
+    async def _measured(self, name: str, agent: AgentSite, targets: Sequence[NetNode]) -> int:
+        if name in self._at_it:
+            return 0
+        self._at_it.add(name)
+        try:
+            found = await self._ask(name, agent, targets)
+            if found:
+                await self._database.write(store, self._clock.now(), [(name, one) for one in found])
+            return len(found)
+        finally:
+            self._at_it.discard(name)
+
+    async def _ask(self, name: str, agent: AgentSite, targets: Sequence[NetNode]) -> tuple[Told, ...]:
         others = [node for node in targets if node.name != name]
         first = self._turn * TARGETS_IN_A_ROUND % max(1, len(others)) if len(others) > TARGETS_IN_A_ROUND else 0
         chosen = (others + others)[first : first + min(len(others), TARGETS_IN_A_ROUND)]
         if not chosen:
-            return name, ()
+            return ()
         now = self._clock.monotonic()
         train = now - self._trained.get(name, -math.inf) >= self._train_every
         probes = tuple(Probe(name=node.name, address=node.address, port=node.port) for node in chosen)
@@ -100,13 +119,13 @@ class Measuring:
         except Forbidden as error:
             self._refused[name] = now + _REFUSED_SECONDS
             log.info("the agent of %s does not measure: %s", name, error)
-            return name, ()
+            return ()
         except IsthmusError as error:
             log.info("the agent of %s did not measure: %s", name, error)
-            return name, ()
-        if train:
+            return ()
+        if any(one.bits_per_second is not None for one in found):
             self._trained[name] = now
-        return name, found
+        return found
 
 
 def store(connection: sa.Connection, now: float, told: Sequence[tuple[str, Told]]) -> None:
@@ -221,12 +240,17 @@ def _derived(view: NetworkView) -> list[Measured]:
         figure = Figure(value=value, error=error, measured_at=view.now, source=Source.DERIVED)
         found.append(Measured(source=source, target=target, link=link, metric=metric, figure=figure))
 
+    alone = {one.links[0] for one in delays if len(one.links) == 1}
     for name, (value, error) in attribute(delays).items():
+        if name in alone:
+            continue
         one, other = ends[name]
         add(one, other, name, Metric.ONE_WAY_DELAY, value, error)
         add(other, one, name, Metric.ONE_WAY_DELAY, value, error)
     for name, (value, error) in attribute(losses).items():
         link, _, target = name.rpartition(">")
+        if link in alone:
+            continue
         source = next(end for end in ends[link] if end != target)
         add(source, target, link, Metric.LOSS, -math.expm1(-value), error)
     return found

@@ -37,7 +37,7 @@ class CandidatePath:
     taken_by_itself: bool
     """Whether it is the one that packets take without a policy, as far as routers go by declared delay."""
     programmable: bool
-    """Whether a policy can put packets on it: the routers at which it enters and leaves the network obey Isthmus."""
+    """Whether a policy can put packets on it: its ends obey Isthmus, and some routers on it hold packets to it (see `waypoints`)."""
     seconds: float | None
     """How long it takes to move the bytes that were asked about over what is free."""
     why: str
@@ -96,6 +96,34 @@ def own_way(view: NetworkView, source: str, target: str) -> tuple[LinkView, ...]
     return None if found is None else tuple(links[link] for link in found.links)
 
 
+def waypoints(view: NetworkView, nodes: Sequence[str]) -> tuple[str, ...] | None:
+    """The fewest routers between the first and the last of a path of routers that hold packets to it, where routing leads from each to the next
+    by declared delay; None when no choice of routers with a locator does."""
+    locators = {node.name for node in view.nodes if node.locator}
+    if not nodes or not {nodes[0], nodes[-1]} <= locators:
+        return None
+    at, chosen = 0, list[str]()
+    while at < len(nodes) - 1:
+        reach = next(
+            (
+                end
+                for end in range(len(nodes) - 1, at, -1)
+                if nodes[end] in locators and _leads(view, nodes[at : end + 1])
+            ),
+            None,
+        )
+        if reach is None:
+            return None
+        chosen.append(nodes[reach])
+        at = reach
+    return tuple(chosen[:-1])
+
+
+def _leads(view: NetworkView, nodes: Sequence[str]) -> bool:
+    way = own_way(view, nodes[0], nodes[-1])
+    return way is not None and [link.target for link in way] == list(nodes[1:])
+
+
 def _others(view: NetworkView, source: str, target: str) -> frozenset[int]:
     """Sites that are neither end: they carry no traffic of others."""
     return frozenset(
@@ -120,7 +148,6 @@ def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_
     least = min(known) if known else None
     nodes = (links[0].source, *(link.target for link in links))
     routers = [name for name in nodes if (node := view.node(name)) is not None and node.kind is NodeKind.ROUTER]
-    obeys = {node.name for node in view.nodes if node.locator}
     seconds = None if least is None else (math.inf if least <= 0 else size_bytes * 8 / least + (delay or 0.0))
     return CandidatePath(
         nodes=nodes,
@@ -133,7 +160,7 @@ def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_
         mtu_bytes=min(link.link.mtu_bytes for link in links),
         up=all(link.up for link in links),
         taken_by_itself=itself,
-        programmable=bool(routers) and {routers[0], routers[-1]} <= obeys,
+        programmable=waypoints(view, routers) is not None,
         seconds=seconds,
         why="",
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from isthmus.domain.errors import Forbidden, Invalid, IsthmusError
+from isthmus.domain.errors import Invalid, IsthmusError
 from isthmus.network.measurement.figures import PathFigures
 from isthmus.network.measurement.packet import PORT
 from isthmus.network.measurement.sender import Session, measure
@@ -22,7 +22,7 @@ LEAST_INTERVAL_SECONDS = 0.01
 MOST_BYTES = 1500
 AT_ONCE = 8
 SECONDS_BETWEEN_TRAINS = 30.0
-"""To one target; an agent sends a train of half a megabyte no more often, whoever asks."""
+"""To one target; an agent sends a train of a quarter of a megabyte no more often, whoever asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +80,14 @@ class Prober:
         self._trained: dict[str, float] = {}
 
     def run(self, asked: Probes) -> tuple[Told, ...]:
-        """Measure; raises Forbidden or Invalid for what goes beyond the bounds, before anything is sent."""
+        """Measure what is permitted, and tell of nothing else; raises Invalid for a round beyond the bounds, before anything is sent."""
         self._check(asked)
+        permitted = [probe for probe in asked.probes if self._is_permitted(probe)]
         with self._busy, ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="probe") as threads:
-            found = list(threads.map(lambda probe: _session(probe, asked), asked.probes))
+            found = list(threads.map(lambda probe: _session(probe, asked), permitted))
             if asked.train:  # one after the other: trains must not meet
-                found += [_train(probe) for probe in asked.probes if self._may_train(probe)]
+                heard = {one.name for one in found if one.received}
+                found += [_train(probe) for probe in permitted if probe.name in heard and self._may_train(probe)]
             return tuple(found)
 
     def _check(self, asked: Probes) -> None:
@@ -95,13 +97,10 @@ class Prober:
             raise Invalid("count", "A round is too large.", remedy=f"{MOST_PACKETS} packets of {MOST_BYTES} bytes.")
         if asked.interval_seconds < LEAST_INTERVAL_SECONDS:
             raise Invalid("interval_seconds", "is too short.", remedy=f"At least {LEAST_INTERVAL_SECONDS} s.")
-        for probe in asked.probes:
-            address = ipaddress.ip_address(probe.address)
-            if not any(address in network for network in self._permitted):
-                raise Forbidden(
-                    f"{probe.address} is not among what this agent may measure.",
-                    remedy="The site's operator adds --measure PREFIX to the agent.",
-                )
+
+    def _is_permitted(self, probe: Probe) -> bool:
+        address = ipaddress.ip_address(probe.address)
+        return any(address in network for network in self._permitted)
 
     def _may_train(self, probe: Probe) -> bool:
         now = time.monotonic()
