@@ -36,6 +36,7 @@ from isthmus.data.delivery import Delivery, origin_of
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.data.s3 import S3, read_account
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Refused
+from isthmus.domain.ids import is_name
 from isthmus.engine.agentblobs import AgentBlobs
 from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import SystemClock
@@ -47,12 +48,16 @@ from isthmus.loglines import log_to_stderr
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
+from isthmus.trust.authority import Authority
+from isthmus.trust.oidc import SignIn, read_provider
+from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 
 log = logging.getLogger("isthmus.server")
 GRACE_SECONDS = 2
 SERVICE_FILE = "service.json"
 S3_FILE = "s3.json"
+OIDC_FILE = "oidc.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,7 @@ class Options:
     http_outputs: tuple[str, ...] = ()
     routers: tuple[Path, ...] = ()
     measure_seconds: float = 60.0
+    region: str = ""
 
     @property
     def url(self) -> str:
@@ -151,9 +157,17 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="SECONDS",
         help="between two rounds in which agents measure the network (60)",
     )
+    parser.add_argument(
+        "--region",
+        default="",
+        metavar="NAME",
+        help="where this service keeps content: data that may not leave its regions is kept here only if this is one of them",
+    )
     arguments = parser.parse_args(argv)
     if not arguments.measure_every >= 1:
         raise Invalid("--measure-every", "is less than a second.", remedy="Give 1 or more.")
+    if arguments.region and not is_name(arguments.region):
+        raise Invalid("--region", f"{arguments.region[:80]!r} is no name.", remedy="Use a-z, 0-9, . _ - as sites do.")
     addresses = tuple(parse_address(text) for text in arguments.listen or ["127.0.0.1:8800"])
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise Invalid("--tls-cert", "goes with --tls-key.", remedy="Give both or none.")
@@ -184,6 +198,7 @@ def parse(argv: Sequence[str]) -> Options:
         open_metrics=arguments.open_metrics,
         local_images=arguments.local_images,
         tes_files=tuple(directory(path) for path in arguments.tes_files),
+        region=arguments.region,
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
         routers=tuple(arguments.router),
         measure_seconds=arguments.measure_every,
@@ -313,27 +328,32 @@ async def serve(options: Options) -> None:
         sealer = Sealer.open(state / "key")
         blobs = DirectoryBlobStore(state / "blobs")
         mailbox = Mailbox(database, sealer, SystemClock())
-        agent_blobs = AgentBlobs(mailbox, database, SystemClock())
         account = read_account(state / S3_FILE)
         s3 = S3(account) if account is not None else None
+        passes = Passes(Authority.open(state / "authority"))
         engine = Engine(
             database,
             blobs,
-            EngineSettings(measure_interval=options.measure_seconds),
+            EngineSettings(home_region=options.region, measure_interval=options.measure_seconds),
             routers=options.routers,
             owner=instance_of(state),
             unseal=sealer.unseal,
             presign=s3,
             deliver=Delivery(s3=s3, directories=options.tes_files, origins=options.http_outputs).deliver,
             agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
+            passes=passes,
         )
+        provider = read_provider(state / OIDC_FILE)
+        agent_blobs = AgentBlobs(mailbox, database, SystemClock(), engine.home)
         service = Service(
             database=database,
             blobs=blobs,
             engine=engine,
             sealer=sealer,
             state=state,
-            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files),
+            sign_in=SignIn(provider) if provider is not None else None,
+            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files, region=options.region),
+            passes=passes,
         )
         app = create_app(service)
         serve_agents(app, mailbox, agent_blobs)

@@ -266,6 +266,25 @@ class Site(_Answer):
     operators: list[str] | None
 
 
+class ModelOfPool(_Answer):
+    """How good the forecasts of one kind and source were at a pool, over the last 30 days. `accuracy` is the mean of min/max of
+    prediction and fact for run times, the share within the larger of one minute and 20 % for waits; a `coverage` the share of
+    facts from p10 to p90, below p90, below p95, null where no such bound was given."""
+
+    kind: Literal["wait", "runtime"]
+    site: Name
+    pool: str
+    source: Literal["measured", "learned", "declared"]
+    outcomes: int
+    accuracy: float
+    error_seconds: float
+    coverage_80: float | None
+    coverage_90: float | None
+    coverage_95: float | None
+    since: datetime
+    updated_at: datetime
+
+
 class DrainPreview(_Answer):
     """What is at a site: attempts by state, by user, and the number of tasks."""
 
@@ -438,6 +457,24 @@ class Project(_Answer):
     created_at: datetime
 
 
+class ProjectStanding(_Answer):
+    """A project's share beside those of the other active projects, and its use of it (see fair share in docs/placement.md).
+
+    `part` of all processors is its own (0 to 1), and it has used `of_share` times that; both null while nobody used anything.
+    """
+
+    name: Name
+    created_at: datetime
+    share: float
+    part: float | None
+    of_share: float | None
+    active_projects: int
+    used_cpu_seconds: float
+    promised_cpu_seconds: float
+    half_life_seconds: float
+    waiting: int
+
+
 class Member(_Answer):
     """A user in a project."""
 
@@ -470,6 +507,20 @@ class NewToken(Token):
     """A token with its secret, answered once."""
 
     token: str
+
+
+class SignInWay(_Answer):
+    """One way to sign in: `token`, or `oidc` with its name and where the browser goes."""
+
+    kind: str
+    name: str
+    url: str
+
+
+class SignInWays(_Answer):
+    """How people sign in here."""
+
+    ways: list[SignInWay]
 
 
 class Me(_Answer):

@@ -15,15 +15,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isthmus import __version__
 from isthmus.api import (
     agent,
+    agent_data,
     audit,
     benchmarks,
     blobs,
+    console,
+    datasets,
     events,
+    forecasts,
     health,
     holding,
     logs,
     network,
     people,
+    signin,
     sites,
     tasks,
     tokens,
@@ -43,17 +48,22 @@ ROUTERS: tuple[Router, ...] = (
     holding.router,
     logs.router,
     blobs.router,
+    datasets.router,
     events.router,
     sites.router,
     benchmarks.router,
+    forecasts.router,
     network.router,
     usage.router,
     people.router,
     tokens.router,
+    signin.router,
     audit.router,
     agent.router,
+    agent_data.router,
     tes.router,
     health.router,
+    console.router,
 )
 
 
@@ -73,6 +83,8 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
             await service.feed.stop()
             with suppress(Exception):
                 await service.gate.flush()
+            if service.sign_in is not None:
+                await service.sign_in.close()
 
     app = FastAPI(
         title="Isthmus",

@@ -28,6 +28,8 @@ _HEADERS = {
     "X-Attempt": {"description": "Whose log it is; empty: none yet.", "schema": {"type": "string"}},
     "Content-Length": {"description": "Bytes of the whole.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "Content-Range": {"description": "Which part of the content this is.", "schema": {"type": "string"}},
+    "Location": {"description": "Where the browser goes.", "schema": {"type": "string"}},
+    "Set-Cookie": {"description": "Ties the sign-in to this browser.", "schema": {"type": "string"}},
     "Accept-Ranges": {"description": "bytes.", "schema": {"type": "string"}},
 }
 _OF_CODE = {401: ["WWW-Authenticate"], 405: ["Allow"], 429: ["Retry-After"], 503: ["Retry-After"]}
@@ -113,3 +115,19 @@ def _responses(route: Route, answer: Any, others: dict[int, Any], problem: Any, 
             entry["headers"] = {name: _HEADERS[name] for name in _OF_CODE[code]}
         responses[str(code)] = entry
     return responses
+
+
+def described() -> dict[str, Any]:
+    """The document of the routes that the service has, without a service; for those who make clients from it."""
+    from isthmus.api.app import ROUTERS
+
+    app = FastAPI(openapi_url=None)
+    for router in ROUTERS:
+        router.install(app)
+    return document(app, ROUTERS)
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(described(), indent=1, sort_keys=True))

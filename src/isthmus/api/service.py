@@ -13,20 +13,28 @@ from fastapi import Depends, Request
 
 from isthmus.api.feed import Feed
 from isthmus.api.limits import RateLimit
-from isthmus.api.metrics import Metrics
+from isthmus.api.metrics import Audits, Metrics
 from isthmus.api.uploads import Uploads
 from isthmus.data.port import BlobStore
 from isthmus.domain.placement import Receipt
 from isthmus.domain.task import TaskSpec
+from isthmus.engine.home import Home
 from isthmus.sites.port import Site
 from isthmus.store.database import Database
 from isthmus.trust.access import Caller
+from isthmus.trust.oidc import SignIn
+from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 from isthmus.trust.tokens import Gate
 
 
 class EngineFace(Protocol):
     """What the API needs of the engine."""
+
+    @property
+    def audits(self) -> Audits:
+        """Of contested rounds."""
+        ...
 
     def wake(self) -> None:
         """There is something new to do."""
@@ -70,6 +78,7 @@ class ApiSettings:
     housekeeping_seconds: float = 30.0
     upload_keep_seconds: float = 7 * 86400.0
     tes_files: tuple[Path, ...] = ()  # directories that file:// addresses of TES documents may lead into
+    region: str = ""  # where the service itself keeps content
     tes_walltime_seconds: int = 86_400  # where a TES document asks for none
 
 
@@ -82,7 +91,9 @@ class Service:
     engine: EngineFace
     sealer: Sealer
     state: Path
+    sign_in: SignIn | None = None  # through an identity provider
     settings: ApiSettings = field(default_factory=ApiSettings)
+    passes: Passes | None = None  # without: no site keeps data
     clock: Callable[[], float] = time.time
     gate: Gate = field(init=False)
     rates: RateLimit = field(init=False)
@@ -90,6 +101,7 @@ class Service:
     feed: Feed = field(init=False)
     uploads: Uploads = field(init=False)
     metrics: Metrics = field(init=False)
+    home: Home = field(init=False)
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.database, self.clock)
@@ -102,6 +114,7 @@ class Service:
         )
         self.uploads = Uploads(self.state / "uploads", self.blobs, max_bytes=self.settings.max_upload_bytes)
         self.metrics = Metrics()
+        self.home = Home(self.database, self.blobs)
 
 
 def service_of(request: Request) -> Service:

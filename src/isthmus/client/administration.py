@@ -105,6 +105,11 @@ def site_capabilities(name: str) -> Steps[list[Document]]:
     return (yield from every(f"{_site(name)}/capabilities", dict, paged=False))
 
 
+def site_forecasts(name: str) -> Steps[list[Document]]:
+    """How good the forecasts at a site's pools were: one for each kind, pool and source."""
+    return (yield from every(f"{_site(name)}/forecasts", dict, paged=False))
+
+
 def enrol_site(name: str) -> Steps[Document]:
     """A one-time token for the agent of a site; it is answered once."""
     return (yield from _post(f"{_site(name)}/enrolments"))
@@ -134,6 +139,17 @@ def projects() -> Steps[list[Document]]:
 def add_project(name: str) -> Steps[Document]:
     """Make a project."""
     return (yield from _post("/v1/projects", {"name": name}, keyed=True))
+
+
+def project(name: str) -> Steps[Document]:
+    """A project with its share and its use of it."""
+    return dict((yield from send(request("GET", f"/v1/projects/{_part(name)}"))).document())
+
+
+def share_project(name: str, share: float) -> Steps[Document]:
+    """Set a project's share."""
+    call = request("PATCH", f"/v1/projects/{_part(name)}", json={"share": share}, repeatable=True)
+    return dict((yield from send(call)).document())
 
 
 def members(project: str) -> Steps[list[Document]]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from isthmus.domain.roads import Carriage, Piece, Roads
 from isthmus.domain.site import Energy, Pool, SiteState
 from isthmus.domain.task import Constraints, Demand, Objective
+from isthmus.domain.waiting import WaitTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,25 @@ class Promise:
     memory_bytes: int = 0
     accelerators: int = 0
     cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure with its source (`measured`, `learned`, `declared`), and where they are known its quantiles and the mean error
+    of such figures so far (0 = perfect). `seconds` is the value that is most often near."""
+
+    seconds: float
+    source: str
+    p10: float | None = None
+    p90: float | None = None
+    error: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+
+    @property
+    def late(self) -> float:
+        """What it is at worst, nine times out of ten."""
+        return self.seconds if self.p90 is None else max(self.seconds, self.p90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +61,19 @@ class PoolView:
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
     energy: Energy = field(default_factory=Energy)
+    waits: WaitTable | None = None  # None: nothing was learned yet of waiting there
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A figure with its source (`measured`, `learned`, `declared`), and where it is known its 10 % and 90 % quantiles and the
-    mean error of such figures so far (0 = perfect)."""
+class Standing:
+    """How a project stands to its share when a round begins: `part` of all that it may have (0 to 1) beside the `of` active
+    projects, and how many times that it has used (1 = just its share)."""
 
-    seconds: float
-    source: str
-    p10: float | None = None
-    p90: float | None = None
-    error: float | None = None
-
-    @property
-    def late(self) -> float:
-        """What it is at worst, nine times out of ten."""
-        return self.seconds if self.p90 is None else max(self.seconds, self.p90)
+    project: str
+    part: float
+    of_share: float
+    of: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +92,7 @@ class WaitingTask:
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
+    standing: Standing | None = None  # of its project; None where only one project has work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +120,7 @@ class Snapshot:
     pools: tuple[PoolView, ...]
     prices: tuple[ScarcePrice, ...] = ()
     roads: Roads = field(default_factory=Roads)
+    gap: float | None = None  # how far above the bound contested rounds were at the last audit, relative
 
 
 class Why(StrEnum):
@@ -204,9 +221,29 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One way to do a task, for somebody who chooses: seconds from now to its end (10 %, 50 % and 90 % quantiles, of independent
+    parts; a part without a known spread counts with its figure), where each figure comes from, what it costs, what moves first."""
+
+    site: str
+    pool: str
+    why: Why
+    finish_p10_seconds: float
+    finish_p50_seconds: float
+    finish_p90_seconds: float
+    sources: dict[str, str]
+    price: Decimal | None = None
+    energy_kwh: Decimal | None = None
+    carbon_grams: Decimal | None = None
+    transfers: tuple[Carriage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """The record of one decision: every candidate and why it was refused, lost or won; `remedy` for a waiting task
-    is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had."""
+    is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had;
+    `plans` the best few, the first is what would be done: only in the answer to a dry run. `round_gap` of a contested round:
+    how far above the bound of all possible answers such a round was at the last audit, relative."""
 
     task_id: str
     decided_at: float
@@ -215,6 +252,9 @@ class Receipt:
     chosen_pool: str = ""
     remedy: str = ""
     binding: tuple[Binding, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    round_gap: float | None = None
+    standing: Standing | None = None
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None
     actual_run_seconds: float | None = None
@@ -228,5 +268,6 @@ class Placement:
     site: str
     pool: str
     predicted_seconds: float
+    run_seconds: float
     price: Decimal
     transfers: tuple[Carriage, ...] = ()

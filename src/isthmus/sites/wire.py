@@ -17,6 +17,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from isthmus.domain import errors
+from isthmus.domain.dataset import TransferOrder, TransferProgress
 from isthmus.domain.errors import Corrupt, IsthmusError, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
@@ -89,7 +90,28 @@ class RouterAsked:
     request: dict[str, Any]
 
 
-Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece | Probes | RouterAsked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """The arguments of data_pull and data_send."""
+
+    orders: tuple[TransferOrder, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """The arguments of data_status."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifests:
+    """The arguments of data_drop, data_chill and data_verify."""
+
+    manifests: tuple[str, ...]
+
+
+Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece | Orders | Ids | Manifests | Probes | RouterAsked
 Outcome = Staged | Submitted | Rejected | Full | Uncertain | Collected
 
 
@@ -137,6 +159,12 @@ METHODS: Final[Mapping[str, Method]] = {
     "clean": Method(arguments=Refs, mutating=True),
     "measure": Method(arguments=Probes, result=tuple[Told, ...]),
     "ask_router": Method(arguments=RouterAsked, result=dict[str, Any]),
+    "data_pull": Method(arguments=Orders, result=dict[str, TransferProgress]),
+    "data_send": Method(arguments=Orders, result=dict[str, TransferProgress]),
+    "data_status": Method(arguments=Ids, result=dict[str, TransferProgress]),
+    "data_drop": Method(arguments=Manifests),
+    "data_chill": Method(arguments=Manifests),
+    "data_verify": Method(arguments=Manifests, result=dict[str, tuple[str, ...]]),
 }
 """The methods of a site's port, and the two of the network, which an agent serves where its operator lets it."""
 
@@ -173,7 +201,7 @@ def keys_of(arguments: Arguments) -> tuple[str, ...]:
             return tuple(ref.key for ref in refs)
         case LogPiece(ref=ref):
             return (ref.key,)
-        case Nothing() | NativeIds() | Probes() | RouterAsked():
+        case Nothing() | NativeIds() | Probes() | RouterAsked() | Orders() | Ids() | Manifests():
             return ()
 
 

@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("memory_bytes", sa.BigInteger(), nullable=False),
         sa.Column("accelerators", sa.Integer(), nullable=False),
         sa.Column("walltime_seconds", sa.Integer(), nullable=False),
+        sa.Column("expected_seconds", sa.Double(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("reason", sa.String(length=32), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
@@ -145,6 +146,58 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "pool", "kind", name=op.f("pk_capabilities")),
     )
     op.create_table(
+        "contents",
+        sa.Column("blake3", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("blake3", name=op.f("pk_contents")),
+    )
+    with op.batch_alter_table("contents", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_contents_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
+        "data_servers",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("address", sa.String(length=255), nullable=False),
+        sa.Column("quota_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("free_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("cold", sa.Boolean(), nullable=False),
+        sa.Column("certificate", sa.Text(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_data_servers")),
+    )
+    op.create_table(
+        "dataset_versions",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("manifest", sa.String(length=64), nullable=False),
+        sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
+        sa.Column("files", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "name", "version", name=op.f("pk_dataset_versions")),
+    )
+    with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_dataset_versions_manifest"), ["manifest"], unique=False)
+        batch_op.create_index(batch_op.f("ix_dataset_versions_task_id"), ["task_id"], unique=False)
+
+    op.create_table(
+        "datasets",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("owner", sa.String(length=63), nullable=False),
+        sa.Column("sensitivity", sa.String(length=63), nullable=False),
+        sa.Column("regions", sa.Text(), nullable=False),
+        sa.Column("newest", sa.Integer(), nullable=False),
+        sa.Column("made", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_datasets")),
+    )
+    op.create_table(
         "dependencies",
         sa.Column("task_id", sa.String(length=26), nullable=False),
         sa.Column("on_task_id", sa.String(length=26), nullable=False),
@@ -220,6 +273,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "user", name=op.f("pk_members")),
     )
     op.create_table(
+        "models",
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("outcomes", sa.Integer(), nullable=False),
+        sa.Column("accuracy", sa.Double(), nullable=False),
+        sa.Column("error_seconds", sa.Double(), nullable=False),
+        sa.Column("coverage_80", sa.Double(), nullable=True),
+        sa.Column("coverage_90", sa.Double(), nullable=True),
+        sa.Column("coverage_95", sa.Double(), nullable=True),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "site", "pool", "source", name=op.f("pk_models")),
+    )
+    op.create_table(
         "net_links",
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("one_end", sa.String(length=63), nullable=False),
@@ -244,20 +313,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user", name=op.f("pk_net_operators")),
     )
     op.create_table(
-        "net_policies",
-        sa.Column("name", sa.String(length=63), nullable=False),
-        sa.Column("source", sa.String(length=63), nullable=False),
-        sa.Column("target", sa.String(length=63), nullable=False),
-        sa.Column("nodes", sa.Text(), nullable=False),
-        sa.Column("match", sa.Text(), nullable=False),
-        sa.Column("owner", sa.String(length=8), nullable=False),
-        sa.Column("wanted", sa.Boolean(), nullable=False),
-        sa.Column("error", sa.Text(), nullable=False),
-        sa.Column("programmed_at", sa.Double(), nullable=True),
-        sa.Column("moved_at", sa.Double(), nullable=True),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_policies")),
+        "outcomes",
+        sa.Column("attempt", sa.String(length=26), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("predicted_seconds", sa.Double(), nullable=False),
+        sa.Column("actual_seconds", sa.Double(), nullable=False),
+        sa.Column("score", sa.Double(), nullable=False),
+        sa.Column("within_80", sa.Integer(), nullable=True),
+        sa.Column("below_90", sa.Integer(), nullable=True),
+        sa.Column("below_95", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("attempt", "kind", name=op.f("pk_outcomes")),
     )
+    with op.batch_alter_table("outcomes", schema=None) as batch_op:
+        batch_op.create_index("ix_outcomes_at", ["at"], unique=False)
+
     op.create_table(
         "outputs",
         sa.Column("task_id", sa.String(length=26), nullable=False),
@@ -270,11 +343,38 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", "path", name=op.f("pk_outputs")),
     )
     op.create_table(
+        "project_usage",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("used", sa.Double(), nullable=False),
+        sa.Column("as_of", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("project", name=op.f("pk_project_usage")),
+    )
+    op.create_table(
         "projects",
         sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("share", sa.Double(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_projects")),
     )
+    op.create_table(
+        "queue_history",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("job", sa.String(length=63), nullable=False),
+        sa.Column("user", sa.String(length=16), nullable=False),
+        sa.Column("processors", sa.Integer(), nullable=False),
+        sa.Column("limit_seconds", sa.BigInteger(), nullable=False),
+        sa.Column("submitted_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=False),
+        sa.Column("ended_at", sa.Double(), nullable=False),
+        sa.Column("kept_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_history")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("queue_history", schema=None) as batch_op:
+        batch_op.create_index("ix_queue_history_site", ["site", "id"], unique=False)
+
     op.create_table(
         "receipts",
         sa.Column("task_id", sa.String(length=26), nullable=False),
@@ -283,6 +383,29 @@ def upgrade() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("task_id", "attempt", name=op.f("pk_receipts")),
     )
+    op.create_table(
+        "replicas",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("manifest", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("tier", sa.String(length=8), nullable=False),
+        sa.Column("pinned", sa.Boolean(), nullable=False),
+        sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("uses", sa.BigInteger(), nullable=False),
+        sa.Column("heat", sa.Double(), nullable=False),
+        sa.Column("heat_at", sa.Double(), nullable=True),
+        sa.Column("used_at", sa.Double(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("whole_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("project", "name", "version", "site", name=op.f("pk_replicas")),
+    )
+    with op.batch_alter_table("replicas", schema=None) as batch_op:
+        batch_op.create_index("ix_replicas_site", ["site", "state"], unique=False)
+
     op.create_table(
         "secrets",
         sa.Column("project", sa.String(length=63), nullable=False),
@@ -334,6 +457,17 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sites")),
     )
+    op.create_table(
+        "task_data",
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", "project", "name", "version", name=op.f("pk_task_data")),
+    )
+    with op.batch_alter_table("task_data", schema=None) as batch_op:
+        batch_op.create_index("ix_task_data_version", ["project", "name", "version"], unique=False)
+
     op.create_table(
         "task_tags",
         sa.Column("task_id", sa.String(length=26), nullable=False),
@@ -394,7 +528,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_tasks_user", ["user", "id"], unique=False)
         batch_op.create_index(
             "ix_tasks_waiting",
-            ["rank", "id"],
+            ["project", "rank", "id"],
             unique=False,
             sqlite_where=sa.text("state = 'waiting'"),
             postgresql_where=sa.text("state = 'waiting'"),
@@ -424,6 +558,45 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("tokens", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_tokens_user"), ["user"], unique=False)
+
+    op.create_table(
+        "transfers",
+        sa.Column("id", sa.String(length=26), nullable=False),
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("source", sa.String(length=63), nullable=False),
+        sa.Column("target", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.Column("through", sa.String(length=32), nullable=False),
+        sa.Column("links", sa.Text(), nullable=False),
+        sa.Column("stretches", sa.Text(), nullable=False),
+        sa.Column("bytes_per_second", sa.Double(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("done_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("ends_at", sa.Double(), nullable=True),
+        sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("due_at", sa.Double(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=True),
+        sa.Column("ended_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_transfers")),
+    )
+    with op.batch_alter_table("transfers", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_transfers_open",
+            ["target", "project", "name", "version"],
+            unique=True,
+            sqlite_where=sa.text("state IN ('planned', 'moving')"),
+            postgresql_where=sa.text("state IN ('planned', 'moving')"),
+        )
+        batch_op.create_index("ix_transfers_version", ["project", "name", "version"], unique=False)
 
     op.create_table(
         "usage_records",
