@@ -14,7 +14,9 @@ from pathlib import Path
 
 from isthmus.agent.accounts import AccountGuard
 from isthmus.agent.config import SiteConfig, read_site_config
+from isthmus.agent.dataserver import keeping_data
 from isthmus.agent.journal import Journal
+from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link, make_client
 from isthmus.agent.network import NetworkDoor
 from isthmus.agent.service import Agent, AgentSettings
@@ -61,6 +63,23 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="SOCKET",
         help="pass the control plane's requests on to the router's daemon at this socket; may be given again",
+    )
+    found.add_argument("--data-root", type=Path, metavar="DIR", help="keep datasets in this directory")
+    found.add_argument(
+        "--data-listen",
+        metavar="HOST:PORT",
+        help="let sites with a ticket of the control plane read datasets from here; nobody may otherwise",
+    )
+    found.add_argument(
+        "--data-address", metavar="HOST:PORT", help="where other sites dial that, if elsewhere than it listens"
+    )
+    found.add_argument(
+        "--data-quota", default="0", metavar="SIZE", help="room for datasets, such as 20T; else the disk's"
+    )
+    found.add_argument(
+        "--data-cold",
+        metavar="URL",
+        help="a slow store for what is seldom used: file:///DIR, s3://BUCKET/PREFIX, sftp://HOST/DIR",
     )
     found.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return found
@@ -111,7 +130,8 @@ async def serve(
         try:
             site = (make_site or _build)(config, identity.site, HttpBlobStore(client, spool=state.spool))
             door = NetworkDoor(arguments.measure, arguments.router)
-            await _work(link, site, config, state, settings, stop, door)
+            async with keeping_data(arguments, identity.site, state, link, client) as keeping:
+                await _work(link, site, config, state, settings, stop, keeping, door)
         finally:
             await link.close()
     finally:
@@ -125,6 +145,7 @@ async def _work(
     state: StateDirectory,
     settings: AgentSettings | None,
     stop: asyncio.Event,
+    keeping: Keeping | None,
     door: NetworkDoor,
 ) -> None:
     if config.accounts_allowed is not None:
@@ -132,7 +153,7 @@ async def _work(
     try:
         journal = Journal(state.journal)
         try:
-            await Agent(link, site, journal, settings, door).run(stop)
+            await Agent(link, site, journal, settings, keeping, door).run(stop)
         finally:
             await journal.close()
     finally:

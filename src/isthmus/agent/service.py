@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from isthmus.agent.journal import Journal
+from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link
 from isthmus.agent.network import NetworkDoor
 from isthmus.agent.runner import Runner
@@ -43,6 +44,7 @@ class Agent:
         site: Site,
         journal: Journal,
         settings: AgentSettings | None = None,
+        keeping: Keeping | None = None,
         network: NetworkDoor | None = None,
     ) -> None:
         self._link = link
@@ -56,6 +58,7 @@ class Agent:
             self._queue,
             quick_at_once=self._settings.quick_at_once,
             bulk_at_once=self._settings.bulk_at_once,
+            keeping=keeping,
             network=network,
         )
 
