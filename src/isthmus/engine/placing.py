@@ -45,6 +45,7 @@ from isthmus.store.documents import dump, load
 log = logging.getLogger(__name__)
 _ENDED = [state.value for state in ATTEMPT_ENDED]
 _PAGES = 5
+_READING_TASKS = 300  # tasks looked at in one go while some of them read data sets: ways are looked at for each of them
 
 
 def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
@@ -71,6 +72,7 @@ class Round:
         self.prices: tuple[ScarcePrice, ...] = ()
         self.roads = RoadMap(settings.home_region)
         self.auditing = Auditing()
+        self._reading = False
         self._warming = Warming("isthmus.placement.joint", "contested rounds stay in plain order")
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
@@ -79,6 +81,8 @@ class Round:
         found: tuple[ScarcePrice, ...] = ()
         line: Line | None = None
         limit, weight = self._settings.round_tasks, self._settings.fair_weight
+        if self._reading:
+            limit = min(limit, _READING_TASKS)
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
             snapshot = replace(
                 await database.read(read_snapshot, now), prices=found or self.prices, gap=self.auditing.gap
@@ -94,6 +98,7 @@ class Round:
                 rows = [row for row in rows if row.id in specs]
             snapshot = await self._apart(database, snapshot, rows, specs)
             data = await self._data(database, now, specs)
+            self._reading = bool(data.pieces)
             snapshot = replace(snapshot, roads=data.roads)
             tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data, line.leads)
             if decision.contested:
@@ -103,7 +108,7 @@ class Round:
             found = decision.prices or found
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
-            if len(rows) + len(broken) < self._settings.round_tasks:
+            if len(rows) + len(broken) < limit:
                 break
         self.prices = self.auditing.adjust(found)
         return placed

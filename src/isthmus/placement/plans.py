@@ -27,10 +27,11 @@ def best_plans(task: WaitingTask, receipt: Receipt, count: int = SHOWN) -> tuple
     by = yardstick(task, receipt.candidates)
     able = [one for one in receipt.candidates if one.why in _ABLE and one.finish_seconds is not None]
     able.sort(key=lambda one: (one.why is not Why.CHOSEN, *order(task, one, by), one.site, one.pool))
-    return tuple(_plan(one) for one in able[:count])
+    return tuple(plan_of(one) for one in able[:count])
 
 
-def _plan(one: Candidate) -> Plan:
+def plan_of(one: Candidate) -> Plan:
+    """A candidate that was estimated, with the quantiles of its end."""
     assert one.wait is not None
     assert one.transfer is not None
     assert one.run is not None
