@@ -22,6 +22,7 @@ from isthmus.engine.home import Home
 from isthmus.sites.port import Site
 from isthmus.store.database import Database
 from isthmus.trust.access import Caller
+from isthmus.trust.oidc import SignIn
 from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 from isthmus.trust.tokens import Gate
@@ -87,6 +88,7 @@ class Service:
     engine: EngineFace
     sealer: Sealer
     state: Path
+    sign_in: SignIn | None = None  # through an identity provider
     settings: ApiSettings = field(default_factory=ApiSettings)
     passes: Passes | None = None  # without: no site keeps data
     clock: Callable[[], float] = time.time
