@@ -14,6 +14,8 @@ import argparse
 import json
 import random
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -56,11 +58,14 @@ def main() -> None:
     plane = Plane(daemons, daemons.directory / "state", screen)
     found: dict[str, dict[str, Any]] = {}
     try:
+        subprocess.run(
+            [sys.executable, "-m", "isthmus.placement.joint"], check=True
+        )  # compiled beforehand, as after an upgrade
         centres.start(screen)
         plane.start(centres.place())
         client = _joined(centres, plane, daemons.directory / "desk", screen)
         _run(client, daemons.directory / "teach", 25, "isthmus", arguments.limit)
-        time.sleep(20)  # what ended is learned from every few seconds
+        time.sleep(40)  # what ended is learned from every half minute
         for policy in POLICIES:
             found[policy] = _run(client, daemons.directory / policy, arguments.tasks, policy, arguments.limit)
             print(json.dumps({policy: found[policy]}), flush=True)

@@ -28,6 +28,7 @@ from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
+from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
@@ -63,7 +64,9 @@ class Round:
     `prices` are those of the last round, empty when nothing is contested.
     """
 
-    def __init__(self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes) -> None:
+    def __init__(
+        self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes, handling: Handling
+    ) -> None:
         self._settings = settings
         self._run_times = run_times
         self._wait_times = wait_times
@@ -72,6 +75,7 @@ class Round:
         self.prices: tuple[ScarcePrice, ...] = ()
         self.roads = RoadMap(settings.home_region)
         self.auditing = Auditing()
+        self.handling = handling
         self._reading = False
         self._warming = Warming("isthmus.placement.joint", "contested rounds stay in plain order")
 
@@ -151,7 +155,7 @@ class Round:
             )
             for row in rows
         ]
-        snapshot = self._wait_times.into(snapshot, {shape_of(task) for task in tasks})
+        snapshot = self.handling.into(self._wait_times.into(snapshot, {shape_of(task) for task in tasks}))
         return tasks, decide(snapshot, tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:
