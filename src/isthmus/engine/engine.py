@@ -21,6 +21,7 @@ from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
+from isthmus.engine.handling import Handling
 from isthmus.engine.home import Home
 from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
 from isthmus.engine.learning import EVERY_SECONDS, RunTimes
@@ -107,7 +108,7 @@ class Engine:
         self._routers = Routers(database, self.fleet, self.clock, routers)
         self._wait_times = WaitTimes(database)
         self._scoring = Scoring(database)
-        self._round = Round(self.settings, self._run_times, self._wait_times)
+        self._round = Round(self.settings, self._run_times, self._wait_times, Handling(database))
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -200,7 +201,7 @@ class Engine:
         tasks = self._as_waiting(specs, user, input_bytes, data)
         snapshot = replace(snapshot, roads=data.roads)
         snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
-        receipts = decide(snapshot, tasks, pricing=False).receipts
+        receipts = decide(self._round.handling.into(snapshot), tasks, pricing=False).receipts
         return tuple(
             replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)
         )
@@ -357,6 +358,7 @@ class Engine:
             await self.clock.sleep(EVERY_SECONDS)
             try:
                 await self._run_times.refresh()
+                await self._round.handling.refresh(self.clock.now())
                 lease = self._held.get(_PLACEMENT)
                 if lease is not None and self._fresh(lease):
                     await self._scoring.refresh(self.clock.now(), lease)
