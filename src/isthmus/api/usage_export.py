@@ -52,9 +52,8 @@ async def export_site_usage(
     import asyncio
 
     content = await asyncio.to_thread(as_csv if form is Format.CSV else as_parquet, rows)
-    media = "text/csv; charset=utf-8" if form is Format.CSV else "application/vnd.apache.parquet"
     name = f"usage-{site}.{form.value}"
-    return Response(content, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return Response(content, media_type="application/octet-stream", headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
 def as_csv(rows: Sequence[sa.Row[Any]]) -> bytes:
