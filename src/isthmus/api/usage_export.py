@@ -53,7 +53,11 @@ async def export_site_usage(
 
     content = await asyncio.to_thread(as_csv if form is Format.CSV else as_parquet, rows)
     name = f"usage-{site}.{form.value}"
-    return Response(content, media_type="application/octet-stream", headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return Response(
+        content,
+        media_type="application/octet-stream",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
 
 
 def as_csv(rows: Sequence[sa.Row[Any]]) -> bytes:
