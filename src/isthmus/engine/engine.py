@@ -189,7 +189,7 @@ class Engine:
     def _as_waiting(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> list[WaitingTask]:
         now = self.clock.now()
         return [
-            waiting_task("0" * 26, user, spec, input_bytes=size, run=self._run_times.estimate(user, spec, now))
+            waiting_task("0" * 26, user, spec, input_bytes=size, **self._run_times.known(user, spec, now))
             for spec, size in zip(specs, input_bytes, strict=True)
         ]
 
