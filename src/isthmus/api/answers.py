@@ -504,6 +504,20 @@ class NewToken(Token):
     token: str
 
 
+class SignInWay(_Answer):
+    """One way to sign in: `token`, or `oidc` with its name and where the browser goes."""
+
+    kind: str
+    name: str
+    url: str
+
+
+class SignInWays(_Answer):
+    """How people sign in here."""
+
+    ways: list[SignInWay]
+
+
 class Me(_Answer):
     """The caller."""
 

@@ -28,6 +28,7 @@ from isthmus.api import (
     logs,
     network,
     people,
+    signin,
     sites,
     tasks,
     tokens,
@@ -56,6 +57,7 @@ ROUTERS: tuple[Router, ...] = (
     usage.router,
     people.router,
     tokens.router,
+    signin.router,
     audit.router,
     agent.router,
     agent_data.router,
@@ -81,6 +83,8 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
             await service.feed.stop()
             with suppress(Exception):
                 await service.gate.flush()
+            if service.sign_in is not None:
+                await service.sign_in.close()
 
     app = FastAPI(
         title="Isthmus",

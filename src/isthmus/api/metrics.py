@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,6 +13,14 @@ from isthmus.store import tables
 from isthmus.store.database import Database
 
 _LATENCIES = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Audits(Protocol):
+    """What is told of the audits of contested rounds."""
+
+    gap: float | None
+    audits: int
+    failures: int
 
 
 class Metrics:
@@ -37,6 +45,14 @@ class Metrics:
         self.queue = Gauge("isthmus_queue_length", "Tasks that wait for a place.", registry=self.registry)
         self.events = Gauge("isthmus_events_last", "Number of the last event.", registry=self.registry)
         self.reachable = Gauge("isthmus_site_reachable", "1 when the site answers.", ["site"], registry=self.registry)
+        self.gap = Gauge(
+            "isthmus_placement_gap",
+            "How far above the bound of all possible answers the last audited contested round was, relative.",
+            registry=self.registry,
+        )
+        self.audits = Gauge(
+            "isthmus_placement_audits", "Audits of contested rounds.", ["result"], registry=self.registry
+        )
         which = ["kind", "site", "pool", "source"]
         self.accuracy = Gauge(
             "isthmus_forecast_accuracy",
@@ -60,8 +76,13 @@ class Metrics:
         self.latency.labels(method, route).observe(seconds)
         self.answers.labels(method, route, str(status)).inc()
 
-    async def text(self, database: Database, subscribers: int) -> bytes:
+    async def text(self, database: Database, subscribers: int, audits: Audits | None = None) -> bytes:
         """The figures as Prometheus reads them."""
+        if audits is not None:
+            if audits.gap is not None:
+                self.gap.set(audits.gap)
+            self.audits.labels("done").set(audits.audits)
+            self.audits.labels("failed").set(audits.failures)
         states, attempts, sites, last = await database.read(_figures)
         self._set_models(await database.read(_models))
         for state in TaskState:

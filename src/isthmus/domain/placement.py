@@ -132,6 +132,7 @@ class Snapshot:
     pools: tuple[PoolView, ...]
     prices: tuple[ScarcePrice, ...] = ()
     roads: Roads = field(default_factory=Roads)
+    gap: float | None = None  # how far above the bound contested rounds were at the last audit, relative
 
 
 class Why(StrEnum):
@@ -232,9 +233,29 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One way to do a task, for somebody who chooses: seconds from now to its end (10 %, 50 % and 90 % quantiles, of independent
+    parts; a part without a known spread counts with its figure), where each figure comes from, what it costs, what moves first."""
+
+    site: str
+    pool: str
+    why: Why
+    finish_p10_seconds: float
+    finish_p50_seconds: float
+    finish_p90_seconds: float
+    sources: dict[str, str]
+    price: Decimal | None = None
+    energy_kwh: Decimal | None = None
+    carbon_grams: Decimal | None = None
+    transfers: tuple[Carriage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """The record of one decision: every candidate and why it was refused, lost or won; `remedy` for a waiting task
-    is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had."""
+    is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had;
+    `plans` the best few, the first is what would be done: only in the answer to a dry run. `round_gap` of a contested round:
+    how far above the bound of all possible answers such a round was at the last audit, relative."""
 
     task_id: str
     decided_at: float
@@ -243,6 +264,8 @@ class Receipt:
     chosen_pool: str = ""
     remedy: str = ""
     binding: tuple[Binding, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    round_gap: float | None = None
     standing: Standing | None = None
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None

@@ -15,6 +15,7 @@ from isthmus.domain.errors import Invalid, IsthmusError
 from isthmus.domain.placement import Receipt, WaitingTask
 from isthmus.domain.task import TaskSpec
 from isthmus.engine import benchmarks, leases
+from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
@@ -26,6 +27,7 @@ from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
 from isthmus.engine.moving import Mover
 from isthmus.engine.placing import Round, look_again
+from isthmus.engine.roads import DataView, sweep, with_data
 from isthmus.engine.scoring import Scoring
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
@@ -35,7 +37,7 @@ from isthmus.engine.taskdata import DataFiles
 from isthmus.engine.waiting import EVERY_SECONDS as LOOK_SECONDS
 from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.work import SiteWork
-from isthmus.placement import decide, impossible
+from isthmus.placement import best_plans, decide, impossible
 from isthmus.sites.port import Site
 from isthmus.store import tables
 from isthmus.store.database import Database
@@ -149,6 +151,11 @@ class Engine:
         self._leases_due.set()
         self._look_again()
 
+    @property
+    def audits(self) -> Auditing:
+        """The audits of contested rounds."""
+        return self._round.auditing
+
     def site(self, name: str) -> Site:
         """The adapter of a site, for reading logs."""
         return self.fleet.site(name)
@@ -169,10 +176,16 @@ class Engine:
     async def plan(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> tuple[Receipt, ...]:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `admission.input_bytes`."""
-        snapshot = replace(await self.database.read(read_snapshot, self.clock.now()), prices=self._round.prices)
-        tasks = self._as_waiting(specs, user, input_bytes)
+        now = self.clock.now()
+        snapshot = replace(await self.database.read(read_snapshot, now), prices=self._round.prices)
+        data = await self.database.read(self._round.roads.read, now, specs)
+        tasks = self._as_waiting(specs, user, input_bytes, data)
+        snapshot = replace(snapshot, roads=data.roads)
         snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
-        return decide(snapshot, tasks, pricing=False).receipts
+        receipts = decide(snapshot, tasks, pricing=False).receipts
+        return tuple(
+            replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)
+        )
 
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
@@ -180,16 +193,21 @@ class Engine:
         """Invalid for the first task whose deadline and budget no pool could keep even if it had nothing else to do."""
         if all(spec.objective.deadline is None and spec.objective.budget is None for spec in specs):
             return
-        snapshot = read_snapshot(connection, self.clock.now())
-        for index, task in enumerate(self._as_waiting(specs, user, input_bytes)):
+        now = self.clock.now()
+        data = self._round.roads.read(connection, now, specs)
+        snapshot = replace(read_snapshot(connection, now), roads=data.roads)
+        for index, task in enumerate(self._as_waiting(specs, user, input_bytes, data)):
             error = impossible(snapshot, task)
             if error is not None:
                 raise Invalid(f"tasks.{index}.{error.field}", error.cause, remedy=error.remedy)
 
-    def _as_waiting(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> list[WaitingTask]:
+    def _as_waiting(
+        self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int], data: DataView
+    ) -> list[WaitingTask]:
         now = self.clock.now()
+        known = self._run_times.known
         return [
-            waiting_task("0" * 26, user, spec, input_bytes=size, **self._run_times.known(user, spec, now))
+            with_data(waiting_task("0" * 26, user, spec, input_bytes=size, **known(user, spec, now)), spec, data)
             for spec, size in zip(specs, input_bytes, strict=True)
         ]
 
@@ -307,6 +325,7 @@ class Engine:
                 continue
             idle = 0 if placed else idle + 1
             if placed:
+                self.mover.due.set()
                 for worker, _ in self._workers.values():
                     worker.work.dispatch_due.set()
 
@@ -359,6 +378,9 @@ class Engine:
             await self.clock.sleep(300.0)
             try:
                 await self.database.write(_drop_old, self.clock.now(), self.settings)
+                lease = self._held.get(_PLACEMENT)
+                if lease is not None and self._fresh(lease):
+                    await self.database.write(sweep, self.clock.now(), lease)
             except IsthmusError as error:
                 log.warning("house keeping: %s", error)
 

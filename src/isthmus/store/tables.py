@@ -566,6 +566,7 @@ transfers = Table(
     Column("links", Text, nullable=False, default="[]"),  # JSON: the path, in travelling order
     Column("stretches", Text, nullable=False, default="[]"),  # JSON: the window, domain.roads.Stretch
     Column("bytes_per_second", Double, nullable=False, default=0.0),  # as measured lately
+    Column("most_bytes_per_second", Double, nullable=False, default=0.0),  # what its user allows; 0 = no bound
     Column("size_bytes", BigInteger, nullable=False),
     Column("done_bytes", BigInteger, nullable=False, default=0),
     _at("ends_at"),  # predicted

@@ -583,6 +583,7 @@ def upgrade() -> None:
         sa.Column("links", sa.Text(), nullable=False),
         sa.Column("stretches", sa.Text(), nullable=False),
         sa.Column("bytes_per_second", sa.Double(), nullable=False),
+        sa.Column("most_bytes_per_second", sa.Double(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("done_bytes", sa.BigInteger(), nullable=False),
         sa.Column("ends_at", sa.Double(), nullable=True),
