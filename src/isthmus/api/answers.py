@@ -13,6 +13,7 @@ from isthmus.domain.network import NetNode, Source
 from isthmus.domain.placement import Receipt
 from isthmus.domain.site import Pool, SiteState
 from isthmus.domain.task import TaskSpec
+from isthmus.network.control.desired import Match
 from isthmus.trust.access import Role, Scope
 
 Item = TypeVar("Item")
@@ -425,6 +426,22 @@ class NetPaths(_Answer):
     target: Name
     size_bytes: int
     paths: list[NetPath]
+
+
+class NetPolicy(_Answer):
+    """Which way packets with these marks go from one site to another; `programmed_at` is null while its routers do not have it."""
+
+    name: Name
+    source: Name
+    target: Name
+    nodes: list[Name]
+    match: Match
+    owner: Literal["transfer", "task", "operator"]
+    wanted: bool
+    error: str
+    programmed_at: datetime | None
+    moved_at: datetime | None
+    created_at: datetime
 
 
 class Enrolment(_Answer):

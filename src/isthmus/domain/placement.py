@@ -73,6 +73,7 @@ class PoolView:
     accelerator_hours: Hours | None = None
     energy: Energy = field(default_factory=Energy)
     waits: WaitTable | None = None  # None: nothing was learned yet of waiting there
+    handling: Estimate | None = None  # learned: bringing a task there and collecting what it left, without its run
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
 
 
@@ -200,6 +201,7 @@ class Candidate:
     wait: Estimate | None = None
     transfer: Estimate | None = None
     run: Estimate | None = None
+    handling: Estimate | None = None  # handing over and collecting, learned at the site
     price: Decimal | None = None
     energy_kwh: Decimal | None = None
     carbon_grams: Decimal | None = None
@@ -210,14 +212,16 @@ class Candidate:
         """Seconds from now to the end, when all was estimated."""
         if self.wait is None or self.transfer is None or self.run is None:
             return None
-        return self.wait.seconds + self.transfer.seconds + self.run.seconds
+        handling = 0.0 if self.handling is None else self.handling.seconds
+        return self.wait.seconds + self.transfer.seconds + self.run.seconds + handling
 
     @property
     def late_seconds(self) -> float | None:
         """Seconds from now to the end if the run is as long as one in ten."""
         if self.wait is None or self.transfer is None or self.run is None:
             return None
-        return self.wait.seconds + self.transfer.late + self.run.late
+        handling = 0.0 if self.handling is None else self.handling.late
+        return self.wait.seconds + self.transfer.late + self.run.late + handling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -635,6 +635,22 @@ net_operators = Table(  # users that may declare the network, beside the adminis
     Column("user", _Name, primary_key=True),
 )
 
+net_policies = Table(  # which way packets shall go, for a transfer or a task, or because an operator said so
+    "net_policies",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("source", _Name, nullable=False),
+    Column("target", _Name, nullable=False),
+    Column("nodes", Text, nullable=False),  # JSON list: the path that is wanted now, end to end
+    Column("match", Text, nullable=False),  # JSON network.control.desired.Match: the marks of its packets
+    Column("owner", String(8), nullable=False),  # transfer | task | operator
+    Column("wanted", Boolean, nullable=False, default=True),  # false: its routers forget it, then the row goes
+    Column("error", Text, nullable=False, default=""),  # why its routers do not have it
+    _at("programmed_at"),  # since when its routers have it as it is here
+    _at("moved_at"),  # when a failure took it to another path
+    _at("created_at", nullable=False),
+)
+
 link_states = Table(  # measured figures, the newest of each source
     "link_states",
     metadata,

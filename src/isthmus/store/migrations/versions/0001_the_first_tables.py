@@ -323,6 +323,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user", name=op.f("pk_net_operators")),
     )
     op.create_table(
+        "net_policies",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("source", sa.String(length=63), nullable=False),
+        sa.Column("target", sa.String(length=63), nullable=False),
+        sa.Column("nodes", sa.Text(), nullable=False),
+        sa.Column("match", sa.Text(), nullable=False),
+        sa.Column("owner", sa.String(length=8), nullable=False),
+        sa.Column("wanted", sa.Boolean(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("programmed_at", sa.Double(), nullable=True),
+        sa.Column("moved_at", sa.Double(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_policies")),
+    )
+    op.create_table(
         "outcomes",
         sa.Column("attempt", sa.String(length=26), nullable=False),
         sa.Column("kind", sa.String(length=8), nullable=False),
