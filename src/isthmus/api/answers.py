@@ -281,7 +281,7 @@ class ModelOfPool(_Answer):
     kind: Literal["wait", "runtime"]
     site: Name
     pool: str
-    source: Literal["measured", "learned", "declared"]
+    source: Literal["measured", "learned", "converted", "declared"]
     outcomes: int
     accuracy: float
     error_seconds: float
@@ -289,6 +289,18 @@ class ModelOfPool(_Answer):
     coverage_90: float | None
     coverage_95: float | None
     since: datetime
+    updated_at: datetime
+
+
+class Carbon(_Answer):
+    """The carbon intensity of a site's grid by the hour, and the forecast of the hours after the last; `error` is the mean relative
+    error that such forecasts had on the series."""
+
+    site: Name
+    first_at: datetime
+    grams_per_kwh: list[float]
+    forecast: list[float]
+    error: float | None
     updated_at: datetime
 
 

@@ -146,6 +146,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "pool", "kind", name=op.f("pk_capabilities")),
     )
     op.create_table(
+        "carbon_series",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("first_hour", sa.Integer(), nullable=False),
+        sa.Column("grams", sa.Text(), nullable=False),
+        sa.Column("forecast", sa.Text(), nullable=False),
+        sa.Column("error", sa.Double(), nullable=True),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_carbon_series")),
+    )
+    op.create_table(
         "contents",
         sa.Column("blake3", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
