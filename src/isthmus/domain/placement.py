@@ -88,6 +88,7 @@ class WaitingTask:
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
+    preemptible: bool = False  # it fills what is idle, and makes room when others need it
     standing: Standing | None = None  # of its project; None where only one project has work
 
 
@@ -228,6 +229,7 @@ class Receipt:
     remedy: str = ""
     binding: tuple[Binding, ...] = ()
     standing: Standing | None = None
+    after: str = ""  # why its last attempt was taken back: it moved here, or made room for others before
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None
     actual_run_seconds: float | None = None

@@ -12,8 +12,9 @@ from isthmus.domain.lifecycle import AttemptState, EndReason
 from isthmus.engine.delivering import Deliver, destinations
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.transitions import Move
+from isthmus.engine.withdrawing import is_wanted_back
 from isthmus.engine.work import SiteWork
-from isthmus.sites.port import Collected, CollectOutcome, Job, Rejected, Uncertain
+from isthmus.sites.port import Collected, CollectedFile, CollectOutcome, Job, Rejected, Uncertain
 
 log = logging.getLogger(__name__)
 _A = AttemptState
@@ -71,6 +72,8 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
                 return Move(key=row.key, to=_ended_state(row), reason=reason, message=row.message or message)
             return Move(key=row.key, to=_A.FAILED, reason=why, message=message)
         case Uncertain(message=message):
+            if reason is EndReason.MOVED:
+                return Move(key=row.key, to=_A.CANCELLED, reason=reason, message=row.message)
             if row.cancel_requested:  # it ended, and nobody wants its outputs any more
                 return Move(key=row.key, to=_A.CANCELLED, reason=EndReason.CANCELLED_BY_USER, message=message)
             return _put_off(work, row, message)
@@ -86,7 +89,8 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
     if row.cancel_requested and reason is not EndReason.EXIT_ZERO:
         return Move(key=row.key, to=_A.CANCELLED, reason=EndReason.CANCELLED_BY_USER, fields=fields)
     if reason is not EndReason.EXIT_ZERO:
-        return Move(key=row.key, to=_A.FAILED, reason=reason, fields=fields)
+        saved = _files(row, outcome.files, {}) if reason is EndReason.PREEMPTED else []
+        return Move(key=row.key, to=_ended_state(row), reason=reason, fields=fields, outputs=saved)
     if outcome.missing:
         told = ", ".join(outcome.missing[:5])
         return Move(
@@ -109,7 +113,13 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
             )
         return _put_off(work, row, str(error))
     delivered = {file.path: url for file, url in places}
-    outputs = [
+    outputs = _files(row, outcome.files, delivered)
+    return Move(key=row.key, to=_A.SUCCEEDED, reason=EndReason.EXIT_ZERO, fields=fields, outputs=outputs)
+
+
+def _files(row: Any, files: Sequence[CollectedFile], delivered: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows of `outputs`."""
+    return [
         {
             "project": row.project,
             "task_id": row.task_id,
@@ -120,13 +130,12 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
             "executable": file.executable,
             "url": delivered.get(file.path, ""),
         }
-        for file in outcome.files
+        for file in files
     ]
-    return Move(key=row.key, to=_A.SUCCEEDED, reason=EndReason.EXIT_ZERO, fields=fields, outputs=outputs)
 
 
 def _ended_state(row: Any) -> AttemptState:
-    return _A.CANCELLED if row.cancel_requested else _A.FAILED
+    return _A.CANCELLED if is_wanted_back(row) and row.reason != EndReason.EXIT_NONZERO else _A.FAILED
 
 
 def _put_off(work: SiteWork, row: Any, message: str) -> Move:

@@ -148,5 +148,6 @@ def waiting_task(
         options=frozenset(spec.backend_parameters),
         avoid_sites=tuple(avoid_sites),
         run=run,
+        preemptible=spec.preemptible,
         standing=standing,
     )
