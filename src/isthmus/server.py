@@ -36,16 +36,20 @@ from isthmus.data.delivery import Delivery, origin_of
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.data.s3 import S3, read_account
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Refused
+from isthmus.domain.ids import is_name
 from isthmus.engine.agentblobs import AgentBlobs
 from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import SystemClock
 from isthmus.engine.engine import Engine
 from isthmus.engine.mailbox import Mailbox
+from isthmus.engine.settings import EngineSettings
 from isthmus.listening import Address, open_listener, parse_address
 from isthmus.loglines import log_to_stderr
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
+from isthmus.trust.authority import Authority
+from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 
 log = logging.getLogger("isthmus.server")
@@ -69,6 +73,7 @@ class Options:
     local_images: str = "auto"
     tes_files: tuple[Path, ...] = ()
     http_outputs: tuple[str, ...] = ()
+    region: str = ""
 
     @property
     def url(self) -> str:
@@ -133,7 +138,15 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="URL",
         help="let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again",
     )
+    parser.add_argument(
+        "--region",
+        default="",
+        metavar="NAME",
+        help="where this service keeps content: data that may not leave its regions is kept here only if this is one of them",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.region and not is_name(arguments.region):
+        raise Invalid("--region", f"{arguments.region[:80]!r} is no name.", remedy="Use a-z, 0-9, . _ - as sites do.")
     addresses = tuple(parse_address(text) for text in arguments.listen or ["127.0.0.1:8800"])
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise Invalid("--tls-cert", "goes with --tls-key.", remedy="Give both or none.")
@@ -164,6 +177,7 @@ def parse(argv: Sequence[str]) -> Options:
         open_metrics=arguments.open_metrics,
         local_images=arguments.local_images,
         tes_files=tuple(directory(path) for path in arguments.tes_files),
+        region=arguments.region,
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
     )
 
@@ -291,25 +305,29 @@ async def serve(options: Options) -> None:
         sealer = Sealer.open(state / "key")
         blobs = DirectoryBlobStore(state / "blobs")
         mailbox = Mailbox(database, sealer, SystemClock())
-        agent_blobs = AgentBlobs(mailbox, database, SystemClock())
         account = read_account(state / S3_FILE)
         s3 = S3(account) if account is not None else None
+        passes = Passes(Authority.open(state / "authority"))
         engine = Engine(
             database,
             blobs,
+            EngineSettings(home_region=options.region),
             owner=instance_of(state),
             unseal=sealer.unseal,
             presign=s3,
             deliver=Delivery(s3=s3, directories=options.tes_files, origins=options.http_outputs).deliver,
             agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
+            passes=passes,
         )
+        agent_blobs = AgentBlobs(mailbox, database, SystemClock(), engine.home)
         service = Service(
             database=database,
             blobs=blobs,
             engine=engine,
             sealer=sealer,
             state=state,
-            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files),
+            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files, region=options.region),
+            passes=passes,
         )
         app = create_app(service)
         serve_agents(app, mailbox, agent_blobs)

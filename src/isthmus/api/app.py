@@ -15,10 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isthmus import __version__
 from isthmus.api import (
     agent,
+    agent_data,
     audit,
     benchmarks,
     blobs,
     console,
+    datasets,
     events,
     health,
     holding,
@@ -44,6 +46,7 @@ ROUTERS: tuple[Router, ...] = (
     holding.router,
     logs.router,
     blobs.router,
+    datasets.router,
     events.router,
     sites.router,
     benchmarks.router,
@@ -53,6 +56,7 @@ ROUTERS: tuple[Router, ...] = (
     tokens.router,
     audit.router,
     agent.router,
+    agent_data.router,
     tes.router,
     health.router,
     console.router,

@@ -21,6 +21,7 @@ COMMANDS = {
     "retry": ("isthmus.cli.tasks:retry", "Run an ended task again", _WORK),
     "wait": ("isthmus.cli.tasks:wait", "Wait until tasks end", _WORK),
     "fetch": ("isthmus.cli.fetch:fetch", "Fetch what a task left", _WORK),
+    "data": ("isthmus.cli.data:data", "Datasets: put, get, copy to sites, pin", _WORK),
     "ls": ("isthmus.cli.tasks:ls", "List tasks", _SEE),
     "show": ("isthmus.cli.tasks:show", "Show one task", _SEE),
     "logs": ("isthmus.cli.logs:logs", "Show what a task writes", _SEE),

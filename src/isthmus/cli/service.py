@@ -83,6 +83,9 @@ def _directory(given: Path | None) -> Path:
     metavar="URL",
     help=_("Let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again."),
 )
+@click.option(
+    "--region", default="", metavar="NAME", help=_("Where the service keeps content; datasets may be bound to it.")
+)
 @click.option("--detach", "-d", is_flag=True, help=_("Return once it answers; `isthmus down` stops it."))
 def up(
     state: Path | None,
@@ -95,6 +98,7 @@ def up(
     local_images: str,
     tes_files: tuple[str, ...],
     http_outputs: tuple[str, ...],
+    region: str,
     detach: bool,
 ) -> int:
     where = _directory(state)
@@ -107,6 +111,7 @@ def up(
         arguments += ["--listen", address]
     for flag, value in (("--database", database), ("--tls-cert", tls_cert), ("--tls-key", tls_key)):
         arguments += [flag, value] if value else []
+    arguments += ["--region", region] if region else []
     arguments += ["--insecure"] if insecure else []
     arguments += ["--join-local", "--local-images", local_images] if join_local else []
     for directory in tes_files:

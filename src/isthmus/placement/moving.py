@@ -57,11 +57,12 @@ def find_better(
             continue
         gain = stay - there.finish_seconds
         if gain >= least_seconds and (stay == inf or gain >= least_part * stay):
-            pool_down = f"its pool is down; {there.site} has room"
-            sooner = f"would start {show_duration(gain)} sooner at {there.site}"
-            found.append(
-                Better(key=one.key, site=there.site, gain_seconds=gain, note=pool_down if stay == inf else sooner)
+            note = (
+                f"its pool is down; {there.site} has room"
+                if stay == inf
+                else f"would start {show_duration(gain)} sooner at {there.site}"
             )
+            found.append(Better(key=one.key, site=there.site, gain_seconds=gain, note=note))
     return found
 
 

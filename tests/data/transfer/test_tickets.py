@@ -20,7 +20,7 @@ TICKET = Ticket(
     sources=("north",),
     contents=digest_of(CONTENTS),
     expires=1000.0,
-    relays=("r:1",),
+    relayed=("r:1",),
 )
 
 

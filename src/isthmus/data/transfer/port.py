@@ -213,8 +213,6 @@ class WayUse:
     bytes: int
     bytes_per_second: float
     round_trip_seconds: float | None
-    retransmitted: int | None
-    """Segments, as the sending kernel counts them."""
     congestion_control: str
 
 

@@ -29,7 +29,7 @@ class Ticket:
     """`reader` may read the contents whose list hashes to `contents`, from the sites in `sources`, until `expires` (seconds since 1970).
 
     Names are those in the sites' certificates. `bytes_per_second` bounds what the sender sends for it, None: nothing does.
-    `relays`: addresses `host:port` that a relay may connect to for it.
+    `relayed`: addresses `host:port` that a relay may connect to for it.
     """
 
     order: str
@@ -38,7 +38,7 @@ class Ticket:
     contents: str
     expires: float
     bytes_per_second: float | None = None
-    relays: tuple[str, ...] = ()
+    relayed: tuple[str, ...] = ()
 
 
 def digest_of(contents: Iterable[Content]) -> str:
@@ -68,7 +68,7 @@ def verify(text: str, keys: Sequence[Ed25519PublicKey], *, now: float) -> Ticket
         if not any(_is_signed(key, signature, body) for key in keys):
             raise Forbidden("The ticket is not signed by this control plane.", code="ticket_forged")
         fields = json.loads(body)
-        ticket = Ticket(**{**fields, "sources": tuple(fields["sources"]), "relays": tuple(fields["relays"])})
+        ticket = Ticket(**{**fields, "sources": tuple(fields["sources"]), "relayed": tuple(fields["relayed"])})
     except (ValueError, TypeError, KeyError, binascii.Error):
         raise Forbidden("The ticket cannot be read.", code="ticket_forged") from None
     if now > ticket.expires + _SKEW_SECONDS:
