@@ -94,23 +94,25 @@ async def test_a_preempted_task_goes_on_from_what_it_saved(
     assert_whole(store)
 
 
-class _QueueSite(NullSite):
-    """A null site whose jobs wait in its queue as long as `waits` says so."""
-
-    waits = True
-
-    async def observe(self, refs: Sequence[JobRef]) -> dict[str, Observation]:
-        seen = await super().observe(refs)
-        return {
-            key: replace(one, sighting=Sighting.QUEUED, started_at=None)
-            if self.waits and one.sighting is Sighting.RUNNING and self._name == "north"
-            else one
-            for key, one in seen.items()
-        }
+async def _north_waits(site: NullSite, refs: Sequence[JobRef]) -> dict[str, Observation]:
+    """The jobs of one site wait in its queue for ever."""
+    seen = await _plain_observe(site, refs)
+    return {
+        key: replace(one, sighting=Sighting.QUEUED, started_at=None)
+        if one.sighting is Sighting.RUNNING and site._name == "north"
+        else one
+        for key, one in seen.items()
+    }
 
 
 MOVING = replace(
-    QUICK, move_interval=0.3, move_after=0.5, move_least_seconds=1.0, move_least_part=0.1, describe_interval=0.3
+    QUICK,
+    move_interval=0.3,
+    move_after=0.5,
+    move_least_seconds=1.0,
+    move_least_part=0.1,
+    describe_interval=0.3,
+    idle_describe_interval=0.3,
 )
 
 
@@ -128,7 +130,7 @@ async def _describe_as_queue(site: NullSite) -> Any:
     return replace(description, pools=(pool,))
 
 
-_plain_describe = NullSite.describe
+_plain_describe, _plain_observe = NullSite.describe, NullSite.observe
 
 
 class _State:
@@ -143,8 +145,7 @@ async def test_a_waiting_job_moves_when_the_world_changed(
     """It waits at the one site (or is refused there, its queue being full); the other opens; it is ended there first, and then
     begins here, under a new fence, with the reason in its receipt, and counts as one try."""
     _State.full_north = _State.south_up = False
-    monkeypatch.setattr(NullSite, "observe", _QueueSite.observe)
-    monkeypatch.setattr(NullSite, "waits", True, raising=False)
+    monkeypatch.setattr(NullSite, "observe", _north_waits)
     monkeypatch.setattr(NullSite, "describe", _describe_as_queue)
     if refuses:
         take = NullSite.submit
@@ -182,8 +183,6 @@ async def test_a_task_moves_so_often_and_no_more(
 ) -> None:
     """Two sites that look better in turn: a task is moved as often as the bound says, then stays."""
     store = sqlite_store
-    monkeypatch.setattr(NullSite, "observe", _QueueSite.observe)
-    monkeypatch.setattr(NullSite, "waits", True, raising=False)
 
     async def turning(site: NullSite) -> Any:
         """Whichever site has the task has a long queue."""
@@ -220,6 +219,3 @@ async def test_a_task_moves_so_often_and_no_more(
     assert len(_attempts(store, one)) == 3
     assert task(store, one).state == "queued"
     assert_whole(store)
-
-
-_plain_observe = NullSite.observe
