@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState
+from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.placement import Snapshot, WaitingTask, Why
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_snapshot
@@ -19,7 +19,6 @@ from isthmus.placement.preempting import Holder, Place, Room, Wanting
 from isthmus.store import tables
 
 _A = AttemptState
-_ENDED = [state.value for state in ATTEMPT_ENDED]
 _AT_ONCE = 500
 
 
@@ -64,7 +63,8 @@ def read_queued(connection: sa.Connection, now: float, settings: EngineSettings)
             t.c.input_bytes,
             t.c.avoid_sites,
         )
-        .join_from(a, t, t.c.attempt == a.c.key)
+        .join_from(a, t, sa.and_(t.c.id == a.c.task_id, t.c.attempt == a.c.key))
+        .where(sa.text(tables.LIVE.replace("state", "attempts.state")))
         .where(sa.or_(sa.and_(a.c.state == _A.QUEUED.value, a.c.submitted_at < since), refused))
         .where(a.c.ending == "")
         .where(a.c.cancel_requested.is_(False))
@@ -86,7 +86,11 @@ def as_queued(row: Any, task: WaitingTask, now: float, queued_jobs: int) -> Queu
 def read_holders(connection: sa.Connection) -> list[Holder]:
     """The preemptible attempts that hold room."""
     a = tables.attempts.c
-    query = sa.select(tables.attempts).where(a.grace_seconds > 0).where(a.state.notin_([*_ENDED, _A.COLLECTING.value]))
+    query = (
+        sa.select(tables.attempts)
+        .where(sa.text(f"grace_seconds > 0 AND {tables.LIVE}"))
+        .where(a.state != _A.COLLECTING.value)
+    )
     return [
         Holder(
             key=row.key,
