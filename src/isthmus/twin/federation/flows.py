@@ -43,6 +43,23 @@ def make_flows(paths, latency, capacity, room):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def moved_flows(flows, place, room):  # type: ignore[no-untyped-def]
+    """The same flows of jobs with other numbers: `place` is the new number of each."""
+    count = flows.counts[0]
+    pair = np.zeros(room, np.int64)
+    job = np.zeros(room, np.int64)
+    left = np.zeros(room)
+    pair[:count] = flows.pair[:count]
+    left[:count] = flows.left[:count]
+    for i in range(count):
+        job[i] = place[flows.job[i]]
+    return Flows(
+        flows.paths, flows.latency, flows.capacity, flows.rate, flows.active, pair, job, left, flows.clock, flows.counts,
+        flows.carried,
+    )  # fmt: skip
+
+
+@njit(cache=True)
 def fair_rates(paths, active, capacity, rate):  # type: ignore[no-untyped-def]
     """Fill `rate` with the max-min fair rate of each flow of each pair that has active flows."""
     links = len(capacity)

@@ -34,21 +34,21 @@ class Ledger(NamedTuple):
     at: NDArray[np.int64]  # by home: the place in `own` of the next job to arrive in the replay
     to: NDArray[np.int64]  # by home: the end of its jobs in `own`
     done: NDArray[np.bool_]  # by job: ended in the federation
+    booked: NDArray[np.bool_]  # by job: ended in the replay too
     gained: NDArray[np.float64]  # by home: sum of bounded slowdowns alone less that in the federation
     suffered: NDArray[np.float64]  # by home: sum of bounded slowdowns alone
 
 
 @njit(cache=True)
-def make_ledger(submit, run, width, estimate, request, home, processors, mode):  # type: ignore[no-untyped-def]
-    """An empty ledger; columns as in `make_jobs`."""
+def make_ledger(processors, mode):  # type: ignore[no-untyped-def]
+    """An empty ledger, without jobs."""
     sites = len(processors)
-    own = np.argsort(home, kind="mergesort")
-    to = np.cumsum(np.bincount(home, minlength=sites))
-    at = np.zeros(sites, np.int64)
-    at[1:] = to[:-1]
-    jobs = make_jobs(submit, run, width, estimate, request, sites)
-    done = np.zeros(len(submit), np.bool_)
-    return Ledger(make_state(jobs, processors, mode), own, at, to, done, np.zeros(sites), np.zeros(sites))
+    none = np.zeros(0, np.int64)
+    no = np.zeros(0, np.bool_)
+    jobs = make_jobs(none, none, none, none, none, sites)
+    alone = make_state(jobs, processors, mode)
+    at, to = np.zeros(sites, np.int64), np.zeros(sites, np.int64)
+    return Ledger(alone, none, at, to, no, no.copy(), np.zeros(sites), np.zeros(sites))
 
 
 @njit(cache=True)
@@ -81,6 +81,7 @@ def replay(ledger, real, site, arrived, now):  # type: ignore[no-untyped-def]
             if not ledger.done[job]:
                 return
             terminate(alone, site)
+            ledger.booked[job] = True
             start_jobs(alone, site, -1, time)
             by_itself = _slowdown(jobs[job], jobs[job].start)
             ledger.gained[site] += by_itself - _slowdown(jobs[job], real.jobs[job].start)
