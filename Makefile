@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 BENCHMARKS := engine faults api twin twinreal federation placement forecasting metering te lab steering selective_search
 
-.PHONY: demo test check bench soak lock clean
+.PHONY: demo test check console bench soak lock clean
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,11 +21,15 @@ test: $(VENV)/.installed           ## every test, real daemons included
 	$(RUN)/python -m isthmus.lab.packages
 	$(RUN)/python -m pytest
 
-check: $(VENV)/.installed          ## ruff, mypy strict, import-linter
+check: $(VENV)/.installed          ## ruff, mypy strict, import-linter, the built console
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports --no-cache
+	$(RUN)/python frontend/build.py --check
+
+console: $(VENV)/.installed        ## build the web page from frontend/ (needs Node 20)
+	$(RUN)/python frontend/build.py
 
 bench: $(VENV)/.installed          ## every published figure (hours); what lacks its data or its rights is named at the end
 	@left=""; for name in $(BENCHMARKS); do echo "== $$name"; \

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
-import ipaddress
 import logging
 import os
 import secrets
@@ -21,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -37,15 +36,20 @@ from isthmus.data.delivery import Delivery, origin_of
 from isthmus.data.directory import DirectoryBlobStore
 from isthmus.data.s3 import S3, read_account
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Refused
+from isthmus.domain.ids import is_name
 from isthmus.engine.agentblobs import AgentBlobs
 from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import SystemClock
 from isthmus.engine.engine import Engine
 from isthmus.engine.mailbox import Mailbox
+from isthmus.engine.settings import EngineSettings
+from isthmus.listening import Address, open_listener, parse_address
 from isthmus.loglines import log_to_stderr
 from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
+from isthmus.trust.authority import Authority
+from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 
 log = logging.getLogger("isthmus.server")
@@ -59,8 +63,7 @@ class Options:
     """What the process is told."""
 
     state: Path
-    host: str
-    port: int
+    addresses: tuple[Address, ...]
     database: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -70,16 +73,17 @@ class Options:
     local_images: str = "auto"
     tes_files: tuple[Path, ...] = ()
     http_outputs: tuple[str, ...] = ()
+    region: str = ""
 
     @property
     def url(self) -> str:
-        """Where the service is found; port 0 is replaced once it is known."""
-        return self.url_at(self.port)
+        """Where the service is found, by its first address; port 0 is replaced once it is known."""
+        return self.url_at(self.addresses[0].port)
 
     def url_at(self, port: int) -> str:
-        """The address with this port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls_certificate else 'http'}://{host}:{port}"
+        """The first address with this port."""
+        where = replace(self.addresses[0], port=port).written
+        return f"{'https' if self.tls_certificate else 'http'}://{where}"
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -88,7 +92,14 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--state", type=Path, required=True, help="directory for everything that must outlive the process"
     )
-    parser.add_argument("--listen", default="127.0.0.1:8800", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="default: 127.0.0.1:8800; fd:NUMBER for a bound socket that the process was given; may be given again, the "
+        "first is the address by which the service is found",
+    )
     parser.add_argument(
         "--database",
         default=os.environ.get("ISTHMUS_DATABASE", ""),
@@ -127,16 +138,25 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="URL",
         help="let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again",
     )
+    parser.add_argument(
+        "--region",
+        default="",
+        metavar="NAME",
+        help="where this service keeps content: data that may not leave its regions is kept here only if this is one of them",
+    )
     arguments = parser.parse_args(argv)
-    host, port = parse_address(arguments.listen)
+    if arguments.region and not is_name(arguments.region):
+        raise Invalid("--region", f"{arguments.region[:80]!r} is no name.", remedy="Use a-z, 0-9, . _ - as sites do.")
+    addresses = tuple(parse_address(text) for text in arguments.listen or ["127.0.0.1:8800"])
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise Invalid("--tls-cert", "goes with --tls-key.", remedy="Give both or none.")
-    if not is_loopback(host) and not arguments.tls_cert and not arguments.insecure:
-        raise Invalid(
-            "--listen",
-            f"{host} can be reached from other machines and there is no TLS: tokens would travel readable.",
-            remedy="Give --tls-cert and --tls-key, or --insecure behind a proxy that has TLS.",
-        )
+    for address in addresses:
+        if not address.is_loopback and not arguments.tls_cert and not arguments.insecure:
+            raise Invalid(
+                "--listen",
+                f"{address.host} can be reached from other machines and there is no TLS: tokens would travel readable.",
+                remedy="Give --tls-cert and --tls-key, or --insecure behind a proxy that has TLS.",
+            )
     for path in arguments.tes_files:
         if arguments.state.resolve().is_relative_to(path.resolve()) or path.resolve().is_relative_to(
             arguments.state.resolve()
@@ -148,8 +168,7 @@ def parse(argv: Sequence[str]) -> Options:
             )
     return Options(
         state=arguments.state.resolve(),
-        host=host,
-        port=port,
+        addresses=addresses,
         database=arguments.database,
         tls_certificate=arguments.tls_cert,
         tls_key=arguments.tls_key,
@@ -158,25 +177,9 @@ def parse(argv: Sequence[str]) -> Options:
         open_metrics=arguments.open_metrics,
         local_images=arguments.local_images,
         tes_files=tuple(directory(path) for path in arguments.tes_files),
+        region=arguments.region,
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
     )
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT` or `[IPV6]:PORT`."""
-    host, _, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise Invalid("--listen", f"{text!r} is no address.", remedy="Write it like 127.0.0.1:8800.")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def close_to_others(state: Path) -> None:
@@ -302,25 +305,29 @@ async def serve(options: Options) -> None:
         sealer = Sealer.open(state / "key")
         blobs = DirectoryBlobStore(state / "blobs")
         mailbox = Mailbox(database, sealer, SystemClock())
-        agent_blobs = AgentBlobs(mailbox, database, SystemClock())
         account = read_account(state / S3_FILE)
         s3 = S3(account) if account is not None else None
+        passes = Passes(Authority.open(state / "authority"))
         engine = Engine(
             database,
             blobs,
+            EngineSettings(home_region=options.region),
             owner=instance_of(state),
             unseal=sealer.unseal,
             presign=s3,
             deliver=Delivery(s3=s3, directories=options.tes_files, origins=options.http_outputs).deliver,
             agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
+            passes=passes,
         )
+        agent_blobs = AgentBlobs(mailbox, database, SystemClock(), engine.home)
         service = Service(
             database=database,
             blobs=blobs,
             engine=engine,
             sealer=sealer,
             state=state,
-            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files),
+            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files, region=options.region),
+            passes=passes,
         )
         app = create_app(service)
         serve_agents(app, mailbox, agent_blobs)
@@ -333,11 +340,12 @@ async def serve(options: Options) -> None:
             ssl_certfile=options.tls_certificate,
             ssl_keyfile=options.tls_key,
         )
-        listener = _listen(options.host, options.port)
+        listeners: list[socket.socket] = []
         try:
+            listeners.extend(open_listener(address) for address in options.addresses)
             await engine.start()
             try:
-                await _Server(config, service, mailbox, options).serve(sockets=[listener])
+                await _Server(config, service, mailbox, options).serve(sockets=listeners)
             finally:
                 try:
                     await asyncio.wait_for(engine.stop(), GRACE_SECONDS)
@@ -345,25 +353,12 @@ async def serve(options: Options) -> None:
                     log.warning("the engine did not stop in time; its leases are taken over at the next start")
         finally:
             await mailbox.close()
-            listener.close()
+            for listener in listeners:
+                listener.close()
     finally:
         (state / SERVICE_FILE).unlink(missing_ok=True)
         database.close()
         held.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only on sockets that say they are TCP; without it an answer in two writes waits 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise Refused(f"Cannot listen at {host}:{port}: {error.strerror}.", remedy="Choose another --listen.") from None
-    listener.setblocking(False)
-    return listener
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,13 @@ from tests.api.conftest import House, problem_of
 ROUTES = [route for router in ROUTERS for route in router.routes]
 KEY = "01m8c494g6gkqz73913ayh9nm6"
 HASH = "0" * 64
-OPEN = {"/v1/health", "/v1/version", "/v1/agent/enrol"}  # enrolment is by a one-time token in its body
+OPEN = {
+    "/v1/health",
+    "/v1/version",
+    "/v1/agent/enrol",
+    "/",
+    "/assets/{name}",
+}  # enrolment is by a one-time token in its body
 
 
 def path_of(route: Any, **values: str) -> str:

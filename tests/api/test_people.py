@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 import sqlalchemy as sa
 
+from isthmus.engine.serving import add_usage
 from isthmus.store import tables
 from isthmus.trust.access import Scope
 from tests.api.conftest import House, problem_of
@@ -142,3 +144,26 @@ async def test_changes_are_audited(house: House, admin: httpx.AsyncClient) -> No
         ("admin", "user.put", "bo"),
         ("admin", "user.disable", "bo"),
     ]
+
+
+async def test_a_share_is_set_by_administrators_and_seen_by_members(
+    each_house: House, each_admin: httpx.AsyncClient
+) -> None:
+    """What a project used is shown beside its share; who is no member sees nothing, who is no administrator changes nothing."""
+    await each_admin.post("/v1/projects", json={"name": "physics"})
+    bo = each_house.client(each_house.person("bo"))
+    problem_of(await bo.get("/v1/projects/physics"), 404)
+    await each_admin.post("/v1/projects/physics/members", json={"user": "bo"})
+    first = (await bo.get("/v1/projects/physics")).json()
+    assert (first["share"], first["of_share"], first["waiting"]) == (1.0, None, 0)
+    problem_of(await bo.patch("/v1/projects/physics", json={"share": 9}), 403)
+    problem_of(await each_admin.patch("/v1/projects/physics", json={"share": 0}), 422)
+    problem_of(await each_admin.patch("/v1/projects/nowhere", json={"share": 2}), 404)
+    assert (await each_admin.patch("/v1/projects/physics", json={"share": 3})).json()["share"] == 3.0
+    now = each_house.clock()
+    each_house.service.database.write_now(add_usage, now, 86400.0, {"physics": 900.0, "default": 100.0})
+    shown = (await bo.get("/v1/projects/physics")).json()
+    assert (shown["part"], shown["active_projects"], shown["used_cpu_seconds"]) == (0.75, 2, 900.0)
+    assert shown["of_share"] == pytest.approx(0.9 / 0.75)
+    await bo.post("/v1/tasks?project=physics", json={"command": ["a"]})
+    assert (await bo.get("/v1/projects/physics")).json()["waiting"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -138,3 +139,26 @@ def test_nonsense_is_no_address(address: str) -> None:
     """What is no address is refused with how to write one."""
     with pytest.raises(Invalid, match="--listen"):
         parse(["--state", "s", "--listen", address])
+
+
+def test_it_serves_at_a_socket_that_it_was_given_and_at_one_of_its_own(tmp_path: Path) -> None:
+    """The first address is the service's own; a descriptor that is no bound socket is refused by name."""
+    with socket.create_server(("127.0.0.1", 0)) as given, socket.create_server(("127.0.0.1", 0)) as free:
+        ports = given.getsockname()[1], free.getsockname()[1]
+        free.close()
+        words = [sys.executable, "-m", "isthmus.server", "--state", str(tmp_path / "s")]
+        words += ["--listen", f"fd:{given.fileno()}", "--listen", f"127.0.0.1:{ports[1]}"]
+        process = subprocess.Popen(words, pass_fds=[given.fileno()], stderr=subprocess.PIPE, text=True)
+    try:
+        file = tmp_path / "s" / "service.json"
+        deadline = time.monotonic() + 60
+        while not file.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert json.loads(file.read_text())["url"] == f"http://127.0.0.1:{ports[0]}"
+        for port in ports:
+            assert httpx.get(f"http://127.0.0.1:{port}/v1/health").status_code == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    with pytest.raises(Invalid, match="no socket at descriptor"):
+        parse(["--state", "s", "--listen", "fd:999"])

@@ -139,6 +139,10 @@ def test_people_and_tokens(ask: Ask, monkeypatch: pytest.MonkeyPatch, service: R
     ask("project", "add", "climate")
     ask("project", "member", "add", "climate", "alice", "--role", "manager")
     assert "alice" in ask("project", "member", "ls", "climate").out
+    assert ask("project", "share", "climate", "2.5").out.startswith("climate: share 2.5")
+    assert ask("project", "show", "climate", "--json").document["share"] == 2.5
+    ask("project", "share", "climate", "0", code=65)
+    ask("project", "show", "nowhere", code=66)
     told = ask("token", "create", "--user", "alice", "--expires", "1h", "--description", "laptop")
     secret = told.out.strip()
     assert secret not in told.err

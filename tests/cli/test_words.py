@@ -18,7 +18,7 @@ from isthmus.cli.plans import show_receipt
 from isthmus.cli.run import phase
 from isthmus.cli.screen import money
 from isthmus.client.records import Task
-from isthmus.domain.placement import Candidate, Estimate, Receipt, Why
+from isthmus.domain.placement import Candidate, Estimate, Receipt, Standing, Why
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 
@@ -185,5 +185,9 @@ def test_the_end_is_a_range_where_only_the_limit_is_known(capsys: pytest.Capture
         show_receipt(receipt, wide=False)
         return capsys.readouterr().out
 
+    standing = Standing(project="climate", part=0.25, of_share=3.1, of=4)
+    show_receipt(Receipt(task_id="t", decided_at=0.0, candidates=(), standing=standing), wide=False)
+    said = "Its project climate may have 25% beside 3 others, and has used 3.1 times its share."
+    assert said in capsys.readouterr().out
     assert "starts in about 2.0s, done within 10m 02s" in told("declared")
     assert "done in about 10m 02s" in told("learned")

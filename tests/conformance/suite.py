@@ -85,6 +85,26 @@ class SiteConformance:
         assert pool.cpus >= 1
         assert pool.memory_bytes_per_node > 0
 
+    async def test_shows_the_visible_queue_without_names(self, site: Site, centre: Centre) -> None:
+        """Where the pool has a queue of its own, what runs there is a row of it, and no row names a user."""
+        job = job_at(centre, "sleep 60")
+        refs = await start(site, job)
+        seen = (await wait_for(site, centre, refs, {Sighting.RUNNING}))[job.key]
+        await asyncio.sleep(1.1)  # a description is used again for a while
+        description = await site.describe()
+        pool = {pool.name: pool for pool in description.pools}[centre.pool]
+        try:
+            assert (description.queue is None) == pool.immediate
+            if description.queue is not None:
+                (row,) = (row for row in description.queue.jobs if row.id in seen.native_ids)
+                assert row.running
+                assert centre.pool in row.pools
+                assert row.processors >= 1
+                assert abs((row.started_at or 0.0) - (seen.started_at or 0.0)) < 30
+                assert centre.account not in {other.user for other in description.queue.jobs} - {""}
+        finally:
+            await site.cancel(refs)
+
     async def test_runs_a_job_and_tells_its_exit_code(self, site: Site, centre: Centre) -> None:
         """A job that exits 0 ends with exit_zero, by the fence that it was submitted with."""
         ended = await finish(site, centre, job_at(centre, "exit 0"))

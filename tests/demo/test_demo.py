@@ -10,23 +10,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from isthmus.lab import packages, registry
 from isthmus.lab.accounts import exists
-from isthmus.lab.centres import Laboratory
+from isthmus.lab.namespaces import NAMESPACES
+from isthmus.lab.network.places import networks
 from isthmus.lab.proc import PROC
 from isthmus.lab.processes import remove_stale
+from isthmus.lab.wan import Wan
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 SOURCE = Path(__file__).parents[2] / "src"
 COMMAND = [sys.executable, "-m", "isthmus", "demo"]
 ALONE = """
 import sys
-from isthmus.lab.centres import Laboratory
-Laboratory.missing = staticmethod(lambda: ["slurm: its daemons need root"])
+from isthmus.lab.wan import Wan
+Wan.missing = staticmethod(lambda: ["slurm: its daemons need root"])
 from isthmus.demo.story import run
 sys.exit(run(keep=False))
 """
@@ -36,7 +39,7 @@ sys.exit(run(keep=False))
 @pytest.fixture
 def environment() -> dict[str, str]:
     """An environment that knows this source tree and no service; fails where the demonstration could run and cannot."""
-    if reasons := Laboratory.missing():
+    if reasons := Wan.missing():
         if packages.can_install():
             pytest.fail("; ".join(reasons), pytrace=False)
         pytest.skip("; ".join(reasons))
@@ -69,10 +72,13 @@ def _directory(text: str) -> Path:
     return Path(found[1])
 
 
-def _left(directory: Path, account: str = "") -> list[str]:
-    """What is left of a run: its directory, its account, processes that name the directory, entries of the registry."""
+def _left(directory: Path, accounts: Sequence[str] = ()) -> list[str]:
+    """What is left of a run: its directory, accounts, networks, processes that name the directory, entries of the
+    registry."""
     left = [str(directory)] if directory.exists() else []
-    left += [account] if account and exists(account) else []
+    left += [account for account in accounts if exists(account)]
+    left += [name for name in networks() if name.startswith("demo-")]
+    left += [path.name for path in NAMESPACES.glob("isthmus-demo-*")]
     for entry in PROC.glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
@@ -86,10 +92,10 @@ def _left(directory: Path, account: str = "") -> list[str]:
     return left
 
 
-def _account(text: str) -> str:
-    found = re.search(r"local account for work is (\S+)", text)
+def _accounts(text: str) -> list[str]:
+    found = re.search(r"local accounts for work are (.+)", text)
     assert found, text
-    return found[1]
+    return found[1].split(", ")
 
 
 def test_the_whole_demonstration_is_right_and_leaves_nothing(environment: dict[str, str]) -> None:
@@ -104,7 +110,7 @@ def test_the_whole_demonstration_is_right_and_leaves_nothing(environment: dict[s
     assert "All 4 sites did work" in text
     assert re.search(r"(\d+) of \1 records are equal to sacct", text), text
     assert "export ISTHMUS_URL=http://127.0.0.1:" in text
-    assert _left(_directory(text), _account(text)) == []
+    assert _left(_directory(text), _accounts(text)) == []
 
 
 def test_a_machine_alone_says_what_is_left_out_and_does_the_rest(environment: dict[str, str]) -> None:
@@ -125,7 +131,7 @@ def test_after_a_crash_the_next_run_removes_what_was_left(environment: dict[str,
         text = _read_until(process, r"sweep: .*(queued|running|collecting|succeeded)", 200)
         process.kill()
         process.communicate(timeout=60)
-    directory, account = _directory(text), "" if alone else _account(text)
-    assert _left(directory, account)
+    directory, accounts = _directory(text), [] if alone else _accounts(text)
+    assert _left(directory, accounts)
     remove_stale()
-    assert _left(directory, account) == []
+    assert _left(directory, accounts) == []

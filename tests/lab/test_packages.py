@@ -24,7 +24,8 @@ def test_without_root_nothing_is_installed_and_that_is_said(
 
 def test_every_feature_is_judged_and_an_absent_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason names the program and the remedy."""
-    assert set(packages.missing()) == {"slurm", "gridengine", "sshd", "postgresql", "containers", "network"}
+    features = {"slurm", "gridengine", "sshd", "postgresql", "containers", "network", "browser"}
+    assert set(packages.missing()) == features
     monkeypatch.setattr(packages, "find_program", lambda name: None if name == "sbatch" else f"/bin/{name}")
     reason = packages.missing()["slurm"]
     assert reason is not None

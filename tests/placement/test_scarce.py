@@ -82,9 +82,9 @@ def test_a_price_is_paid_for_the_time_that_a_task_holds_it() -> None:
     at, none = Estimate(seconds=150.0, source="declared"), Estimate(seconds=0.0, source="declared")
     plan = Candidate(site="quick", pool="main", why=Why.CHOSEN, wait=none, transfer=none, run=at)
     scarcity = Scarcity([price])
-    assert scarcity.worth(task, plan) == {"cpus": 3.0}
-    assert scarcity.worth(task, replace(plan, wait=replace(at, seconds=120.0))) == {"cpus": pytest.approx(4.8)}
-    assert scarcity.worth(task, replace(plan, wait=replace(at, seconds=500.0))) == {"cpus": 0.0}
+    assert scarcity.worth(task, plan) == {("cpus", ""): 3.0}
+    assert scarcity.worth(task, replace(plan, wait=replace(at, seconds=120.0))) == {("cpus", ""): pytest.approx(4.8)}
+    assert scarcity.worth(task, replace(plan, wait=replace(at, seconds=500.0))) == {("cpus", ""): 0.0}
     assert scarcity.worth(task, replace(plan, site="plain")) == {}
     assert scarcity.binding(task, [plan]) == (Binding(site="quick", pool="main", resource="cpus", worth=3.0),)
 

@@ -150,10 +150,10 @@ class World:
 
     # --- users ------------------------------------------------------------------------------------------------------------
 
-    def submit(self, specs: list[TaskSpec]) -> list[str]:
+    def submit(self, specs: list[TaskSpec], project: str = "lab") -> list[str]:
         """Accepted: from here on each must reach its end."""
         ids = self.database.write_now(
-            intents.submit, now=self.now() + self.jump, user="ann", project="lab", specs=specs
+            intents.submit, now=self.now() + self.jump, user="ann", project=project, specs=specs
         )
         for spec, made in zip(specs, ids, strict=True):
             for task_id in made:

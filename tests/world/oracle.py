@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from isthmus.domain.lifecycle import TaskState
+from isthmus.domain.lifecycle import EndReason, TaskState
 from isthmus.store import tables
 from tests.world.centre import Run, usage_of
 from tests.world.history import World
@@ -57,7 +57,7 @@ def _tasks(world: World, rows: dict[str, Any], runs: dict[str, list[Run]]) -> li
             said.append(f"task {task_id} ran to completion {len(done)} times: {keys}")
         if task.state == TaskState.SUCCEEDED and not any(run.exit_code == 0 for run in done):
             said.append(f"task {task_id} is called succeeded and never ran to its end")
-        if task.state == TaskState.FAILED and (code == 0 or not done):
+        if task.state == TaskState.FAILED and (code == 0 or not done) and not _used_up(task, rows):
             said.append(f"task {task_id} is called failed ({task.reason}: {task.message}) without a cause")
         if task.state == TaskState.CANCELLED and task_id not in world.cancelled and task.reason != "dependency_failed":
             said.append(f"task {task_id} is called cancelled ({task.reason}) and nobody did so")
@@ -71,6 +71,12 @@ def _tasks(world: World, rows: dict[str, Any], runs: dict[str, list[Run]]) -> li
             elif hashlib.sha256(world.blobs.get(wanted, b"")).hexdigest() != wanted:
                 said.append(f"the output of task {task_id} is not in the blob store")
     return said
+
+
+def _used_up(task: Any, rows: dict[str, Any]) -> bool:
+    """Whether the sites ended every try that the task had, as one does that ends whatever it accepted."""
+    own = [EndReason(row.reason) for row in rows["attempts"].values() if row.task_id == task.id]
+    return len(own) == task.max_attempts and all(reason.is_site_fault for reason in own)
 
 
 def _usage(world: World, rows: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from isthmus.domain.errors import NotFound, Unavailable
 from isthmus.domain.placement import Snapshot
-from isthmus.engine import accounting, fleet, leases, snapshot
+from isthmus.engine import accounting, fleet, leases, serving, snapshot
 from isthmus.engine import work as engine_work
 from isthmus.store.database import Database
 from tests.world.virtual import EPOCH
@@ -108,7 +108,7 @@ class _Store:
             query = query.replace("STATES", ",".join("?" * len(args[1])))
         elif work is accounting._load:
             query, values = _AFTER, (args[0], args[1], args[1])
-        elif work in (snapshot.read_snapshot, snapshot.read_waiting):
+        elif work in (snapshot.read_snapshot, serving.read_waiting):
             query, values = _WAITING, (args[0], args[0])
         else:
             return False

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from isthmus.domain.capability import PoolCapability
 from isthmus.domain.lifecycle import AttemptState, TaskState
+from isthmus.domain.network import NetNode, Source
 from isthmus.domain.placement import Receipt
 from isthmus.domain.site import Pool, SiteState
 from isthmus.domain.task import TaskSpec
@@ -308,6 +309,93 @@ class CapabilityOfPool(_Answer):
     capability: PoolCapability
 
 
+class NetFigure(_Answer):
+    """A figure with its unit in the name of its field; `error` is half of the interval in which the true value lies (95 %), as of now."""
+
+    value: float
+    error: float
+    source: Source
+    measured_at: datetime
+    age_seconds: float
+    stale: bool
+
+
+class NetMeasured(_Answer):
+    """Figures of one direction; null where nobody measured or said."""
+
+    source: Name
+    target: Name
+    up: bool
+    up_since: datetime | None
+    delay_seconds: NetFigure | None
+    two_way_delay_seconds: NetFigure | None
+    jitter_seconds: NetFigure | None
+    loss: NetFigure | None
+    available_bits_per_second: NetFigure | None
+
+
+class NetLinkNow(NetMeasured):
+    """One direction of a link."""
+
+    link: Name
+    capacity_bits_per_second: float | None
+    price_per_gb: Money
+    mtu_bytes: int
+    programmable: bool
+
+
+class Network(_Answer):
+    """The network as it is known: each link once a direction, and pairs of sites by whatever way packets take."""
+
+    now: datetime
+    nodes: list[NetNode]
+    links: list[NetLinkNow]
+    pairs: list[NetMeasured]
+
+
+class NetDifference(_Answer):
+    """What a declaration changes of one node or link: its fields with the value before and after."""
+
+    what: Literal["node", "link"]
+    name: Name
+    change: Literal["added", "removed", "changed"]
+    fields: dict[str, tuple[str, str]]
+
+
+class NetDeclared(_Answer):
+    """What differs from what was declared before; `stored` is false when it was only asked."""
+
+    stored: bool
+    differences: list[NetDifference]
+
+
+class NetPath(_Answer):
+    """A path between two nodes; null where a figure of a link is not known."""
+
+    nodes: list[Name]
+    links: list[Name]
+    delay_seconds: float | None
+    loss: float
+    capacity_bits_per_second: float | None
+    free_bits_per_second: float | None
+    price_per_gb: Money
+    mtu_bytes: int
+    up: bool
+    taken_by_itself: bool
+    programmable: bool
+    seconds: float | None
+    why: str
+
+
+class NetPaths(_Answer):
+    """The paths from one node to another, best first, for moving so many bytes."""
+
+    source: Name
+    target: Name
+    size_bytes: int
+    paths: list[NetPath]
+
+
 class Enrolment(_Answer):
     """A one-time token for an agent."""
 
@@ -331,6 +419,24 @@ class Project(_Answer):
     name: Name
     role: str
     created_at: datetime
+
+
+class ProjectStanding(_Answer):
+    """A project's share beside those of the other active projects, and its use of it (see fair share in docs/placement.md).
+
+    `part` of all processors is its own (0 to 1), and it has used `of_share` times that; both null while nobody used anything.
+    """
+
+    name: Name
+    created_at: datetime
+    share: float
+    part: float | None
+    of_share: float | None
+    active_projects: int
+    used_cpu_seconds: float
+    promised_cpu_seconds: float
+    half_life_seconds: float
+    waiting: int
 
 
 class Member(_Answer):

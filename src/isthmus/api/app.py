@@ -15,13 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isthmus import __version__
 from isthmus.api import (
     agent,
+    agent_data,
     audit,
     benchmarks,
     blobs,
+    console,
+    datasets,
     events,
     health,
     holding,
     logs,
+    network,
     people,
     sites,
     tasks,
@@ -42,16 +46,20 @@ ROUTERS: tuple[Router, ...] = (
     holding.router,
     logs.router,
     blobs.router,
+    datasets.router,
     events.router,
     sites.router,
     benchmarks.router,
+    network.router,
     usage.router,
     people.router,
     tokens.router,
     audit.router,
     agent.router,
+    agent_data.router,
     tes.router,
     health.router,
+    console.router,
 )
 
 

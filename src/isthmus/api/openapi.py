@@ -113,3 +113,19 @@ def _responses(route: Route, answer: Any, others: dict[int, Any], problem: Any, 
             entry["headers"] = {name: _HEADERS[name] for name in _OF_CODE[code]}
         responses[str(code)] = entry
     return responses
+
+
+def described() -> dict[str, Any]:
+    """The document of the routes that the service has, without a service; for those who make clients from it."""
+    from isthmus.api.app import ROUTERS
+
+    app = FastAPI(openapi_url=None)
+    for router in ROUTERS:
+        router.install(app)
+    return document(app, ROUTERS)
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(described(), indent=1, sort_keys=True))

@@ -31,13 +31,24 @@ from isthmus.api.service import Calling, Serving
 from isthmus.domain.errors import Conflict, Invalid, NotFound
 from isthmus.domain.ids import is_name
 from isthmus.domain.task import FORBID_UNKNOWN
+from isthmus.engine.serving import standing_of
+from isthmus.engine.settings import EngineSettings
 from isthmus.store import tables
 from isthmus.trust.access import Administrators, InProject, Role, Scope, Signed
 from isthmus.trust.sealing import secret_context
 
 MAX_SECRET_BYTES = 65_536
+MIN_SHARE, MAX_SHARE = 0.001, 1_000_000.0
 router = Router("people")
 NameCursor = Annotated[str | None, Query(pattern=NAME)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectShare:
+    """How much a project may have beside the others."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    share: Annotated[float, Field(ge=MIN_SHARE, le=MAX_SHARE)]
 
 
 def _check_name(field: str, name: str) -> None:
@@ -203,6 +214,61 @@ async def create_project(request: Request, service: Serving, caller: Calling, ke
     return made(body)
 
 
+@router.route(
+    "GET",
+    "/v1/projects/{project}",
+    rule=InProject(Scope.TASKS_READ),
+    answer=answers.ProjectStanding,
+)
+async def show_project(service: Serving, project: ProjectPath) -> Response:
+    """A project's share, and how much of it the project has used lately."""
+    return answer(await service.database.read(_standing, project, service.clock()))
+
+
+@router.route(
+    "PATCH",
+    "/v1/projects/{project}",
+    rule=Administrators(),
+    body=ProjectShare,
+    answer=answers.ProjectStanding,
+)
+async def change_project(request: Request, service: Serving, caller: Calling, project: ProjectPath) -> Response:
+    """Set a project's share: 1 when it was never set; only the ratios between projects matter."""
+    change = await read_body(request, ProjectShare)
+    now = service.clock()
+
+    def store(connection: sa.Connection) -> dict[str, Any]:
+        p = tables.projects
+        if connection.execute(p.update().where(p.c.name == project).values(share=change.share)).rowcount == 0:
+            raise NotFound(f"There is no project {project!r}.")
+        note(connection, now, caller.user, "project.share", project, {"share": change.share})
+        return _standing(connection, project, now)
+
+    return answer(await service.database.write(store))
+
+
+def _standing(connection: sa.Connection, project: str, now: float) -> dict[str, Any]:
+    p, t = tables.projects.c, tables.tasks.c
+    made = connection.execute(sa.select(p.created_at).where(p.name == project)).scalar()
+    if made is None:
+        raise NotFound(f"There is no project {project!r}.")
+    waiting = sa.select(sa.func.count()).where(t.project == project).where(t.state == sa.text("'waiting'"))
+    half_life = EngineSettings().fair_half_life
+    account, standing = standing_of(connection, now, half_life, project)
+    return {
+        "name": project,
+        "created_at": when(made),
+        "share": account.share,
+        "part": None if standing is None else standing.part,
+        "of_share": None if standing is None else standing.of_share,
+        "active_projects": 0 if standing is None else standing.of,
+        "used_cpu_seconds": account.used,
+        "promised_cpu_seconds": account.promised,
+        "half_life_seconds": half_life,
+        "waiting": connection.execute(waiting).scalar_one(),
+    }
+
+
 @router.route("DELETE", "/v1/projects/{project}", rule=Administrators(), status=204, errors=[409])
 async def delete_project(service: Serving, caller: Calling, project: ProjectPath) -> Response:
     """Remove a project that never had a task, with its members, secrets and right to content."""
@@ -214,7 +280,7 @@ async def delete_project(service: Serving, caller: Calling, project: ProjectPath
             raise Conflict("The project has tasks, whose records are kept.", remedy="Remove its members instead.")
         if connection.execute(tables.projects.delete().where(tables.projects.c.name == project)).rowcount == 0:
             raise NotFound(f"There is no project {project!r}.")
-        for table in (tables.members, tables.secrets, tables.blobs):
+        for table in (tables.members, tables.secrets, tables.blobs, tables.project_usage):
             connection.execute(table.delete().where(table.c.project == project))
         note(connection, now, caller.user, "project.delete", project)
 

@@ -23,6 +23,8 @@ _TEXT = {
 _PATH = {"minLength": 1, "maxLength": 4096, "pattern": "^[^\\u0000\\n]+$"}
 _MAYBE_PATH = {"maxLength": 4096, "pattern": "^[^\\u0000\\n]*$"}
 _ADDRESS = {"pattern": "^((https?|s3)://[^\\s]+)?$"}
+_DATASET = "^([a-z0-9][a-z0-9._-]{0,62}/[a-z0-9][a-z0-9._-]{0,62})?$"
+_DATA = "^([a-z0-9][a-z0-9._-]{0,62}/[a-z0-9][a-z0-9._-]{0,62}(@[0-9]{1,9})?)?$"  # and :PATH
 _ENVIRONMENT = {"propertyNames": {"pattern": ENV_NAME}, "additionalProperties": {"type": "string", **_TEXT}}
 _MAYBE_HASH = {"pattern": "^([0-9a-f]{64})?$"}
 
@@ -52,8 +54,8 @@ _INVARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "env": _ENVIRONMENT,
         **dict.fromkeys(("workdir", "stdin", "stdout", "stderr"), _MAYBE_PATH),
     },
-    "Input": {"path": _PATH, "blob": _MAYBE_HASH, "url": _ADDRESS},
-    "Output": {"path": _PATH, "url": _ADDRESS},
+    "Input": {"path": _PATH, "blob": _MAYBE_HASH, "url": _ADDRESS, "data": {"pattern": _DATA}},
+    "Output": {"path": _PATH, "url": _ADDRESS, "data": {"pattern": _DATASET}},
     "Array": {"size": {"minimum": 1, "maximum": MAX_ARRAY}, "values": {"propertyNames": {"pattern": ENV_NAME}}},
     "TaskSpec": {
         "name": {"maxLength": 255, "pattern": "^[^\\u0000]*$"},
@@ -91,7 +93,7 @@ _WHOLE: dict[str, dict[str, Any]] = {
     },
     "Input": {
         "oneOf": [
-            *_given("blob", "url", "site_path"),
+            *_given("blob", "url", "site_path", "data"),
             {"required": ["content"], "properties": {"content": {"type": "string"}}},
         ]
     },

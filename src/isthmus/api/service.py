@@ -18,9 +18,11 @@ from isthmus.api.uploads import Uploads
 from isthmus.data.port import BlobStore
 from isthmus.domain.placement import Receipt
 from isthmus.domain.task import TaskSpec
+from isthmus.engine.home import Home
 from isthmus.sites.port import Site
 from isthmus.store.database import Database
 from isthmus.trust.access import Caller
+from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 from isthmus.trust.tokens import Gate
 
@@ -67,6 +69,7 @@ class ApiSettings:
     housekeeping_seconds: float = 30.0
     upload_keep_seconds: float = 7 * 86400.0
     tes_files: tuple[Path, ...] = ()  # directories that file:// addresses of TES documents may lead into
+    region: str = ""  # where the service itself keeps content
     tes_walltime_seconds: int = 86_400  # where a TES document asks for none
 
 
@@ -80,6 +83,7 @@ class Service:
     sealer: Sealer
     state: Path
     settings: ApiSettings = field(default_factory=ApiSettings)
+    passes: Passes | None = None  # without: no site keeps data
     clock: Callable[[], float] = time.time
     gate: Gate = field(init=False)
     rates: RateLimit = field(init=False)
@@ -87,6 +91,7 @@ class Service:
     feed: Feed = field(init=False)
     uploads: Uploads = field(init=False)
     metrics: Metrics = field(init=False)
+    home: Home = field(init=False)
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.database, self.clock)
@@ -99,6 +104,7 @@ class Service:
         )
         self.uploads = Uploads(self.state / "uploads", self.blobs, max_bytes=self.settings.max_upload_bytes)
         self.metrics = Metrics()
+        self.home = Home(self.database, self.blobs)
 
 
 def service_of(request: Request) -> Service:

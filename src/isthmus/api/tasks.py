@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -30,6 +30,7 @@ from isthmus.api.manifests import manifests_of
 from isthmus.api.routing import Router
 from isthmus.api.schemas import IdText
 from isthmus.api.service import Calling, Service, Serving
+from isthmus.domain.dataset import DatasetRef
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.ids import is_id
 from isthmus.domain.lifecycle import TaskState
@@ -200,6 +201,7 @@ def _submit(
     *,
     unsent: bool = False,
 ) -> list[list[str]]:
+    _check_projects(caller, specs)
     sizes = admission.input_bytes(connection, project, specs, manifests)
     service.engine.check_possible(connection, specs, caller.user, sizes)
     return intents.submit(
@@ -211,7 +213,23 @@ def _submit(
         face="v1",
         manifests=manifests,
         unsent=unsent,
+        home_region=service.settings.region,
     )
+
+
+def _check_projects(caller: Caller, specs: Sequence[TaskSpec]) -> None:
+    """A task takes and leaves datasets of its user's projects only."""
+    for index, spec in enumerate(specs):
+        named = [(f"inputs.{place}", item.data) for place, item in enumerate(spec.inputs) if item.data]
+        named += [(f"outputs.{place}", item.data) for place, item in enumerate(spec.outputs) if item.data]
+        for field, name in named:
+            ref = DatasetRef.parse(name)
+            if not caller.sees_project(ref.project):
+                raise Invalid(
+                    f"tasks.{index}.{field}.data",
+                    f"there is no dataset {ref} for you.",
+                    remedy="`isthmus data ls` shows yours.",
+                )
 
 
 def _of_one(error: Invalid) -> Invalid:

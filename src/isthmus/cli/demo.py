@@ -13,7 +13,7 @@ from isthmus.cli.messages import _
     examples="isthmus demo\nisthmus demo --keep",
     help=_(
         "See Isthmus do its main job on this machine. As root on Debian: two Slurm clusters, an SSH host and the machine itself, "
-        "started for this; otherwise the machine alone. Every result is checked; the exit code is 0 only if all is right. "
+        "started for this, over an emulated network with two paths; otherwise the machine alone. Every result is checked; the exit code is 0 only if all is right. "
         "Everything is removed at the end."
     ),
 )

@@ -29,6 +29,7 @@ lab = Group(
         "up": (_HERE + "up", "Start the network of a YAML file", _MAKE),
         "down": (_HERE + "down", "Remove it to the last namespace, also after a crash", _MAKE),
         "show": (_HERE + "show", "Nodes, links and daemons as they are now", _SEE),
+        "topology": (_HERE + "topology", "The network as `isthmus net load` takes it", _SEE),
         "exec": (_HERE + "exec_", "Run a command at a node", _SEE),
         "fail": (_HERE + "fail", "Cut links, take nodes down", _CHANGE),
         "partition": (_HERE + "partition", "Cut all links between some nodes and the others", _CHANGE),
@@ -119,8 +120,8 @@ def down(network: str | None) -> int:
 @_json
 @_loaded
 def show(network: str | None, as_json: bool) -> int:
+    from isthmus.domain.quantities import show_rate, show_time
     from isthmus.lab.network import showing
-    from isthmus.lab.network.quantities import show_rate, show_time
 
     found = showing.show(_choose(network))
     if as_json:
@@ -143,6 +144,23 @@ def show(network: str | None, as_json: bool) -> int:
         for link in found["links"]
     ]
     screen.table(["LINK", "STATE", "RATE", "DELAY", "JITTER", "LOSS", "MTU", "PRICE/GB"], links)
+    return exits.OK
+
+
+@command("topology", examples="isthmus lab topology | isthmus net load -", help=_("The network as YAML with the addresses that it has, for `isthmus net load`."))  # fmt: skip
+@_network
+@_json
+@_loaded
+def topology(network: str | None, as_json: bool) -> int:
+    from isthmus.lab.network import showing
+
+    found = showing.declared(_choose(network))
+    if as_json:
+        screen.put_json(found)
+    else:
+        import yaml
+
+        screen.put(yaml.safe_dump(found, sort_keys=False).rstrip())
     return exits.OK
 
 
@@ -196,8 +214,8 @@ def partition(network: str | None, nodes: tuple[str, ...]) -> int:
 @click.option("--loss", metavar="SHARE", help=_("Such as 5% or 0.05."))
 @_loaded
 def brownout(network: str | None, link: str, rate: str | None, delay: str | None, loss: str | None) -> int:
+    from isthmus.domain.quantities import read_rate, read_share, read_time
     from isthmus.lab.network.conditions import Brownout
-    from isthmus.lab.network.quantities import read_rate, read_share, read_time
 
     if rate is None and delay is None and loss is None:
         raise click.UsageError(_("Say what becomes worse: --rate, --delay, --loss."))

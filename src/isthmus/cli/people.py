@@ -29,9 +29,11 @@ project = Group(
     lazy={
         "add": (_HERE + "project_add", "Make a project", "Commands"),
         "ls": (_HERE + "project_ls", "List your projects", "Commands"),
+        "show": (_HERE + "project_show", "Show a project's share and use", "Commands"),
+        "share": (_HERE + "project_share", "Set a project's share", "Commands"),
         "member": (_HERE + "member", "Members of a project", "Commands"),
     },
-    examples="isthmus project add climate\nisthmus project member add climate alice",
+    examples="isthmus project add climate\nisthmus project share climate 2\nisthmus project member add climate alice",
     help=_("Projects and their members."),
     context_settings=_SETTINGS,
 )
@@ -134,6 +136,64 @@ def project_ls(session: Session) -> int:
 
 
 @command(
+    "show",
+    examples="isthmus project show climate",
+    help=_("Show a project's share of the processors, and how much of it the project has used lately."),
+)
+@click.argument("name")
+@answers
+def project_show(session: Session, name: str) -> int:
+    from isthmus.client import administration
+
+    return _show_project(session, session.run(administration.project(name)))
+
+
+@command(
+    "share",
+    examples="isthmus project share climate 2",
+    help=_(
+        "Set a project's share (administrators): while both have work, a project of share 2 gets twice the processor time of one "
+        "of share 1, which is every project's at first."
+    ),
+)
+@click.argument("name")
+@click.argument("share", type=float, metavar="N")
+@answers
+def project_share(session: Session, name: str, share: float) -> int:
+    from isthmus.client import administration
+
+    return _show_project(session, session.run(administration.share_project(name, share)))
+
+
+def _show_project(session: Session, found: dict[str, Any]) -> int:
+    if session.as_json:
+        screen.put_json(found)
+        return exits.OK
+    from isthmus.domain.units import show_duration
+
+    screen.put(_("{name}: share {share:g}").format(name=found["name"], share=found["share"]))
+    if found["of_share"] is None:
+        screen.put(_("Nobody used anything lately."))
+    else:
+        screen.put(
+            _(
+                "It may have {part:.0%} beside {others} other active projects, and has used {times:.2g} times that."
+            ).format(part=found["part"], others=found["active_projects"] - 1, times=found["of_share"])
+        )
+    screen.put(
+        _(
+            "Used {used:.1f} processor hours (half is forgotten in {time}), promised {promised:.1f}; {waiting} tasks wait."
+        ).format(
+            used=found["used_cpu_seconds"] / 3600,
+            time=show_duration(found["half_life_seconds"]),
+            promised=found["promised_cpu_seconds"] / 3600,
+            waiting=found["waiting"],
+        )
+    )
+    return exits.OK
+
+
+@command(
     "add", examples="isthmus project member add climate alice", help=_("Make a user a member, or change the role.")
 )
 @click.argument("project_name", metavar="PROJECT")
@@ -178,7 +238,7 @@ def member_rm(session: Session, project_name: str, user_name: str) -> int:
     help=_("Make a token. Its secret goes to stdout, once; talk goes to stderr."),
 )
 @click.option("--description", default="", help=_("What it is for."))
-@click.option("--scope", "scopes", multiple=True, help=_("tasks:read, tasks:write, sites:operate, metrics, admin; may be repeated (tasks:write)."))  # fmt: skip
+@click.option("--scope", "scopes", multiple=True, help=_("tasks:read, tasks:write, sites:operate, network:operate, metrics, admin; may be repeated (tasks:write)."))  # fmt: skip
 @click.option("--expires", default="", metavar="TIME", help=_("Ends after: 90d, 12h."))
 @click.option("--user", "for_user", default="", help=_("For another user (administrators)."))
 @answers

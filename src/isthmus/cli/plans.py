@@ -8,7 +8,8 @@ from isthmus.cli import screen
 from isthmus.cli.messages import _
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.placement import Candidate, Receipt, Why
-from isthmus.domain.units import show_duration
+from isthmus.domain.roads import HOME, Carriage
+from isthmus.domain.units import show_duration, show_size
 
 if TYPE_CHECKING:
     from isthmus.client.records import Task
@@ -23,6 +24,10 @@ WORDS = {
     Why.POOL_DOWN: "the pool is down",
     Why.NO_ACCOUNT: "you have no account there",
     Why.DATA_ELSEWHERE: "the data it needs is at another site only",
+    Why.DATA_MAY_NOT_LEAVE: "the data may not be there",
+    Why.NO_REPLICA: "no whole copy of the data is anywhere yet",
+    Why.NO_PATH: "no path brings the data there",
+    Why.PATH_FULL: "the path for the data is full",
     Why.TOO_FEW_NODES: "too few nodes",
     Why.TOO_FEW_CPUS: "too few processors on a node",
     Why.TOO_LITTLE_MEMORY: "too little memory on a node",
@@ -118,6 +123,8 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
             if chosen.carbon_grams is not None:
                 line += _(", {grams} g of CO2").format(grams=f"{chosen.carbon_grams:.3g}")
             screen.put(line)
+        for one in chosen.transfers if chosen is not None else ():
+            screen.put(screen.clean(_moves(one, receipt.decided_at)))
     else:
         screen.put(_("No place now."))
     if receipt.candidates:
@@ -135,10 +142,38 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
     if known:
         screen.put(_("Then in fact: {list}").format(list=", ".join(known)))
     if receipt.binding:
-        scarce = [f"{one.resource} {one.site}/{one.pool} ({one.worth:.2f})" for one in receipt.binding[:5]]
+        scarce = [
+            f"{one.resource} {one.link or f'{one.site}/{one.pool}'} ({one.worth:.2f})" for one in receipt.binding[:5]
+        ]
         screen.put(screen.clean(_("Scarce, and its worth to others: {list}").format(list=", ".join(scarce))))
+    if receipt.standing is not None and receipt.standing.of > 1:
+        screen.put(
+            _(
+                "Its project {project} may have {part:.0%} beside {others} others, and has used {times:.2g} times its share."
+            ).format(
+                project=receipt.standing.project,
+                part=receipt.standing.part,
+                others=receipt.standing.of - 1,
+                times=receipt.standing.of_share,
+            )
+        )
     if receipt.remedy:
         screen.put(screen.clean(_("What would help: {remedy}").format(remedy=receipt.remedy)))
+
+
+def _moves(one: Carriage, now: float) -> str:
+    """What moves for the task, over which links and when."""
+    begins, ends = (show_duration(max(0.0, at - now)) for at in (one.begins, one.ends))
+    if one.shared:
+        return _("Data: {name} comes for another task, there in {ends}").format(name=one.name, ends=ends)
+    source = _("the service") if one.source == HOME else one.source
+    way = " ".join(one.links) or _("through the service")
+    line = _("Data: {name} ({size}) from {source}, path {way}, from {begins} to {ends} from now").format(
+        name=one.name, size=show_size(one.size_bytes), source=source, way=way, begins=begins, ends=ends
+    )
+    if one.links:
+        line += _(" at {rate}/s").format(rate=show_size(round(one.bytes_per_second)))
+    return line
 
 
 def _within(chosen: Candidate, seconds: float) -> str:

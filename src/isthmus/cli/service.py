@@ -46,7 +46,14 @@ def _directory(given: Path | None) -> Path:
     ),
 )
 @_state
-@click.option("--listen", default="127.0.0.1:8800", show_default=True, metavar="HOST:PORT", help=_("Where it answers."))
+@click.option(
+    "--listen",
+    multiple=True,
+    default=["127.0.0.1:8800"],
+    show_default=True,
+    metavar="HOST:PORT",
+    help=_("Where it answers; may be given again, the first is the service's own address."),
+)
 @click.option("--database", default="", metavar="URL", help=_("PostgreSQL (else SQLite in the state directory)."))
 @click.option(
     "--tls-cert", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help=_("Certificate chain, PEM.")
@@ -76,10 +83,13 @@ def _directory(given: Path | None) -> Path:
     metavar="URL",
     help=_("Let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again."),
 )
+@click.option(
+    "--region", default="", metavar="NAME", help=_("Where the service keeps content; datasets may be bound to it.")
+)
 @click.option("--detach", "-d", is_flag=True, help=_("Return once it answers; `isthmus down` stops it."))
 def up(
     state: Path | None,
-    listen: str,
+    listen: tuple[str, ...],
     database: str,
     tls_cert: str | None,
     tls_key: str | None,
@@ -88,6 +98,7 @@ def up(
     local_images: str,
     tes_files: tuple[str, ...],
     http_outputs: tuple[str, ...],
+    region: str,
     detach: bool,
 ) -> int:
     where = _directory(state)
@@ -95,9 +106,12 @@ def up(
         raise click.UsageError(
             _("A password on a command line can be read by others; put the URL into ISTHMUS_DATABASE.")
         )
-    arguments = [sys.executable, "-m", "isthmus.server", "--state", str(where), "--listen", listen]
+    arguments = [sys.executable, "-m", "isthmus.server", "--state", str(where)]
+    for address in listen:
+        arguments += ["--listen", address]
     for flag, value in (("--database", database), ("--tls-cert", tls_cert), ("--tls-key", tls_key)):
         arguments += [flag, value] if value else []
+    arguments += ["--region", region] if region else []
     arguments += ["--insecure"] if insecure else []
     arguments += ["--join-local", "--local-images", local_images] if join_local else []
     for directory in tes_files:

@@ -26,12 +26,18 @@ _OPTIONS: list[Decorator] = [
     click.option("--time", metavar="TIME", help=_("The longest it may run: 90, 15m, 2h30m, 1-12:00:00.")),
     click.option("--image", metavar="IMAGE", help=_("A container image to run in.")),
     click.option(
-        "--in", "inputs", multiple=True, metavar="LOCAL[:PATH]",
-        help=_("A file or directory of yours, URL:PATH, or site://SITE/PATH[:PATH]; may be repeated."),
+        "--in", "--input", "inputs", multiple=True, metavar="LOCAL[:PATH]",
+        help=_(
+            "A file or directory of yours, URL:PATH, site://SITE/PATH[:PATH], or a dataset: "
+            "data:PROJECT/NAME[@VERSION][:PATH]=PATH; may be repeated."
+        ),
     ),
     click.option(
         "--out", "outputs", multiple=True, metavar="PATH[=LOCAL]",
-        help=_("What it leaves: a file, a directory (ends with /), a pattern; LOCAL may be a URL; may be repeated."),
+        help=_(
+            "What it leaves: a file, a directory (ends with /), a pattern; LOCAL may be a URL, or data:PROJECT/NAME, of which it "
+            "becomes the next version; may be repeated."
+        ),
     ),
     click.option("--env", multiple=True, metavar="K=V", help=_("A variable (K alone: its value here); may be repeated.")),
     click.option(

@@ -136,6 +136,17 @@ def add_project(name: str) -> Steps[Document]:
     return (yield from _post("/v1/projects", {"name": name}, keyed=True))
 
 
+def project(name: str) -> Steps[Document]:
+    """A project with its share and its use of it."""
+    return dict((yield from send(request("GET", f"/v1/projects/{_part(name)}"))).document())
+
+
+def share_project(name: str, share: float) -> Steps[Document]:
+    """Set a project's share."""
+    call = request("PATCH", f"/v1/projects/{_part(name)}", json={"share": share}, repeatable=True)
+    return dict((yield from send(call)).document())
+
+
 def members(project: str) -> Steps[list[Document]]:
     """The members of a project."""
     return (yield from every(f"/v1/projects/{_part(project)}/members", dict))

@@ -11,6 +11,7 @@ from typing import Any
 from isthmus.client.transfer import Progress, quiet, upload
 from isthmus.client.wire import Steps, Work
 from isthmus.client.workdir import Content, hash_file, scan
+from isthmus.domain.dataset import DatasetRef
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.task import TaskSpec
 
@@ -109,8 +110,20 @@ def prepare(
     return packed.spec
 
 
+def _parse_data(text: str, base: Path) -> dict[str, Any] | None:
+    """`data:PROJECT/NAME[@VERSION][:PATH][=WHERE]` as an input; None for a local file or directory called `data`."""
+    source, given, where = text.removeprefix("data:").partition("=")
+    if not given and ("/" not in source or (base / "data").exists()):
+        return None
+    ref = DatasetRef.parse(source)
+    return {"path": where or (PurePosixPath(ref.path).name if ref.path else ref.name), "data": str(ref)}
+
+
 def parse_input(text: str, base: Path) -> dict[str, Any] | LocalInput:
-    """`LOCAL[:PATH]`, `URL[:PATH]` or `site://SITE/absolute/path[:PATH]` as an input."""
+    """`LOCAL[:PATH]`, `URL[:PATH]`, `site://SITE/absolute/path[:PATH]` or a dataset, `data:PROJECT/NAME[@VERSION][:PATH]=WHERE`,
+    as an input."""
+    if text.startswith("data:") and (named := _parse_data(text, base)) is not None:
+        return named
     if _URL.match(text):
         source, path = _split_url(text)
         path = path or PurePosixPath(source.split("?", 1)[0]).name
@@ -145,13 +158,16 @@ def _split_url(text: str) -> tuple[str, str]:
 
 
 def parse_output(text: str, base: Path) -> tuple[dict[str, Any], tuple[str, Path] | None]:
-    """`PATH`, `PATH=LOCAL` or `PATH=URL` as an output; a path that ends with `/` is a directory."""
+    """`PATH`, `PATH=LOCAL`, `PATH=URL` or `PATH=data:PROJECT/NAME` as an output; a path that ends with `/` is a directory."""
     path, separator, target = text.partition("=")
     entry: dict[str, Any] = {"path": path.rstrip("/") or path}
     if path.endswith("/") and path != "/":
         entry["directory"] = True
     if separator and _URL.match(target):
         entry["url"] = target
+        return entry, None
+    if separator and target.startswith("data:"):
+        entry["data"] = str(DatasetRef.parse(target.removeprefix("data:")))
         return entry, None
     default = path.lstrip("/").split("*", 1)[0].split("?", 1)[0].split("[", 1)[0]
     if not separator and default != path.lstrip("/"):

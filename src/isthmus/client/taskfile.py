@@ -188,7 +188,10 @@ def _put(spec: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 
 def _read_inputs(value: object, base: Path, spec: dict[str, Any], inputs: list[LocalInput]) -> None:
     if isinstance(value, Mapping):
-        items: list[Any] = [f"{source}:{path}" for path, source in value.items()]
+        items: list[Any] = [
+            f"{source}={path}" if str(source).startswith("data:") else f"{source}:{path}"
+            for path, source in value.items()
+        ]
     else:
         items = list(value) if isinstance(value, list | tuple) else [value]
     for item in items:
@@ -218,7 +221,7 @@ def _read_outputs(value: object, base: Path, spec: dict[str, Any], fetch: list[t
             local = entry.pop("to", None)
             if local:
                 fetch.append((str(entry.get("path")), base / Path(str(local)).expanduser()))
-            elif "url" not in entry:
+            elif "url" not in entry and "data" not in entry:
                 fetch.append((str(entry.get("path")), base / str(entry.get("path")).lstrip("/")))
             spec.setdefault("outputs", []).append(entry)
             continue

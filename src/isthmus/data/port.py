@@ -1,13 +1,15 @@
-"""The contract of a store of blobs: content named by its SHA-256, immutable, resumable.
+"""The contracts of a store of blobs (content named by its SHA-256, immutable, resumable) and of a site that keeps datasets.
 
 A site adapter is handed one of these: the control plane's own directory, or, at an agent, the same store over HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from isthmus.domain.dataset import TransferOrder, TransferProgress
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -37,4 +39,34 @@ class BlobStore(Protocol):
 
     async def put_stream(self, chunks: AsyncIterator[bytes], sha256: str) -> None:
         """Store streamed content under its hash; Corrupt when it does not hash to it (nothing is kept then)."""
+        ...
+
+
+@runtime_checkable
+class DataKeeper(Protocol):
+    """A site that keeps datasets. All methods may raise Unavailable: then nothing is known. Every one may be called again: what
+    is there already is not moved again, and an order whose fence is lower than one seen is not obeyed."""
+
+    async def data_pull(self, orders: Sequence[TransferOrder]) -> Mapping[str, TransferProgress]:
+        """Begin, or go on, to fetch versions from the orders' sources; answers at once how far each is."""
+        ...
+
+    async def data_send(self, orders: Sequence[TransferOrder]) -> Mapping[str, TransferProgress]:
+        """Begin, or go on, to send versions that are here to the service; answers at once how far each is."""
+        ...
+
+    async def data_status(self, ids: Sequence[str]) -> Mapping[str, TransferProgress]:
+        """How far transfers are; ABSENT for one that the site does not know (it started anew)."""
+        ...
+
+    async def data_drop(self, manifests: Sequence[str]) -> None:
+        """Let versions go, by the BLAKE3 of their manifests: what no other version here names is removed."""
+        ...
+
+    async def data_chill(self, manifests: Sequence[str]) -> None:
+        """Move versions to the site's cold store."""
+        ...
+
+    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """For each version the paths whose content here is missing or damaged; reads all of it."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isthmus.client.records import UsageRecord
-from isthmus.lab.slurm import SlurmCluster
+from isthmus.lab.wan import WanSite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,8 @@ class Line:
     record: UsageRecord
     elapsed_seconds: int
     allocated_cpu_seconds: int
+    account: str
+    """The local account that the job ran as, as the cluster says."""
 
     @property
     def equal(self) -> bool:
@@ -24,18 +26,26 @@ class Line:
         return ours == (self.elapsed_seconds, self.allocated_cpu_seconds)
 
 
-def compare(records: Sequence[UsageRecord], clusters: Mapping[str, SlurmCluster]) -> list[Line]:
+def compare(records: Sequence[UsageRecord], clusters: Mapping[str, WanSite]) -> list[Line]:
     """Every record of a cluster with what sacct says; a job that sacct does not know counts -1."""
     lines = []
     for name, cluster in clusters.items():
-        shown = cluster.run("sacct", "-X", "-n", "-P", "-a", "-S", "now-1hour", "-o", "JobID,ElapsedRaw,CPUTimeRAW")
-        counted = {}
+        shown = cluster.run(
+            "sacct", "-X", "-n", "-P", "-a", "-S", "now-1hour", "-o", "JobID,ElapsedRaw,CPUTimeRAW,User"
+        )
+        counted: dict[str, tuple[int, int, str]] = {}
         for row in shown.splitlines():
-            job, elapsed, seconds = row.split("|")
-            counted[job] = (int(elapsed or 0), int(seconds or 0))
+            job, elapsed, seconds, account = row.split("|")
+            counted[job] = (int(elapsed or 0), int(seconds or 0), account)
         for record in records:
             if record.site == name:
-                elapsed_seconds, cpu_seconds = counted.get(record.native_id, (-1, -1))
-                line = Line(record=record, elapsed_seconds=elapsed_seconds, allocated_cpu_seconds=cpu_seconds)
-                lines.append(line)
+                elapsed_seconds, cpu_seconds, account = counted.get(record.native_id, (-1, -1, ""))
+                lines.append(
+                    Line(
+                        record=record,
+                        elapsed_seconds=elapsed_seconds,
+                        allocated_cpu_seconds=cpu_seconds,
+                        account=account,
+                    )
+                )
     return lines

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import isthmus
@@ -27,12 +28,18 @@ class Plane:
         self.state = state
         self.url = ""
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        words = ["up", "--state", str(self.state), "--listen", "127.0.0.1:0", "--no-join-local"]
-        self._screen.typed(["isthmus", *words, "--detach"])
+    def start(self, place: Callable[[Sequence[str]], list[str]] | None) -> None:
+        """Start it and wait until it answers. `place` puts a command at the host in a network where the service belongs;
+        people reach it at the same address of this machine's loopback and of that host's."""
+        words = ["up", "--state", str(self.state), "--no-join-local"]
+        self._screen.typed(["isthmus", *words, "--listen", "127.0.0.1:0", "--detach"])
         # Not detached here, so that it is known by its pid; `up` turns into the service.
-        self._daemons.start("server", [sys.executable, "-m", "isthmus", *words], environment=_passed_on())
+        whole = [sys.executable, "-m", "isthmus", *words]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            whole += ["--listen", f"fd:{listener.fileno()}"]
+            if place is not None:
+                whole = place([*whole, "--listen", f"127.0.0.1:{listener.getsockname()[1]}"])
+            self._daemons.start("server", whole, environment=_passed_on(), descriptors=[listener.fileno()])
         self._daemons.wait_ready("server", lambda: read_service_file(self.state).get("url"))
         self.url = str(read_service_file(self.state)["url"])
         self._screen.say(f"  {self.url}")

@@ -16,7 +16,7 @@ from isthmus.client import operations
 from isthmus.client.records import Attempt, Output, Task
 from isthmus.client.sync import Client
 from isthmus.demo import ledger, receipts, work
-from isthmus.demo.centres import USER, Centres, ssh_command
+from isthmus.demo.centres import HOME, STORE, USER, Centres
 from isthmus.demo.checks import Checks, DemoError
 from isthmus.demo.plane import Person, Plane
 from isthmus.demo.screen import Board, Screen
@@ -24,6 +24,9 @@ from isthmus.domain.errors import IsthmusError
 from isthmus.domain.placement import Receipt
 from isthmus.lab import registry
 from isthmus.lab.accounts import exists
+from isthmus.lab.namespaces import exists as namespace_exists
+from isthmus.lab.namespaces import processes_in
+from isthmus.lab.network.places import namespace_of
 from isthmus.lab.proc import with_environment
 from isthmus.lab.processes import TAG, Daemons, remove_stale
 
@@ -86,9 +89,9 @@ class _Story:
         self.directory = registry.new_directory("isthmus-demo-")
         self.screen.shorten(str(self.directory), "DEMO")
         daemons = Daemons(self.directory / "plane")
+        self.accounts: list[str] = []
         self.centres = Centres(self.directory)
         self.plane = Plane(daemons, daemons.directory / "state", self.screen)
-        self.account = ""
         try:
             self._start(daemons.directory)
             self._work()
@@ -107,17 +110,20 @@ class _Story:
         self.screen.exact(f"$ export DEMO={self.directory}")
         begun = time.monotonic()
         self.centres.start(self.screen)
-        if self.centres.laboratory is not None:
-            self.account = self.centres.account
         if not self.centres.python():
             raise DemoError("An ordinary account finds no python3 here.", remedy="Install the package python3.")
         for centre in self.centres.all:
             self.screen.say(f"  {centre.name}: {centre.what}")
+        if links := self.centres.network():
+            self.screen.say("  between them an emulated network with two paths, one thin and fast, one fat and slow:")
+            for line in links:
+                self.screen.say(f"    {line}")
+        self.accounts = self.centres.accounts
         self.screen.say(
-            f"  up after {time.monotonic() - begun:.0f} s; the local account for work is {self.centres.account}"
+            f"  up after {time.monotonic() - begun:.0f} s; the local accounts for work are {', '.join(self.accounts)}"
         )
         self.screen.heading("The control plane: SQLite and a state directory of its own")
-        self.plane.start()
+        self.plane.start(self.centres.place())
         self.desk = place / "desk"
         self.desk.mkdir(mode=0o700)
         work.write(self.desk)
@@ -161,8 +167,8 @@ class _Story:
         stored = self.centres.store(self.desk / "large" / work.STORED)
         names = [centre.name for centre in self.centres.all]
         self.layout = work.Layout(
-            home="here",
-            store="workshop" if "workshop" in names else "here",
+            home=HOME,
+            store=STORE if STORE in names else HOME,
             stored_path=stored,
             batch=tuple(centre.name for centre in self.centres.all if centre.cluster),
         )
@@ -278,7 +284,7 @@ class _Story:
             (
                 line.record.site,
                 line.record.native_id,
-                line.record.account,
+                line.account,
                 line.record.elapsed_seconds,
                 line.elapsed_seconds,
                 line.record.allocated_cpu_seconds,
@@ -292,8 +298,11 @@ class _Story:
             self.screen.table(headers, rows, right=(1, 3, 4, 5, 6))
             equal = sum(line.equal for line in lines)
             self._tell(equal == len(lines), f"{equal} of {len(lines)} records are equal to sacct")
-            accounts = {line.record.account for line in lines}
-            self._tell(accounts == {self.account}, f"Every job at Slurm ran as {', '.join(sorted(accounts))}")
+            accounts = {(line.record.site, line.account) for line in lines}
+            wanted = {(centre.name, centre.account) for centre in self.centres.all if centre.cluster}
+            self._tell(
+                accounts == wanted, f"Every job at Slurm ran as {', '.join(name for _, name in sorted(accounts))}"
+            )
         self.operator.type("usage", "--by", "site", "--project", PROJECT)
 
     def _wait_for_the_end(self) -> None:
@@ -312,9 +321,10 @@ class _Story:
         self.screen.say("As the operator:")
         for text in ("isthmus site show north", "isthmus site load north", "isthmus events"):
             self.screen.say(f"$ ISTHMUS_STATE={self.plane.state} {text}", "cyan")
-        if self.centres.laboratory is not None:
-            self.screen.say("At the SSH host:")
-            self.screen.say(f"$ {ssh_command(self.centres.laboratory)}", "cyan")
+        if self.centres.wan is not None:
+            self.screen.say("The network, and the SSH host in it:")
+            self.screen.say(f"$ isthmus lab show --network {self.centres.wan.topology.name}", "cyan")
+            self.screen.say(f"$ {self.centres.ssh_command()}", "cyan")
         with contextlib.suppress(KeyboardInterrupt):
             self.screen.say(f"process {os.getpid()} waits")
             threading.Event().wait()
@@ -337,12 +347,20 @@ class _Story:
         self.checks.expect(said == "[]", "Every invariant of the store holds", said)
 
     def _nothing_is_left(self) -> None:
-        parts = ("plane", "people", "ssh", "mariadb", "north", "south")
-        running = [member for part in parts for member in with_environment(TAG, str(self.directory / part))]
+        running = with_environment(TAG, str(self.directory / "plane"))
+        directories = [self.directory]
+        if self.centres.wan is not None:
+            name = self.centres.wan.topology.name
+            spaces = [namespace_of(self.centres.wan.topology, node) for node in self.centres.wan.topology.nodes]
+            running += [member for space in spaces for member in processes_in(space)]
+            directories.append(self.centres.wan.directory)
+            left = [space for space in spaces if namespace_exists(space)]
+            self._tell(not left, f"No network is left of {name}", left)
+            accounts = [account for account in self.accounts if exists(account)]
+            self._tell(not accounts, "No account is left", accounts)
         self._tell(not running, "No process is left", running)
-        self._tell(not self.directory.exists(), "No directory is left", self.directory)
-        if self.account:
-            self._tell(not exists(self.account), "No account is left", self.account)
+        remaining = [str(directory) for directory in directories if directory.exists()]
+        self._tell(not remaining, "No directory is left", remaining)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from isthmus.domain.roads import Carriage, Piece, Roads
 from isthmus.domain.site import Energy, Pool, SiteState
 from isthmus.domain.task import Constraints, Demand, Objective
 
@@ -61,6 +62,17 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a project stands to its share when a round begins: `part` of all that it may have (0 to 1) beside the `of` active
+    projects, and how many times that it has used (1 = just its share)."""
+
+    project: str
+    part: float
+    of_share: float
+    of: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingTask:
     """A task that wants a place, in the order in which it is to be served."""
 
@@ -69,17 +81,20 @@ class WaitingTask:
     demand: Demand
     objective: Objective
     constraints: Constraints
-    input_bytes: int = 0
+    input_bytes: int = 0  # of uploads
+    data: tuple[Piece, ...] = ()  # data sets that it reads
     input_sites: frozenset[str] = frozenset()  # sites that hold a path it needs; it can only run there
     needs_container: bool = False
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
+    standing: Standing | None = None  # of its project; None where only one project has work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScarcePrice:
-    """What others would lose by one unit of a pool's resource (`cpus`, `memory_bytes`, `accelerators`) held for one bucket.
+    """What others would lose by one unit of a pool's resource (`cpus`, `memory_bytes`, `accelerators`) held for one bucket, or
+    by one of the `bytes` that a link carries in it.
 
     `by_bucket` begins at the time of the round that found it, in buckets of `bucket_seconds`; the unit of a price is the
     least slowdown of a task (see `placement.pricing`).
@@ -90,6 +105,7 @@ class ScarcePrice:
     resource: str
     bucket_seconds: float
     by_bucket: tuple[float, ...]
+    link: str = ""  # instead of site and pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +115,7 @@ class Snapshot:
     now: float
     pools: tuple[PoolView, ...]
     prices: tuple[ScarcePrice, ...] = ()
+    roads: Roads = field(default_factory=Roads)
 
 
 class Why(StrEnum):
@@ -113,6 +130,10 @@ class Why(StrEnum):
     POOL_DOWN = "pool_down"
     NO_ACCOUNT = "no_account"
     DATA_ELSEWHERE = "data_elsewhere"
+    DATA_MAY_NOT_LEAVE = "data_may_not_leave"
+    NO_REPLICA = "no_replica"
+    NO_PATH = "no_path"
+    PATH_FULL = "path_full"
     TOO_FEW_NODES = "too_few_nodes"
     TOO_FEW_CPUS = "too_few_cpus"
     TOO_LITTLE_MEMORY = "too_little_memory"
@@ -137,7 +158,16 @@ class Why(StrEnum):
 
 
 PASSING = frozenset(
-    {Why.SITE_DRAINING, Why.SITE_UNREACHABLE, Why.POOL_DOWN, Why.KEPT_APART, Why.FULL_NOW, Why.FAILED_HERE}
+    {
+        Why.SITE_DRAINING,
+        Why.SITE_UNREACHABLE,
+        Why.POOL_DOWN,
+        Why.NO_REPLICA,
+        Why.PATH_FULL,
+        Why.KEPT_APART,
+        Why.FULL_NOW,
+        Why.FAILED_HERE,
+    }
 )
 
 
@@ -156,6 +186,7 @@ class Candidate:
     price: Decimal | None = None
     energy_kwh: Decimal | None = None
     carbon_grams: Decimal | None = None
+    transfers: tuple[Carriage, ...] = ()  # what moves there first, over which links and when
 
     @property
     def finish_seconds(self) -> float | None:
@@ -169,18 +200,19 @@ class Candidate:
         """Seconds from now to the end if the run is as long as one in ten."""
         if self.wait is None or self.transfer is None or self.run is None:
             return None
-        return self.wait.seconds + self.transfer.seconds + self.run.late
+        return self.wait.seconds + self.transfer.late + self.run.late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A scarce resource that counted in a decision: `worth` is what others would lose by what the task would hold of it,
-    where 1 is the task's own best plan."""
+    """A scarce resource that counted in a decision, of a pool or a link: `worth` is what others would lose by what the task
+    would hold of it, where 1 is the task's own best plan."""
 
     site: str
     pool: str
     resource: str
     worth: float
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +227,7 @@ class Receipt:
     chosen_pool: str = ""
     remedy: str = ""
     binding: tuple[Binding, ...] = ()
+    standing: Standing | None = None
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None
     actual_run_seconds: float | None = None
@@ -208,4 +241,6 @@ class Placement:
     site: str
     pool: str
     predicted_seconds: float
+    run_seconds: float
     price: Decimal
+    transfers: tuple[Carriage, ...] = ()

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from isthmus.domain.errors import Invalid
 from isthmus.domain.ids import is_name
+from isthmus.domain.queue import SiteQueue
 
 
 class SiteState(StrEnum):
@@ -87,13 +88,14 @@ class Energy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteDescription:
-    """What an adapter found at its site."""
+    """What an adapter found at its site; `queue` where it has one that can be seen."""
 
     kind: str
     version: str = ""
     pools: tuple[Pool, ...] = ()
     features: frozenset[str] = frozenset()  # e.g. "containers:podman", "arrays", "fetch:https", "accounting"
     notes: tuple[str, ...] = ()
+    queue: SiteQueue | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

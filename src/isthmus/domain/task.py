@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from isthmus.domain.dataset import DatasetRef
 from isthmus.domain.errors import Invalid
 from isthmus.domain.ids import is_name, is_sha256
 
@@ -140,7 +141,8 @@ class Input:
     """A file (or directory) that is at `path` before the task starts.
 
     Exactly one source: `blob` (SHA-256 of uploaded content; of a manifest for a directory), `url`
-    (http, https, s3), `site_path` (`SITE:/absolute/path`), or `content` (text, inline).
+    (http, https, s3), `site_path` (`SITE:/absolute/path`), `data` (`PROJECT/NAME[@VERSION][:PATH]`: a dataset, or a file or
+    directory in it), or `content` (text, inline).
     A relative `path` lies in the task's directory; an absolute one only means something in a container.
     """
 
@@ -149,6 +151,7 @@ class Input:
     blob: str = ""
     url: str = ""
     site_path: str = ""
+    data: str = ""
     content: str | None = None
     directory: bool = False
     executable: bool = False
@@ -157,14 +160,14 @@ class Input:
 
     def __post_init__(self) -> None:
         _path("path", self.path)
-        given = [n for n in ("blob", "url", "site_path") if getattr(self, n)] + (
+        given = [n for n in ("blob", "url", "site_path", "data") if getattr(self, n)] + (
             ["content"] if self.content is not None else []
         )
         if len(given) != 1:
             raise Invalid(
                 "blob",
                 f"{len(given)} sources are given ({', '.join(given) or 'none'}).",
-                remedy="Give exactly one of blob, url, site_path, content.",
+                remedy="Give exactly one of blob, url, site_path, data, content.",
             )
         if self.blob and not is_sha256(self.blob):
             raise Invalid("blob", f"{self.blob[:80]!r} is not a SHA-256.", remedy="Give 64 hexadecimal digits.")
@@ -174,6 +177,8 @@ class Input:
             site, _, path = self.site_path.partition(":")
             if not is_name(site) or not path.startswith("/"):
                 raise Invalid("site_path", f"{self.site_path!r} has no site.", remedy="Write SITE:/absolute/path.")
+        if self.data:
+            DatasetRef.parse(self.data)
         if self.content is not None and len(self.content.encode()) > MAX_INLINE_BYTES:
             raise Invalid("content", "is too long.", remedy=f"Upload content over {MAX_INLINE_BYTES} bytes as a blob.")
 
@@ -183,12 +188,14 @@ class Output:
     """A file (or, with wildcards, several; or a directory) that the task leaves at `path`, and where it goes.
 
     Without `url` it is kept by content hash and handed to the caller; with `url` (s3, http, https, or file below a
-    directory that the service's operator allows) it is also put there. `path_prefix`: see `engine.delivering`.
+    directory that the service's operator allows) it is also put there; with `data` (`PROJECT/NAME`) it becomes part of the next
+    version of that dataset. `path_prefix`: see `engine.delivering`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     path: str
     url: str = ""
+    data: str = ""
     directory: bool = False
     required: bool = True
     path_prefix: str = ""
@@ -199,6 +206,10 @@ class Output:
         _path("path", self.path)
         if self.url and _TARGET.fullmatch(self.url) is None:
             raise Invalid("url", f"{self.url[:200]!r} cannot be written.", remedy="Use s3://, http:// or https://.")
+        if self.data:
+            ref = DatasetRef.parse(self.data)
+            if ref.version or ref.path:
+                raise Invalid("data", f"{self.data!r} names more than a dataset.", remedy="Write PROJECT/NAME.")
 
 
 class Goal(StrEnum):

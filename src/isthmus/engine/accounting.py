@@ -17,6 +17,8 @@ from isthmus.domain.usage import Usage
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.jobs import reference
 from isthmus.engine.leases import Lease, guard
+from isthmus.engine.serving import add_usage, as_cpus
+from isthmus.engine.settings import EngineSettings
 from isthmus.engine.work import SiteWork, is_due, update_attempts
 from isthmus.store import events, tables
 
@@ -62,7 +64,7 @@ async def _record(work: SiteWork, rows: Sequence[Any], now: float) -> set[str]:
     ready = [(row, usages[row.key]) for row in rows if row.key in usages]
     late = [row for row in rows if row.key not in usages]
     lost = [row for row in late if _is_given_up(row, now, work.settings.usage_patience)]
-    await work.database.write(record, work.lease, now, ready, lost)
+    await work.database.write(record, work.lease, now, ready, lost, work.settings.fair_half_life)
     failpoint("account.written")
     still = [(row.key, now + work.delay(row.tries + 1)) for row in late if row not in lost]
     await work.database.write(_put_off, work.lease, still)
@@ -80,6 +82,7 @@ def record(
     now: float,
     ready: Sequence[tuple[Any, Usage]],
     lost: Sequence[Any] = (),
+    half_life: float = EngineSettings().fair_half_life,
 ) -> None:
     """Write usage records, each only if its attempt has none yet, and mark the attempts as accounted."""
     guard(connection, lease)
@@ -91,8 +94,13 @@ def record(
         )
         there.update(connection.execute(query).scalars())
     tariffs = _tariffs(connection)
-    rows = [_usage_row(now, row, usage, tariffs.get(row.site, {})) for row, usage in ready if row.key not in there]
+    fresh = [(row, usage) for row, usage in ready if row.key not in there]
+    rows = [_usage_row(now, row, usage, tariffs.get(row.site, {})) for row, usage in fresh]
     if rows:
+        used = dict.fromkeys({row.project for row, _ in fresh}, 0.0)
+        for row, usage in fresh:
+            used[row.project] += as_cpus(usage.allocated_cpu_seconds, usage.accelerators * usage.elapsed_seconds)
+        add_usage(connection, now, half_life, used)
         connection.execute(tables.usage_records.insert(), rows)
         events.add(
             connection,

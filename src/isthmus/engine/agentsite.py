@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from isthmus.domain.dataset import TransferOrder, TransferProgress
 from isthmus.domain.errors import Busy, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
@@ -49,6 +50,12 @@ class AgentTimeouts:
     collect: float = 600.0
     usage: float = 60.0
     clean: float = 120.0
+    data_pull: float = 60.0
+    data_send: float = 60.0
+    data_status: float = 30.0
+    data_drop: float = 300.0
+    data_chill: float = 3600.0
+    data_verify: float = 3600.0
 
 
 class AgentSite:
@@ -126,6 +133,37 @@ class AgentSite:
     async def clean(self, refs: Sequence[JobRef]) -> None:
         """Remove the jobs' directories at the site."""
         await self._ask("clean", wire.Refs(refs=tuple(refs)))
+
+    async def data_pull(self, orders: Sequence[TransferOrder]) -> Mapping[str, TransferProgress]:
+        """Have the agent fetch versions."""
+        return await self._progress("data_pull", wire.Orders(orders=tuple(orders)), [order.id for order in orders])
+
+    async def data_send(self, orders: Sequence[TransferOrder]) -> Mapping[str, TransferProgress]:
+        """Have the agent send versions to the service."""
+        return await self._progress("data_send", wire.Orders(orders=tuple(orders)), [order.id for order in orders])
+
+    async def data_status(self, ids: Sequence[str]) -> Mapping[str, TransferProgress]:
+        """How far transfers are at the agent."""
+        return await self._progress("data_status", wire.Ids(ids=tuple(ids)), ids)
+
+    async def data_drop(self, manifests: Sequence[str]) -> None:
+        """Have the agent let versions go."""
+        await self._ask("data_drop", wire.Manifests(manifests=tuple(manifests)))
+
+    async def data_chill(self, manifests: Sequence[str]) -> None:
+        """Have the agent move versions to its cold store."""
+        await self._ask("data_chill", wire.Manifests(manifests=tuple(manifests)))
+
+    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Have the agent read versions and compare."""
+        found: dict[str, tuple[str, ...]] = await self._ask("data_verify", wire.Manifests(manifests=tuple(manifests)))
+        return found
+
+    async def _progress(
+        self, method: str, arguments: wire.Arguments, ids: Sequence[str]
+    ) -> Mapping[str, TransferProgress]:
+        answer: dict[str, TransferProgress] = await self._ask(method, arguments)
+        return {transfer: answer[transfer] for transfer in ids if transfer in answer}
 
     async def close(self) -> None:
         """Nothing to let go of: the mailbox is the process's, the agent its own."""

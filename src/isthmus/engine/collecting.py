@@ -9,8 +9,9 @@ from typing import Any
 
 from isthmus.domain.errors import IsthmusError, Refused, Unavailable
 from isthmus.domain.lifecycle import AttemptState, EndReason
-from isthmus.engine.delivering import Deliver, destinations
+from isthmus.engine.delivering import Deliver, destinations, spec_of
 from isthmus.engine.failpoints import failpoint
+from isthmus.engine.taskdata import check_made, made_by
 from isthmus.engine.transitions import Move
 from isthmus.engine.work import SiteWork
 from isthmus.sites.port import Collected, CollectOutcome, Job, Rejected, Uncertain
@@ -108,6 +109,16 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
                 key=row.key, to=_A.FAILED, reason=EndReason.OUTPUT_UNDELIVERED, message=str(error), fields=fields
             )
         return _put_off(work, row, str(error))
+    made = []
+    if work.home is not None:
+        try:
+            made = await made_by(work.home, await work.database.read(spec_of, row.task_id), outcome.files)
+            for one in made:
+                await work.database.read(check_made, row.task_id, one, work.settings.home_region)
+        except Refused as error:
+            return Move(
+                key=row.key, to=_A.FAILED, reason=EndReason.OUTPUT_UNDELIVERED, message=str(error), fields=fields
+            )
     delivered = {file.path: url for file, url in places}
     outputs = [
         {
@@ -122,7 +133,15 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
         }
         for file in outcome.files
     ]
-    return Move(key=row.key, to=_A.SUCCEEDED, reason=EndReason.EXIT_ZERO, fields=fields, outputs=outputs)
+    return Move(
+        key=row.key,
+        to=_A.SUCCEEDED,
+        reason=EndReason.EXIT_ZERO,
+        fields=fields,
+        outputs=outputs,
+        made=made,
+        home_region=work.settings.home_region,
+    )
 
 
 def _ended_state(row: Any) -> AttemptState:

@@ -26,7 +26,7 @@ async def destinations(
     """Each file with the address it is to be put at; files without an address are left out."""
     if not files:
         return []
-    spec = load(TaskSpec, await database.read(_spec, task_id))
+    spec = load(TaskSpec, await database.read(spec_of, task_id))
     wanted = [output for output in spec.outputs if output.url]
     return [(file, url) for file in files for output in wanted if (url := address(output, file.path)) is not None]
 
@@ -34,17 +34,24 @@ async def destinations(
 def address(output: Output, path: str) -> str | None:
     """Where the file at `path` goes by this output; None when the output does not speak of it.
 
-    A single file goes to the address itself; of a directory, or of several files by wildcard, each goes below it,
-    at its path without the directory or, by wildcard, without `path_prefix` (GA4GH TES 1.1). A wildcard that stands for
-    one character only, such as `[*]`, is that character.
+    A single file goes to the address itself; of a directory, or of several files by wildcard, each goes below it.
+    """
+    rest = below(output, path)
+    return None if rest is None else f"{output.url.rstrip('/')}/{rest}" if rest else output.url
+
+
+def below(output: Output, path: str) -> str | None:
+    """The name of the file at `path` below where an output goes: empty when the output is that one file, None when it does not
+    speak of it; else its path without the directory or, by wildcard, without `path_prefix` (GA4GH TES 1.1). A wildcard that
+    stands for one character only, such as `[*]`, is that character.
     """
     literal = _SINGLE.sub(r"\1", output.path)
     wild = any(mark in _SINGLE.sub("", output.path) for mark in "*?[")
     if not wild:
         if not output.directory:
-            return output.url if path == literal else None
+            return "" if path == literal else None
         base = literal.rstrip("/") + "/"
-        return f"{output.url.rstrip('/')}/{path[len(base) :]}" if path.startswith(base) else None
+        return path[len(base) :] if path.startswith(base) else None
     pattern, parts = output.path.rstrip("/").split("/"), path.split("/")
     held = parts[: len(pattern)] if output.directory else parts
     if len(held) != len(pattern) or len(parts) < len(pattern) + output.directory:
@@ -52,10 +59,10 @@ def address(output: Output, path: str) -> str | None:
     if not all(fnmatchcase(part, like) for part, like in zip(held, pattern, strict=True)):
         return None
     prefix = output.path_prefix.rstrip("/") + "/" if output.path_prefix else ""
-    below = path.removeprefix(prefix)
-    rest = below if prefix and below != path else "/".join(parts[len(pattern) - 1 :])
-    return f"{output.url.rstrip('/')}/{rest}"
+    shorter = path.removeprefix(prefix)
+    return shorter if prefix and shorter != path else "/".join(parts[len(pattern) - 1 :])
 
 
-def _spec(connection: sa.Connection, task_id: str) -> Any:
+def spec_of(connection: sa.Connection, task_id: str) -> Any:
+    """The text of a task's specification."""
     return connection.execute(sa.select(tables.tasks.c.spec).where(tables.tasks.c.id == task_id)).scalar_one()

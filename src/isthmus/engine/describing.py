@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from isthmus.domain.errors import IsthmusError
 from isthmus.domain.site import SiteDescription
+from isthmus.engine import queues
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.work import SiteWork
 from isthmus.store import events, tables
@@ -48,7 +50,8 @@ def _store(connection: sa.Connection, lease: Lease, site: str, now: float, descr
     """Answers whether placement should look again: the site is back, or has other pools than before."""
     guard(connection, lease)
     row = connection.execute(tables.sites.select().where(tables.sites.c.name == site).with_for_update()).one()
-    text = dump(description)
+    queues.keep(connection, site, now, description.queue)
+    text = dump(replace(description, queue=None))  # rounds read it often, and need no rows
     connection.execute(
         tables.sites.update()
         .where(tables.sites.c.name == site)

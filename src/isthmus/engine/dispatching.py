@@ -17,6 +17,7 @@ from isthmus.domain.errors import IsthmusError, Refused, Unavailable
 from isthmus.domain.lifecycle import AttemptState, EndReason
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.leases import Lease, LostLease, guard
+from isthmus.engine.taskdata import Arriving, count_use_of
 from isthmus.engine.transitions import Move, apply, lock
 from isthmus.engine.work import SiteWork
 from isthmus.sites.port import Full, Job, Rejected, Staged, StageOutcome, SubmitOutcome, Submitted, Uncertain
@@ -25,6 +26,7 @@ from isthmus.store import tables
 log = logging.getLogger(__name__)
 _A = AttemptState
 FULL_AGAIN_SECONDS = 30.0
+DATA_AGAIN_SECONDS = 1.0
 
 
 async def take(work: SiteWork) -> list[Any]:
@@ -77,7 +79,13 @@ async def _stage(work: SiteWork, rows: Sequence[Any]) -> dict[str, Job]:
         if isinstance(error, Refused)
     ]
     delayed = {key: error for key, error in made.items() if isinstance(error, Unavailable)}
-    moves += [_put_off(work, row, str(delayed[row.key])) for row in rows if row.key in delayed]
+    moves += [
+        _await_data(work, row, error)
+        if isinstance(error := delayed[row.key], Arriving)
+        else _put_off(work, row, str(error))
+        for row in rows
+        if row.key in delayed
+    ]
     outcomes: dict[str, StageOutcome] = {}
     if jobs:
         work.check_ours()
@@ -98,7 +106,21 @@ async def _stage(work: SiteWork, rows: Sequence[Any]) -> dict[str, Job]:
             case Uncertain(message=message):
                 moves.append(_put_off(work, row, message))
     await work.apply(moves)
+    await _count_use(work, rows, staged)
     return staged
+
+
+def _await_data(work: SiteWork, row: Any, error: Arriving) -> Move:
+    """Content is on its way: look again soon, which is no failed try."""
+    state = _A.SUBMITTING if row.state == _A.SUBMITTING else _A.STAGING
+    return Move(key=row.key, to=state, message=str(error), fields={"due_at": work.clock.now() + DATA_AGAIN_SECONDS})
+
+
+async def _count_use(work: SiteWork, rows: Sequence[Any], staged: dict[str, Job]) -> None:
+    """Datasets that the staged jobs took in are warmer at this site now."""
+    tasks = [row.task_id for row in rows if row.key in staged and row.state != _A.SUBMITTING]
+    if tasks:
+        await work.database.write(count_use_of, work.clock.now(), work.name, tasks)
 
 
 def _put_off(work: SiteWork, row: Any, message: str) -> Move:

@@ -19,14 +19,18 @@ from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
+from isthmus.engine.home import Home
 from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
 from isthmus.engine.learning import EVERY_SECONDS, RunTimes
 from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
+from isthmus.engine.moving import Mover
 from isthmus.engine.placing import Round, look_again
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.snapshot import read_snapshot, waiting_task
+from isthmus.engine.sources import NoPasses, Passes
+from isthmus.engine.taskdata import DataFiles
 from isthmus.engine.work import SiteWork
 from isthmus.placement import decide, impossible
 from isthmus.sites.port import Site
@@ -35,6 +39,7 @@ from isthmus.store.database import Database
 
 log = logging.getLogger(__name__)
 _PLACEMENT = "placement"
+_TRANSFERS = "transfers"
 _LAST_WORD_SECONDS = 20.0
 
 
@@ -59,6 +64,7 @@ class Engine:
         deliver: Deliver = deliver_nowhere,
         agent_site: AgentSiteMaker | None = None,
         clock: Clock | None = None,
+        passes: Passes | None = None,
     ) -> None:
         self.database = database
         self.settings = settings or EngineSettings()
@@ -66,7 +72,20 @@ class Engine:
         self.fleet = Fleet(database, blobs, agent_site)
         self._blobs = blobs
         self._owner = owner
-        self._maker = JobMaker(database, blobs, unseal, presign)
+        self.home = Home(database, blobs)
+        data = DataFiles(database, self.home, self.settings.home_region, self.clock.now)
+        self._maker = JobMaker(database, blobs, unseal, presign, data)
+        self.mover = Mover(
+            database,
+            self.fleet,
+            self.home,
+            self.clock,
+            self.settings,
+            passes or NoPasses(),
+            lease=self._transfer_lease,
+            arrived=self._data_arrived,
+        )
+        data.wake = self.mover.due.set
         self._deliver = deliver
         self._run_times = RunTimes(database)
         self._round = Round(self.settings, self._run_times)
@@ -87,6 +106,7 @@ class Engine:
             ("placement", self._place()),
             ("learning", self._learn()),
             ("benchmarks", self._take_in_benchmarks()),
+            ("transfers", self.mover.run()),
             ("house", self._keep_house()),
         ):
             self._loops.append(asyncio.create_task(loop, name=name))
@@ -111,6 +131,7 @@ class Engine:
     def wake(self) -> None:
         """Something was submitted, released, cancelled or joined: look soon."""
         self._placement_due.set()
+        self.mover.due.set()
         for worker, _ in self._workers.values():
             worker.work.dispatch_due.set()
             worker.work.observe_due.set()
@@ -187,7 +208,7 @@ class Engine:
             self._renewed_at.update(dict.fromkeys(kept, begun))
             for name in set(self._held) - kept:
                 await self._let_go(name)
-        wanted = {_PLACEMENT, *(f"site:{name}" for name in self.fleet.members)}
+        wanted = {_PLACEMENT, _TRANSFERS, *(f"site:{name}" for name in self.fleet.members)}
         for name in sorted(set(self._held) - wanted):
             await self._let_go(name)
         for name in sorted(wanted - set(self._held)):
@@ -196,7 +217,7 @@ class Engine:
             if lease is not None:
                 self._held[name] = lease
                 self._renewed_at[name] = begun
-                if name != _PLACEMENT:
+                if name not in (_PLACEMENT, _TRANSFERS):
                     self._start_worker(name.removeprefix("site:"), lease)
         for name, (_, task) in list(self._workers.items()):
             if task.done():
@@ -234,6 +255,7 @@ class Engine:
             wake_placement=self._placement_due.set,
             look_again=self._look_again,
             still_ours=lambda: self._fresh(lease),
+            home=self.home,
         )
         worker = SiteWorker(work, self._deliver)
         self._workers[name] = (worker, asyncio.create_task(worker.run(), name=f"site:{name}"))
@@ -241,6 +263,15 @@ class Engine:
     def _look_again(self) -> None:
         self._sites_changed = True
         self._placement_due.set()
+
+    def _transfer_lease(self) -> Lease | None:
+        lease = self._held.get(_TRANSFERS)
+        return lease if lease is not None and self._fresh(lease) else None
+
+    def _data_arrived(self) -> None:
+        """What waits for data may go on."""
+        for worker, _ in self._workers.values():
+            worker.work.dispatch_due.set()
 
     # --- placement --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from isthmus.engine.admission import check_blobs, check_room, check_secrets, che
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.settings import AGEING_SECONDS, EngineSettings
+from isthmus.engine.taskdata import resolve
+from isthmus.engine.taskdata import task_rows as task_rows_of_data
 from isthmus.store import events, tables
 from isthmus.store.documents import dump
 
@@ -38,6 +40,7 @@ def submit(
     face: str = "v1",
     manifests: Mapping[str, frozenset[str]] | None = None,
     max_waiting: int = _DEFAULTS.max_waiting,
+    home_region: str = "",
     unsent: bool = False,
 ) -> list[list[str]]:
     """Store tasks, all or none; answers the ids made for each spec (several for an array).
@@ -50,6 +53,7 @@ def submit(
         check_blobs(connection, project, specs, manifests or {})
     check_secrets(connection, project, specs)
     check_sites(connection, specs)
+    specs = resolve(connection, specs, home_region)
     sizes = [spec.array.size if spec.array else 1 for spec in specs]
     in_order = iter(sorted(new_id(now) for _ in range(sum(sizes))))  # lists and the queue then keep the order given
     ids = [list(islice(in_order, size)) for size in sizes]
@@ -58,6 +62,7 @@ def submit(
     task_rows: list[dict[str, Any]] = []
     tag_rows: list[dict[str, Any]] = []
     dependency_rows: list[dict[str, Any]] = []
+    data_rows: list[dict[str, Any]] = []
     doomed: list[str] = []
     for index, spec in enumerate(specs):
         links = needed[index]
@@ -91,6 +96,7 @@ def submit(
                     "updated_at": now,
                 }
             )
+            data_rows.extend(task_rows_of_data(task_id, spec))
             tag_rows.extend({"task_id": task_id, "key": k, "value": v} for k, v in spec.tags.items())
             dependency_rows.extend(
                 {k: link[k] for k in ("on_task_id", "condition", "satisfied")} | {"task_id": task_id} for link in links
@@ -100,6 +106,8 @@ def submit(
     connection.execute(tables.tasks.insert(), task_rows)
     if tag_rows:
         connection.execute(tables.task_tags.insert(), tag_rows)
+    if data_rows:
+        connection.execute(tables.task_data.insert(), data_rows)
     if dependency_rows:
         connection.execute(tables.dependencies.insert(), dependency_rows)
     events.add(

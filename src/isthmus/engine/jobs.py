@@ -15,6 +15,7 @@ from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, Refused, Unavailable
 from isthmus.domain.manifest import MAX_FILES, Manifest
 from isthmus.domain.task import TaskSpec
+from isthmus.engine.taskdata import DataFiles
 from isthmus.sites.port import Job, JobFile, JobOutput, JobRef
 from isthmus.store import tables
 from isthmus.store.database import Database
@@ -50,11 +51,19 @@ def reference(row: Any) -> JobRef:
 class JobMaker:
     """Builds jobs in bulk; remembers the directory manifests it read last."""
 
-    def __init__(self, database: Database, blobs: BlobStore, unseal: Unseal, presign: Presigner | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        unseal: Unseal,
+        presign: Presigner | None = None,
+        data: DataFiles | None = None,
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._unseal = unseal
         self._presign = presign
+        self._data = data
         self._manifests: dict[str, Manifest] = {}
 
     async def make(self, attempts: Sequence[Any], *, staging: bool) -> dict[str, Job | Refused | Unavailable]:
@@ -120,6 +129,10 @@ class JobMaker:
                 files.extend(await self._directory(item.blob, item.path))
             elif item.blob:
                 files.append(JobFile(path=item.path, blob=item.blob, executable=item.executable))
+            elif item.data:
+                if self._data is None:
+                    raise Unavailable("This control plane keeps no datasets.")
+                files.extend(await self._data.files(row, item))
             elif item.site_path:
                 site, _, path = item.site_path.partition(":")
                 if site != row.site:

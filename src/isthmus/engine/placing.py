@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -27,10 +28,12 @@ from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
+from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
-from isthmus.engine.snapshot import read_apart, read_snapshot, read_waiting, waiting_task
+from isthmus.engine.snapshot import read_apart, read_snapshot, waiting_task
 from isthmus.engine.warming import Warming
 from isthmus.placement import Decision, decide
+from isthmus.placement.fairshare import Leads
 from isthmus.store import events, tables
 from isthmus.store.database import Database
 from isthmus.store.documents import dump, load
@@ -67,19 +70,21 @@ class Round:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
         placed = 0
         found: tuple[ScarcePrice, ...] = ()
-        after: tuple[float, str] | None = None
+        line: Line | None = None
+        limit, weight = self._settings.round_tasks, self._settings.fair_weight
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
             snapshot = replace(await database.read(read_snapshot, now), prices=found or self.prices)
-            rows = await database.read(read_waiting, now, self._settings.round_tasks, after)
+            if line is None:
+                line = await database.read(open_line, now, self._settings, processors_of(snapshot))
+            rows = await database.read(read_waiting, now, limit, line, partial(self._cost, now), weight)
             if not rows:
                 break
-            after = (rows[-1].rank, rows[-1].id)
             specs, broken = self._read_specs(rows)
             if broken:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
             snapshot = await self._apart(database, snapshot, rows, specs)
-            decision = await asyncio.to_thread(self._decide, snapshot, rows, specs)
+            decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, line.leads)
             if decision.contested:
                 self._warming.start()
             found = decision.prices or found
@@ -90,8 +95,20 @@ class Round:
         self.prices = found
         return placed
 
-    def _decide(self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec]) -> Decision:
+    def _cost(self, now: float, row: Any) -> float:
+        """Processor-seconds that a waiting task is expected to take."""
+        try:
+            spec = self._spec(row.spec)
+        except (ValueError, Refused):
+            return 0.0  # it is parked later
+        demand = spec.demand
+        run = self._run_times.estimate(row.user, spec, now)
+        seconds = run.seconds if run is not None else demand.walltime_seconds
+        return as_cpus(demand.cpus_per_node, demand.accelerators.count) * demand.nodes * seconds
+
+    def _decide(self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], leads: Leads) -> Decision:
         """The brain's word on the rows; in a thread of its own, since it computes."""
+        standings = {project: leads.standing(project) for project in {row.project for row in rows}}
         tasks = [
             waiting_task(
                 row.id,
@@ -100,6 +117,7 @@ class Round:
                 input_bytes=row.input_bytes,
                 run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
                 avoid_sites=orjson.loads(row.avoid_sites),
+                standing=standings[row.project],
             )
             for row in rows
         ]
@@ -181,6 +199,7 @@ class Round:
                     "memory_bytes": demand.memory_bytes * demand.nodes,
                     "accelerators": demand.accelerators.count * demand.nodes,
                     "walltime_seconds": demand.walltime_seconds,
+                    "expected_seconds": placement.run_seconds,
                     "predicted_seconds": placement.predicted_seconds,
                     "created_at": now,
                     "updated_at": now,

@@ -29,4 +29,8 @@ class EngineSettings:
     benchmark_interval: float = 2.0  # between two looks for benchmarks that ended
     max_waiting: int = 1_000_000  # tasks of one project that have not ended; more is refused
     events_kept_seconds: float = 30 * 86400.0
+    fair_half_life: float = 86400.0  # what a project used this long ago counts half in its fair share
+    fair_weight: float = 1.0  # seconds of order for each second that a project is ahead of its share; 0 = no fair share
+    home_region: str = ""  # where the service itself keeps content
+    transfer_interval: float = 1.0  # between two looks at a transfer on its way
     clean_after: float = 0.0  # how long an ended attempt's directory stays at its site

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, TaskState
+from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState
 from isthmus.domain.placement import (
     Estimate,
     PoolView,
     Promise,
     Snapshot,
+    Standing,
     WaitingTask,
 )
 from isthmus.domain.site import SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.accounting import energy_of
-from isthmus.engine.work import is_due
 from isthmus.store import tables
 from isthmus.store.documents import load
 
@@ -126,21 +125,6 @@ def read_apart(connection: sa.Connection, users: Sequence[str]) -> list[tuple[st
     ]
 
 
-def read_waiting(connection: sa.Connection, now: float, limit: int, after: tuple[float, str] | None) -> list[Any]:
-    """The next tasks that want a place, in the order of service: rank (age and priority), then id."""
-    t = tables.tasks.c
-    query = (
-        sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites, t.input_bytes)
-        .where(t.state == TaskState.WAITING.value)
-        .where(is_due(t.due_at, now))
-        .order_by(t.rank, t.id)
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(sa.or_(t.rank > after[0], sa.and_(t.rank == after[0], t.id > after[1])))
-    return list(connection.execute(query))
-
-
 def waiting_task(
     task_id: str,
     user: str,
@@ -149,6 +133,7 @@ def waiting_task(
     input_bytes: int,
     run: Estimate | None,
     avoid_sites: Sequence[str] = (),
+    standing: Standing | None = None,
 ) -> WaitingTask:
     """A task as the brain sees it."""
     return WaitingTask(
@@ -163,4 +148,5 @@ def waiting_task(
         options=frozenset(spec.backend_parameters),
         avoid_sites=tuple(avoid_sites),
         run=run,
+        standing=standing,
     )

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState, may_follow
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.leases import Lease, guard
+from isthmus.engine.taskdata import Made, store_made
 from isthmus.store import events, tables
 
 _CHUNK = 500
@@ -32,6 +33,8 @@ class Move:
     message: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
     outputs: Sequence[Mapping[str, Any]] = ()
+    made: Sequence[Made] = ()  # dataset versions
+    home_region: str = ""
 
 
 def apply(connection: sa.Connection, now: float, lease: Lease, moves: Sequence[Move]) -> set[str]:
@@ -172,6 +175,8 @@ def _finish(connection: sa.Connection, now: float, ended: Sequence[tuple[Any, Mo
         }
         if state is TaskState.SUCCEEDED:
             output_rows.extend(move.outputs)
+            for made in move.made:
+                store_made(connection, now, row.user, row.task_id, made, move.home_region)
     if output_rows:
         _store_outputs(connection, now, output_rows)
     _queue_again(connection, now, again)

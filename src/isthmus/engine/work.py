@@ -14,6 +14,7 @@ from isthmus.data.port import BlobStore
 from isthmus.domain.lifecycle import AttemptState
 from isthmus.engine.clock import Clock
 from isthmus.engine.fleet import Fleet
+from isthmus.engine.home import Home
 from isthmus.engine.jobs import JobMaker
 from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.settings import EngineSettings
@@ -41,6 +42,7 @@ class SiteWork:
     wake_placement: Callable[[], None]
     look_again: Callable[[], None]  # the site changed: what could go nowhere may go now
     still_ours: Callable[[], bool]
+    home: Home | None = None
     full: dict[tuple[str, str], float] = field(default_factory=dict)
     """Account and pool for which the site said "not now" -> until when nothing is sent; then one job at a time tries."""
     in_hand: set[str] = field(default_factory=set)

@@ -39,12 +39,17 @@ class MariaDb:
         base = MEMORY if os.access(MEMORY, os.W_OK) else self.directory
         data = self._data = Path(tempfile.mkdtemp(prefix="isthmus-mariadb-", dir=base))
         daemons.own_path(data)
-        shutil.chown(data, ACCOUNT, ACCOUNT)
+        # Temporary tables of its own: two servers that start at once would take each other's out of /tmp.
+        scratch = data / "tmp"
+        scratch.mkdir()
+        for path in (data, scratch):
+            shutil.chown(path, ACCOUNT, ACCOUNT)
         run_command(
             "mariadb-install-db",
             "--no-defaults",
             f"--user={ACCOUNT}",
             f"--datadir={data / 'data'}",
+            f"--tmpdir={scratch}",
             "--auth-root-authentication-method=socket",
             "--auth-root-socket-user=root",
             "--skip-test-db",
@@ -55,6 +60,7 @@ class MariaDb:
                 "mariadbd",
                 "--no-defaults",
                 f"--datadir={data / 'data'}",
+                f"--tmpdir={scratch}",
                 f"--socket={data / 'socket'}",
                 f"--port={self.port}",
                 f"--bind-address={HOST}",

@@ -38,6 +38,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "postgresql": ("postgresql",),
     "containers": ("podman", "runc", "bubblewrap", "busybox-static", "charliecloud-runtime", "uidmap"),
     "network": ("nftables", "iptables", "util-linux", "iputils-ping"),
+    "browser": ("chromium", "fonts-wqy-microhei"),
     "tools": ("sudo", "strace", "iproute2"),
 }
 """Feature -> the Debian packages it needs."""
@@ -59,6 +60,7 @@ BINARIES: dict[str, tuple[str, ...]] = {
     "postgresql": ("initdb", "postgres"),
     "containers": ("podman", "runc", "bwrap", "ch-run"),
     "network": ("nft", "iptables-legacy-restore", "ip6tables-legacy-restore", "nsenter", "unshare", "setpriv", "ping"),
+    "browser": ("chromium",),
 }
 """Feature -> the programs whose presence shows that it can run."""
 

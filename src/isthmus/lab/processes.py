@@ -94,10 +94,12 @@ class Daemons:
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
         working_directory: Path = Path("/"),
+        descriptors: Sequence[int] = (),
     ) -> int:
         """Start a program that stays in the foreground as the daemon `name`; return its pid.
 
-        Its environment is clean but for PATH, the given variables and the lab's tag. Raises LabError when the
+        Its environment is clean but for PATH, the given variables and the lab's tag; it keeps the given open files
+        under their numbers. Raises LabError when the
         program is not installed or a daemon of that name runs already.
         """
         program = find_program(str(argv[0]))
@@ -117,6 +119,7 @@ class Daemons:
                 env=whole,
                 cwd=working_directory,
                 start_new_session=True,
+                pass_fds=descriptors,
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=() if account else None,

@@ -45,13 +45,6 @@ def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise) 
     return Estimate(seconds=SCHEDULER_LAG_SECONDS + ahead / cpus, source="measured")
 
 
-def transfer(task: WaitingTask, view: PoolView) -> Estimate:
-    """Seconds to bring the inputs to the site."""
-    if not task.input_bytes:
-        return Estimate(seconds=0.0, source=view.bandwidth_source)
-    return Estimate(seconds=task.input_bytes / view.bandwidth_bytes_per_second, source=view.bandwidth_source)
-
-
 def run(task: WaitingTask) -> Estimate:
     """Seconds of running: what similar tasks took, or what the user declared at most."""
     if task.run is not None:

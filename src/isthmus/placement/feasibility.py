@@ -40,6 +40,13 @@ def _policy(task: WaitingTask, view: PoolView) -> Iterator[Failure]:
         yield Failure(Why.NO_ACCOUNT, task.user, "no local account")
     if task.input_sites and task.input_sites != {view.site}:
         yield Failure(Why.DATA_ELSEWHERE, ", ".join(sorted(task.input_sites)), view.site)
+    for piece in task.data:
+        if piece.regions and view.region not in piece.regions:
+            yield Failure(
+                Why.DATA_MAY_NOT_LEAVE,
+                f"{piece.name} only in {', '.join(sorted(piece.regions))}",
+                view.region or "none",
+            )
     if task.needs_container and not any(feature.startswith("containers") for feature in view.features):
         yield Failure(Why.NO_CONTAINERS, "containers", "none")
     if "options" in view.features:  # a site without a scheduler has nobody to hand them to
@@ -95,6 +102,7 @@ _REMEDIES = {
     Why.POOL_DOWN: "wait until the pool is up",
     Why.NO_ACCOUNT: "ask its operator to map {wanted} to a local account",
     Why.DATA_ELSEWHERE: "bring the data from {wanted} as an upload or a URL",
+    Why.DATA_MAY_NOT_LEAVE: "use data that may be in region {offered} (now {wanted})",
     Why.TOO_FEW_NODES: "ask for at most {offered} nodes (now {wanted})",
     Why.TOO_FEW_CPUS: "ask for at most {offered} processors a node (now {wanted})",
     Why.TOO_LITTLE_MEMORY: "ask for at most {offered} of memory a node (now {wanted})",

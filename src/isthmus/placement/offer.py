@@ -10,6 +10,7 @@ from decimal import Decimal
 from isthmus.domain.errors import Invalid
 from isthmus.domain.placement import PASSING, PoolView, Snapshot, WaitingTask
 from isthmus.placement import estimates
+from isthmus.placement.carrying import Blocked, Traffic
 from isthmus.placement.feasibility import failures
 
 
@@ -32,10 +33,13 @@ def impossible(snapshot: Snapshot, task: WaitingTask) -> Invalid | None:
     objective = task.objective
     if objective.deadline is None and objective.budget is None:
         return None
+    traffic = Traffic(snapshot.roads, snapshot.now, held=())
     plans = [
-        _plan(snapshot.now, task, view)
+        plan
         for view in snapshot.pools
         if all(failure.why in PASSING for failure in failures(task, view))
+        for plan in (_plan(snapshot.now, task, view, traffic),)
+        if plan is not None
     ]
     until = objective.deadline.timestamp() if objective.deadline is not None else float("inf")
     in_time = [plan for plan in plans if plan.end <= until]
@@ -61,7 +65,10 @@ def impossible(snapshot: Snapshot, task: WaitingTask) -> Invalid | None:
     )
 
 
-def _plan(now: float, task: WaitingTask, view: PoolView) -> _Plan:
+def _plan(now: float, task: WaitingTask, view: PoolView, traffic: Traffic) -> _Plan | None:
+    brought = traffic.bring(task, view)
+    if isinstance(brought, Blocked):
+        return None
     run = estimates.run(task)
-    transfer = estimates.transfer(task, view)
-    return _Plan(view=view, end=now + transfer.seconds + run.late, price=estimates.price(task, view, run.seconds))
+    price = estimates.price(task, view, run.seconds) + brought.price
+    return _Plan(view=view, end=now + brought.estimate.seconds + run.late, price=price)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from isthmus.domain.placement import Candidate, WaitingTask, Why
 from isthmus.domain.task import Goal, Weights
@@ -76,6 +77,18 @@ def order(task: WaitingTask, candidate: Candidate, by: Yardstick) -> tuple[float
             return grams, finish, price
         case Goal.SOONEST:
             return finish, price, grams
+
+
+def way_order(
+    task: WaitingTask, by: Yardstick | None, run_seconds: float, seconds: float, price: Decimal, worth: float
+) -> tuple[float, float]:
+    """The key of a way for the task's data: its part of the plan's score, and what others would lose; then its end."""
+    w = task.objective.weights or _GOALS[task.objective.goal]
+    whole = by.seconds if by is not None else max(SHORTEST, run_seconds + seconds)
+    value = w.time * seconds / whole
+    if w.money and price:
+        value += w.money * float(price) / (by.price if by is not None and by.price > 0 else 1.0)
+    return value / (w.time + w.money + w.carbon) + worth, seconds
 
 
 def lost(task: WaitingTask) -> Why:

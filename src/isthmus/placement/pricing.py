@@ -1,4 +1,4 @@
-"""Prices of a contested round: the waiting tasks and pools as a joint problem over time, and what its scarce rows cost.
+"""Prices of a contested round: the waiting tasks, pools and links as a joint problem over time, and what its scarce rows cost.
 
 A pool's work ahead is taken as a fluid that drains at the pool's size; what is left in each bucket is its capacity. Costs are
 scores (see `preference`), so that every task counts by how many times worse than its best plan it fares. Imported only by a
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from isthmus.domain.placement import Candidate, PoolView, ScarcePrice, Snapshot, WaitingTask
-from isthmus.placement.joint.problem import Budget, Floats, Prices, Problem, no_paths
+from isthmus.placement.joint.problem import Budget, Floats, Prices, Problem
 from isthmus.placement.joint.solve import solve
+from isthmus.placement.linkrows import LinkRows, link_rows
 from isthmus.placement.preference import Yardstick
 from isthmus.placement.scarcity import held
 
@@ -32,20 +33,41 @@ def price(
 ) -> tuple[ScarcePrice, ...]:
     """Prices for the round, from `plans` [task][pool] as they would be without waiting (None = impossible) and the last prices."""
     bucket_seconds = _bucket_seconds(snapshot, tasks, plans)
-    problem = _problem(snapshot, tasks, plans, yardsticks, bucket_seconds)
-    found = solve(problem, _standing(snapshot, problem), _BUDGET).prices.pools
-    return tuple(
+    links = link_rows(snapshot, tasks, plans, yardsticks, bucket_seconds, BUCKETS)
+    problem = _problem(snapshot, tasks, plans, yardsticks, bucket_seconds, links)
+    found = solve(problem, _standing(snapshot, problem, links.names), _BUDGET).prices
+    return as_scarce(snapshot, found, links.names, bucket_seconds)
+
+
+def as_scarce(
+    snapshot: Snapshot, found: Prices, links: Sequence[str], bucket_seconds: float
+) -> tuple[ScarcePrice, ...]:
+    """Prices as the round reads them: only those above 0."""
+    pools = (
         ScarcePrice(
             site=view.site,
             pool=view.pool.name,
             resource=resource,
             bucket_seconds=bucket_seconds,
-            by_bucket=tuple(found[s, r].tolist()),
+            by_bucket=tuple(found.pools[s, r].tolist()),
         )
         for s, view in enumerate(snapshot.pools)
         for r, resource in enumerate(RESOURCES)
-        if found[s, r].any()
+        if found.pools[s, r].any()
     )
+    ways = (
+        ScarcePrice(
+            site="",
+            pool="",
+            resource="bytes",
+            bucket_seconds=bucket_seconds,
+            by_bucket=tuple(found.links[number].tolist()),
+            link=name,
+        )
+        for number, name in enumerate(links)
+        if found.links[number].any()
+    )
+    return (*pools, *ways)
 
 
 def _bucket_seconds(
@@ -91,6 +113,7 @@ def _problem(
     plans: Sequence[Sequence[Candidate | None]],
     yardsticks: Sequence[Yardstick],
     bucket_seconds: float,
+    links: LinkRows,
 ) -> Problem:
     count, pools = len(tasks), len(snapshot.pools)
     cost = np.full((count, pools), np.inf)
@@ -114,12 +137,12 @@ def _problem(
         demand=np.array([[of[resource] for resource in RESOURCES] for of in wanted]),
         capacity=np.array([_capacity(view, bucket_seconds) for view in snapshot.pools]),
         duration=duration,
-        lead=np.zeros((count, pools), np.int16),
-        window=np.ones((count, pools), np.int16),
-        volume=np.zeros(count),
-        source=np.full(count, -1, np.int32),
-        paths=no_paths(pools),
-        link_capacity=np.zeros((0, BUCKETS)),
+        lead=links.lead,
+        window=links.window,
+        volume=links.volume,
+        source=links.source,
+        paths=links.paths,
+        link_capacity=links.capacity,
         delay_cost=delay,
         due=due,
         late_cost=np.full(count, np.inf),
@@ -129,12 +152,19 @@ def _problem(
     )
 
 
-def _standing(snapshot: Snapshot, problem: Problem) -> Prices:
-    """The last round's prices, bucket by bucket, where the pools are still there."""
-    pools = np.zeros(problem.capacity.shape)
+def _standing(snapshot: Snapshot, problem: Problem, links: Sequence[str]) -> Prices:
+    """The last round's prices, bucket by bucket, where the pools and links are still there."""
+    pools, ways = np.zeros(problem.capacity.shape), np.zeros(problem.link_capacity.shape)
     where = {(view.site, view.pool.name): s for s, view in enumerate(snapshot.pools)}
+    known = {name: number for number, name in enumerate(links)}
     for one in snapshot.prices:
+        if len(one.by_bucket) != BUCKETS:
+            continue
+        if one.link:
+            if one.link in known:
+                ways[known[one.link]] = one.by_bucket
+            continue
         s = where.get((one.site, one.pool))
-        if s is not None and one.resource in RESOURCES and len(one.by_bucket) == BUCKETS:
+        if s is not None and one.resource in RESOURCES:
             pools[s, RESOURCES.index(one.resource)] = one.by_bucket
-    return Prices(pools=pools, links=np.zeros(problem.link_capacity.shape), homes=np.zeros(0))
+    return Prices(pools=pools, links=ways, homes=np.zeros(0))

@@ -26,9 +26,11 @@ from isthmus.domain.placement import (
     WaitingTask,
     Why,
 )
+from isthmus.domain.roads import Stretch
 from isthmus.placement import estimates
+from isthmus.placement.carrying import Blocked, Prefer, Traffic
 from isthmus.placement.feasibility import Failure, failures, remedy
-from isthmus.placement.preference import Yardstick, lost, order, yardstick
+from isthmus.placement.preference import Yardstick, lost, order, way_order, yardstick
 from isthmus.placement.scarcity import Scarcity
 
 PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing prices
@@ -90,7 +92,7 @@ def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool = 
         return plain.decision(())
     whole = len(tasks) >= PRICED_FROM and len(snapshot.pools) > 1
     prices = _priced(snapshot, tasks) if whole and pricing else snapshot.prices
-    scarcity = Scarcity(prices)
+    scarcity = Scarcity(prices, snapshot.now)
     if not scarcity:
         return plain.decision((), contested=whole)
     priced = _Pass(snapshot, scarcity)
@@ -105,12 +107,13 @@ def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePri
 
     empty = Promise()
     ledgers = [_Ledger(replace(view, promised=empty, promised_unseen=empty)) for view in snapshot.pools]
+    traffic = Traffic(snapshot.roads, snapshot.now, held=())
     known: dict[object, tuple[list[Candidate | None], Yardstick]] = {}
     rows = []
     for task in tasks:
         wish = _wish(task)
         if wish not in known:
-            whole = [_candidate(snapshot.now, task, ledger) for ledger in ledgers]
+            whole = [_candidate(snapshot.now, task, ledger, traffic) for ledger in ledgers]
             plans = [_without_wait(plan) if plan.run and plan.why is not Why.OVER_BUDGET else None for plan in whole]
             known[wish] = plans, yardstick(task, whole)
         rows.append(known[wish])
@@ -131,6 +134,7 @@ class _Pass:
         self._snapshot = snapshot
         self._scarcity = scarcity
         self._ledgers = [_Ledger(view) for view in snapshot.pools]
+        self._traffic = Traffic(snapshot.roads, snapshot.now)
         self._receipts: list[Receipt] = []
         self._apart = {(view.site, *group) for view in snapshot.pools for group in view.apart}
         self._checked: dict[object, list[Failure | None]] = {}
@@ -149,7 +153,7 @@ class _Pass:
         for task in tasks:
             wish = _wish(task)
             if wish in self._turned_away:
-                self._receipts.append(replace(self._turned_away[wish], task_id=task.id))
+                self._receipts.append(replace(self._turned_away[wish], task_id=task.id, standing=task.standing))
                 continue
             candidates = _avoid(task, self._candidates(task))
             by = self._yardsticks.get(wish)
@@ -169,11 +173,26 @@ class _Pass:
         shape = _shape(task)
         if shape not in self._checked:
             self._checked[shape] = [next(failures(task, ledger.view), None) for ledger in self._ledgers]
+        prefer = self._prefer(task)
         return [
-            _refused(ledger.view, found) if found else _estimated(self._snapshot.now, task, ledger)
+            _refused(ledger.view, found)
+            if found
+            else _estimated(self._snapshot.now, task, ledger, self._traffic, prefer)
             for ledger, failure in zip(self._ledgers, self._checked[shape], strict=True)
             for found in (failure or self._crowded(task, ledger.view),)
         ]
+
+    def _prefer(self, task: WaitingTask) -> Prefer | None:
+        """The order of the ways that the task's data could take: by its goal, and at prices by what others would lose."""
+        if not task.data and not task.input_bytes:
+            return None
+        by, run = self._yardsticks.get(_wish(task)), estimates.run(task).seconds
+
+        def key(seconds: float, price: Decimal, links: tuple[str, ...], stretches: tuple[Stretch, ...]) -> object:
+            worth = sum(self._scarcity.of_link(link, stretches) for link in links) if self._scarcity else 0.0
+            return way_order(task, by, run, seconds, price, worth)
+
+        return key
 
     def _crowded(self, task: WaitingTask, view: PoolView) -> Failure | None:
         group = task.constraints.apart
@@ -182,8 +201,10 @@ class _Pass:
         return None
 
     def _pressed(self, candidate: Candidate) -> bool:
-        return candidate.why is Why.FULL_NOW or (
-            candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS
+        return (
+            candidate.why in (Why.FULL_NOW, Why.PATH_FULL)
+            or (candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS)
+            or any(one.held_up for one in candidate.transfers)
         )
 
     def _best(self, task: WaitingTask, candidates: Sequence[Candidate], by: Yardstick) -> int | None:
@@ -205,6 +226,7 @@ class _Pass:
         assert chosen.run is not None
         assert chosen.finish_seconds is not None
         self._ledgers[best].add(task, chosen.run.seconds)
+        self._traffic.take(chosen.transfers)
         self.score += by.score(chosen)
         if task.constraints.apart:
             self._apart.add((chosen.site, task.user, task.constraints.apart))
@@ -214,7 +236,9 @@ class _Pass:
                 site=chosen.site,
                 pool=chosen.pool,
                 predicted_seconds=chosen.finish_seconds,
+                run_seconds=chosen.run.seconds,
                 price=chosen.price or Decimal(0),
+                transfers=chosen.transfers,
             )
         )
         self._receipts.append(
@@ -228,6 +252,7 @@ class _Pass:
                 chosen_site=chosen.site,
                 chosen_pool=chosen.pool,
                 binding=self._scarcity.binding(task, candidates),
+                standing=task.standing,
             )
         )
 
@@ -237,19 +262,19 @@ class _Pass:
             return candidate
         if self._scarcity and order(task, candidate, by) < order(task, chosen, by):
             worth = self._scarcity.worth(task, candidate)
-            resource = max(worth, key=lambda name: worth[name], default="")
+            resource, link = max(worth, key=lambda name: worth[name], default=("", ""))
             return replace(
                 candidate,
                 why=Why.NEEDED_MORE,
                 wanted=f"a plan {by.score(chosen) - by.score(candidate):.2f} better for it",
-                offered=f"{resource} worth {sum(worth.values()):.2f} to others",
+                offered=f"{resource}{f' over {link}' if link else ''} worth {sum(worth.values()):.2f} to others",
             )
         return replace(candidate, why=lost(task))
 
 
 def _wish(task: WaitingTask) -> object:
     """What a decision depends on: tasks of one wish are turned away alike."""
-    return (_shape(task), task.objective, task.avoid_sites, task.run, task.input_bytes)
+    return (_shape(task), task.objective, task.avoid_sites, task.run, task.input_bytes, task.data)
 
 
 def _shape(task: WaitingTask) -> object:
@@ -259,6 +284,7 @@ def _shape(task: WaitingTask) -> object:
         task.user,
         task.constraints,
         task.input_sites,
+        task.data,
         task.needs_container,
         task.options,
         demand.nodes,
@@ -271,19 +297,22 @@ def _shape(task: WaitingTask) -> object:
     )
 
 
-def _refused(view: PoolView, failure: Failure) -> Candidate:
+def _refused(view: PoolView, failure: Failure | Blocked) -> Candidate:
     return Candidate(
         site=view.site, pool=view.pool.name, why=failure.why, wanted=failure.wanted, offered=failure.offered
     )
 
 
-def _candidate(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
+def _candidate(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic) -> Candidate:
     failure = next(failures(task, ledger.view), None)
-    return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger)
+    return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger, traffic, None)
 
 
-def _estimated(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
+def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic, prefer: Prefer | None) -> Candidate:
     view = ledger.view
+    brought = traffic.bring(task, view, prefer)
+    if isinstance(brought, Blocked):
+        return _refused(view, brought)
     run = estimates.run(task)
     energy = estimates.energy_kwh(task, view, run.seconds)
     candidate = Candidate(
@@ -291,9 +320,10 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
         pool=view.pool.name,
         why=Why.LATER_FINISH,
         wait=estimates.wait(task, view, ledger.promised, ledger.unseen),
-        transfer=estimates.transfer(task, view),
+        transfer=brought.estimate,
         run=run,
-        price=estimates.price(task, view, run.seconds),
+        price=estimates.price(task, view, run.seconds) + brought.price,
+        transfers=brought.carriages,
         energy_kwh=energy,
         carbon_grams=view.energy.grams(energy),
     )
@@ -320,7 +350,7 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger) -> Candidate:
     return candidate
 
 
-_OPEN = frozenset({Why.LATER_FINISH, Why.FULL_NOW})
+_OPEN = frozenset({Why.LATER_FINISH, Why.FULL_NOW, Why.PATH_FULL})
 
 
 def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
@@ -341,13 +371,23 @@ def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
 def _waiting(snapshot: Snapshot, task: WaitingTask, candidates: list[Candidate]) -> Receipt:
     if any(candidate.why is Why.FULL_NOW for candidate in candidates):
         advice = "It goes as soon as there is room; a higher priority or a smaller demand goes sooner."
+    elif any(candidate.why is Why.PATH_FULL for candidate in candidates):
+        advice = "It goes as soon as the path has room; or put a copy of its data at another site: `isthmus data cp`."
+    elif any(candidate.why is Why.NO_REPLICA for candidate in candidates):
+        advice = "It goes when its data is whole somewhere: `isthmus data show` tells where it is."
     elif any(candidate.why is Why.KEPT_APART for candidate in candidates):
         advice = "It goes when another of its group has ended; or join or allow more sites, or leave out `apart`."
     elif any(candidate.why in PASSING for candidate in candidates):
         advice = "It goes when the site is back; or allow other sites."
     else:
         advice = remedy(task, snapshot.pools) or _money_or_time(candidates)
-    return Receipt(task_id=task.id, decided_at=snapshot.now, candidates=tuple(candidates), remedy=advice)
+    return Receipt(
+        task_id=task.id,
+        decided_at=snapshot.now,
+        candidates=tuple(candidates),
+        remedy=advice,
+        standing=task.standing,
+    )
 
 
 def _money_or_time(candidates: Sequence[Candidate]) -> str:
@@ -359,4 +399,7 @@ def _money_or_time(candidates: Sequence[Candidate]) -> str:
     if dear:
         cheapest = min(dear, key=lambda c: c.price or Decimal(0))
         return f"Raise the budget to {cheapest.offered} (cheapest: {cheapest.site}/{cheapest.pool})."
+    cut_off = next((c for c in candidates if c.why is Why.NO_PATH), None)
+    if cut_off is not None:
+        return f"Put a copy of its data at {cut_off.site} (`isthmus data cp`), or declare a link to it (`isthmus net`)."
     return ""

@@ -37,7 +37,7 @@ from isthmus.domain.usage import Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A file to be present before the job starts; exactly one of blob, url, path_at_site."""
+    """A file to be present before the job starts; exactly one of blob, url, path_at_site, kept."""
 
     path: str
     blob: str = ""
@@ -45,6 +45,7 @@ class JobFile:
     url: str = ""  # fetched at the site; may be a presigned URL, so treat it as secret
     headers: dict[str, str] = field(default_factory=dict)
     path_at_site: str = ""
+    kept: str = ""  # BLAKE3 of content of a dataset that the site's agent keeps; an adapter never sees it
     executable: bool = False
 
 

@@ -17,6 +17,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from isthmus.domain import errors
+from isthmus.domain.dataset import TransferOrder, TransferProgress
 from isthmus.domain.errors import Corrupt, IsthmusError, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
@@ -80,7 +81,28 @@ class LogPiece:
     limit: int
 
 
-Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """The arguments of data_pull and data_send."""
+
+    orders: tuple[TransferOrder, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """The arguments of data_status."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifests:
+    """The arguments of data_drop, data_chill and data_verify."""
+
+    manifests: tuple[str, ...]
+
+
+Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece | Orders | Ids | Manifests
 Outcome = Staged | Submitted | Rejected | Full | Uncertain | Collected
 
 
@@ -126,6 +148,12 @@ METHODS: Final[Mapping[str, Method]] = {
     "collect": Method(arguments=Jobs, outcomes=frozenset({"collected", "rejected", "uncertain"}), mutating=True),
     "usage": Method(arguments=Refs, result=dict[str, Usage]),
     "clean": Method(arguments=Refs, mutating=True),
+    "data_pull": Method(arguments=Orders, result=dict[str, TransferProgress]),
+    "data_send": Method(arguments=Orders, result=dict[str, TransferProgress]),
+    "data_status": Method(arguments=Ids, result=dict[str, TransferProgress]),
+    "data_drop": Method(arguments=Manifests),
+    "data_chill": Method(arguments=Manifests),
+    "data_verify": Method(arguments=Manifests, result=dict[str, tuple[str, ...]]),
 }
 
 _FAILURES: Final[Mapping[str, type[IsthmusError]]] = {
@@ -161,7 +189,7 @@ def keys_of(arguments: Arguments) -> tuple[str, ...]:
             return tuple(ref.key for ref in refs)
         case LogPiece(ref=ref):
             return (ref.key,)
-        case Nothing() | NativeIds():
+        case Nothing() | NativeIds() | Orders() | Ids() | Manifests():
             return ()
 
 

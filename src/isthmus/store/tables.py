@@ -48,7 +48,16 @@ projects = Table(
     "projects",
     metadata,
     Column("name", _Name, primary_key=True),
+    Column("share", Double, nullable=False, default=1.0),  # beside those of the other projects: see placement.fairshare
     _at("created_at", nullable=False),
+)
+
+project_usage = Table(  # what each project used, decaying: usage * 0.5 ** ((now - as_of) / half-life)
+    "project_usage",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("used", Double, nullable=False),  # processor-seconds
+    _at("as_of", nullable=False),
 )
 
 members = Table(
@@ -176,6 +185,16 @@ Index(
     postgresql_where=text("state = 'due'"),
 )
 
+site_queues = Table(  # the jobs in the queues of a site as last seen, without names
+    "site_queues",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    _at("at", nullable=False),  # by the site's clock
+    _at("seen_at", nullable=False),
+    Column("digest", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),  # JSON domain.queue.SiteQueue, its time left out, compressed by zlib
+)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,
@@ -225,6 +244,7 @@ tasks = Table(
 )
 Index(
     "ix_tasks_waiting",
+    tasks.c.project,
     tasks.c.rank,
     tasks.c.id,
     sqlite_where=text("state = 'waiting'"),
@@ -292,6 +312,7 @@ attempts = Table(
     Column("memory_bytes", BigInteger, nullable=False, default=0),  # of all nodes
     Column("accelerators", Integer, nullable=False, default=0),  # of all nodes
     Column("walltime_seconds", Integer, nullable=False, default=3600),
+    Column("expected_seconds", Double, nullable=False, default=0.0),  # of running, when it was placed
     Column("exit_code", Integer),
     Column("reason", String(32), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
@@ -387,6 +408,177 @@ blobs = Table(  # which project may read which content
     Column("sha256", String(64), primary_key=True),
     Column("size_bytes", BigInteger, nullable=False),
     _at("created_at", nullable=False),
+)
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+contents = Table(  # content of datasets that the service itself keeps: its BLAKE3, and the blob that has it
+    "contents",
+    metadata,
+    Column("blake3", String(64), primary_key=True),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("size_bytes", BigInteger, nullable=False),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("name", _Name, primary_key=True),
+    Column("owner", _Name, nullable=False),
+    Column("sensitivity", _Name, nullable=False, default=""),
+    Column("regions", Text, nullable=False, default="[]"),  # JSON: regions that no replica may leave; none = anywhere
+    Column("newest", Integer, nullable=False, default=0),  # version
+    Column("made", Integer, nullable=False, default=0),  # the highest version ever: a number is given once
+    _at("created_at", nullable=False),
+    _at("updated_at", nullable=False),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("name", _Name, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("manifest", String(64), nullable=False, index=True),  # BLAKE3 of domain.dataset.DatasetManifest
+    Column("manifest_sha256", String(64), nullable=False),  # the blob that holds it
+    Column("files", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_by", _Name, nullable=False),
+    Column("task_id", String(26), nullable=False, default="", index=True),  # that made it
+    _at("created_at", nullable=False),
+)
+
+task_data = Table(  # versions that a task takes in
+    "task_data",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("project", _Name, primary_key=True),
+    Column("name", _Name, primary_key=True),
+    Column("version", Integer, primary_key=True),
+)
+Index("ix_task_data_version", task_data.c.project, task_data.c.name, task_data.c.version)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("project", _Name, primary_key=True),
+    Column("name", _Name, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("site", _Name, primary_key=True),  # domain.dataset.HOME for the service itself
+    Column("manifest", String(64), nullable=False),  # BLAKE3; what is to be dropped when the version is forgotten
+    Column("state", String(8), nullable=False),  # domain.dataset.ReplicaState
+    Column("tier", String(8), nullable=False, default="warm"),
+    Column("pinned", Boolean, nullable=False, default=False),
+    Column(
+        "cached", Boolean, nullable=False, default=False
+    ),  # came for a task's sake, not because somebody wanted it here
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("uses", BigInteger, nullable=False, default=0),
+    Column("heat", Double, nullable=False, default=0.0),  # uses that fade; see data.lifecycle
+    _at("heat_at"),
+    _at("used_at"),
+    _at("created_at", nullable=False),
+    _at("whole_at"),
+)
+Index("ix_replicas_site", replicas.c.site, replicas.c.state)
+
+transfers = Table(
+    "transfers",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("project", _Name, nullable=False),
+    Column("name", _Name, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("source", _Name, nullable=False, default=""),  # empty: not chosen yet
+    Column("target", _Name, nullable=False),
+    Column("state", String(12), nullable=False),  # domain.dataset.TransferState
+    Column("fence", Integer, nullable=False, default=0),  # grows with each order that is sent
+    Column("through", String(32), nullable=False, default=""),  # direct | service; empty until it moves
+    Column("links", Text, nullable=False, default="[]"),  # JSON: the path, in travelling order
+    Column("stretches", Text, nullable=False, default="[]"),  # JSON: the window, domain.roads.Stretch
+    Column("bytes_per_second", Double, nullable=False, default=0.0),  # as measured lately
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("done_bytes", BigInteger, nullable=False, default=0),
+    _at("ends_at"),  # predicted
+    Column("cached", Boolean, nullable=False, default=False),
+    Column("task_id", String(26), nullable=False, default=""),  # that it moves for
+    Column("created_by", _Name, nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("due_at", Double, nullable=False, default=0.0),
+    _at("created_at", nullable=False),
+    _at("updated_at", nullable=False),
+    _at("started_at"),
+    _at("ended_at"),
+)
+_OPEN = "state IN ('planned', 'moving')"
+Index(  # one version comes to one place by one transfer at a time
+    "ix_transfers_open",
+    transfers.c.target,
+    transfers.c.project,
+    transfers.c.name,
+    transfers.c.version,
+    unique=True,
+    sqlite_where=text(_OPEN),
+    postgresql_where=text(_OPEN),
+)
+Index("ix_transfers_version", transfers.c.project, transfers.c.name, transfers.c.version)
+
+data_servers = Table(  # sites whose agent keeps data, as it announced itself
+    "data_servers",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    Column("address", String(255), nullable=False, default=""),  # HOST:PORT; empty: it cannot be dialled
+    Column("quota_bytes", BigInteger, nullable=False, default=0),  # 0 = no bound but the disk's
+    Column("free_bytes", BigInteger, nullable=False, default=0),
+    Column("cold", Boolean, nullable=False, default=False),  # has a slow store
+    Column("certificate", Text, nullable=False, default=""),  # PEM, public
+    _at("seen_at", nullable=False),
+)
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+net_nodes = Table(  # the sites and routers that operators declared
+    "net_nodes",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("kind", String(8), nullable=False),  # domain.network.NodeKind
+    Column("body", Text, nullable=False),  # JSON domain.network.NetNode
+    Column("declared_by", _Name, nullable=False),
+    _at("declared_at", nullable=False),
+)
+
+net_links = Table(
+    "net_links",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("one_end", _Name, nullable=False),
+    Column("other_end", _Name, nullable=False),
+    Column("body", Text, nullable=False),  # JSON domain.network.NetLink
+    Column("declared_by", _Name, nullable=False),
+    _at("declared_at", nullable=False),
+)
+
+net_operators = Table(  # users that may declare the network, beside the administrators
+    "net_operators",
+    metadata,
+    Column("user", _Name, primary_key=True),
+)
+
+link_states = Table(  # measured figures, the newest of each source
+    "link_states",
+    metadata,
+    Column("source", _Name, primary_key=True),  # from this node
+    Column("target", _Name, primary_key=True),  # to that one
+    Column("link", _Name, primary_key=True),  # over this link; empty: over whatever way packets take by themselves
+    Column("metric", String(32), primary_key=True),  # domain.network.Metric
+    Column("origin", String(16), primary_key=True),  # domain.network.Source
+    Column("value", Double, nullable=False),
+    Column("error", Double, nullable=False),
+    _at("measured_at", nullable=False),
+    _at("since"),  # of `up`: when it became so
+    Column("watched", Text, nullable=False, default=""),  # JSON network.measurement.change.Watched
 )
 
 # --- running the service ----------------------------------------------------------------------------------------------

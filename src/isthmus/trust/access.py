@@ -26,6 +26,7 @@ class Scope(StrEnum):
     TASKS_READ = "tasks:read"
     TASKS_WRITE = "tasks:write"
     SITES_OPERATE = "sites:operate"
+    NETWORK_OPERATE = "network:operate"
     METRICS = "metrics"
     ADMIN = "admin"
     AGENT = "agent"
@@ -54,6 +55,7 @@ class Caller:
     scopes: frozenset[Scope]
     projects: Mapping[str, str] = field(default_factory=dict)  # project -> role
     sites: frozenset[str] = frozenset()  # operated
+    operates_network: bool = False
     agent_site: str = ""
     expires_at: float | None = None
 
@@ -204,6 +206,18 @@ class OfSite:
             raise NotFound(f"There is no site {site!r}.")
         if not known.operates(site):
             raise Forbidden(f"You do not operate the site {site}.", remedy="Ask an administrator to make you operator.")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOperators:
+    """Operators of the network, and administrators."""
+
+    async def admit(self, asked: Asked, /) -> None:
+        """Check scope and operatorship."""
+        known = asked.known
+        known.need(Scope.NETWORK_OPERATE)
+        if not (known.operates_network or known.rules_all):
+            raise Forbidden("You do not operate the network.", remedy="Ask an administrator to make you operator.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,11 +106,14 @@ def look_up(connection: sa.Connection, secret_hash: str, now: float) -> Caller |
     agent = bool(row.site)
     projects: dict[str, str] = {}
     sites: frozenset[str] = frozenset()
+    operates_network = False
     if not agent:
         projects = {
             r.project: r.role for r in connection.execute(sa.select(m.c.project, m.c.role).where(m.c.user == row.user))
         }
         sites = frozenset(connection.scalars(sa.select(o.c.site).where(o.c.user == row.user)))
+        n = tables.net_operators.c.user
+        operates_network = connection.execute(sa.select(n).where(n == row.user)).first() is not None
     return Caller(
         user=row.user,
         token_id=row.id,
@@ -118,6 +121,7 @@ def look_up(connection: sa.Connection, secret_hash: str, now: float) -> Caller |
         scopes=frozenset(Scope(name) for name in orjson.loads(row.scopes)),
         projects=projects,
         sites=sites,
+        operates_network=operates_network,
         agent_site=row.site,
         expires_at=row.expires_at,
     )

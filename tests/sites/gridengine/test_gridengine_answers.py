@@ -75,6 +75,18 @@ def test_load_is_understood() -> None:
     assert pool.queued_cpu_seconds == 660.0
 
 
+def test_the_visible_queue_has_rows() -> None:
+    """What runs with its start, what waits with its submission, each with slots and limit; no queue named means any."""
+    jobs = list(load.parse_jobs(read("qstat-load.xml"), ["all.q"], str.upper))
+    running = [job for job in jobs if job.running]
+    waiting = [job for job in jobs if not job.running]
+    assert (len(running), len(waiting)) == (1, 3)
+    assert (running[0].processors, running[0].limit_seconds, running[0].user) == (3, 600, "BATCHUSER")
+    assert running[0].started_at is not None
+    assert all(job.submitted_at is not None and job.pools == ("all.q",) for job in waiting)
+    assert sum(job.processors * (job.limit_seconds or 0) for job in waiting) == 660
+
+
 @given(st.text())
 def test_garbage_is_never_a_complete_answer(text: str) -> None:
     """Nothing crashes, and what is no document is not an empty queue."""
@@ -82,6 +94,7 @@ def test_garbage_is_never_a_complete_answer(text: str) -> None:
     accounting.parse_records(text)
     accounting.parse_usage(text, "gpu")
     assert load.parse_pools(text, text, "gpu", "", 0.0) is None
+    assert list(load.parse_jobs(text, ["q"], str)) == []
     assert isinstance(parse_qsub(0, text), Submitted | Uncertain)
 
 

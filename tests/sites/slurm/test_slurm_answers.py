@@ -139,6 +139,7 @@ def test_garbage_is_never_a_complete_answer(text: str) -> None:
         assert answer.complete == (not text.replace("\n", "").strip()) or answer.rows
     RECORDS.parse_usage(text)
     load.parse_pools(text, text, load.parse_licences(text))
+    list(load.parse_jobs(text, str))
     load.parse_configuration(text)
     parse_sbatch(1, text)
     expand_hosts(text)
@@ -154,6 +155,7 @@ def test_rows_that_are_almost_right_do_not_crash(lines: list[str]) -> None:
     RECORDS.parse(text)
     RECORDS.parse_usage(text)
     load.parse_pools(text, text, load.parse_licences(text))
+    list(load.parse_jobs(text, str))
     expand_hosts(text)
 
 
@@ -298,7 +300,8 @@ def test_load_of_22_05() -> None:
     )
     cpu, gpu = pools
     assert (cpu.name, cpu.nodes, cpu.cpus_per_node, cpu.free_cpus, cpu.free_nodes) == ("cpu", 2, 64, 116, 0)
-    assert (cpu.queued_jobs, cpu.queued_cpu_seconds, cpu.running_cpu_seconds_left) == (5, 9000.0, 21516.0)
+    assert (cpu.queued_jobs, cpu.queued_cpu_seconds, cpu.running_cpu_seconds_left) == (0, 0.0, 60.0)
+    assert (gpu.queued_jobs, gpu.queued_cpu_seconds, gpu.running_cpu_seconds_left) == (2, 600.0, 2400.0)
     assert (gpu.accelerators_per_node, gpu.accelerator_kind, gpu.max_walltime_seconds) == (4, "a100", 3600)
     configuration = load.parse_configuration(read("22.05/config.txt"))
     assert configuration == load.Configuration(version="22.05.8", cluster="hand", accounting=True)
@@ -317,11 +320,37 @@ def test_load_of_mixed_partitions() -> None:
         ]
     )
     licences = "LicenseName=matlab Total=4 Used=1 Free=3 Reserved=0 Remote=no\nLicenseName=zero Total=0\n"
-    big, off = load.parse_pools(sinfo, "PENDING|4|UNLIMITED|UNLIMITED|big,off", load.parse_licences(licences))
+    big, off = load.parse_pools(
+        sinfo, "PENDING|4|UNLIMITED|UNLIMITED|7|0|0|None|ada|big,off", load.parse_licences(licences)
+    )
     assert (big.nodes, big.cpus_per_node, big.free_cpus, big.free_nodes) == (16, 32, 448, 12)
     assert (big.accelerators_per_node, big.accelerator_kind) == (4, "a100")
     assert (big.max_walltime_seconds, big.licences, big.queued_jobs) == (604800, {"matlab": 4}, 1)
     assert (off.up, off.free_cpus, off.max_walltime_seconds) == (False, 0, None)
+
+
+def test_the_visible_queue_of_22_05() -> None:
+    """Each job of anybody as a row: its size and limit, its times, the start that the site expects, its user's hash."""
+    waiting, held, on_gpu = list(load.parse_jobs(read("22.05/squeue-load.txt"), str.upper))[1:]
+    assert (waiting.running, waiting.held, waiting.user) == (False, False, "ISTH6F8844D9")
+    assert waiting.expected_at == values.moment("2026-12-01T01:12:27")
+    assert waiting.started_at is None
+    assert (held.held, held.expected_at) == (True, None)
+    assert (on_gpu.running, on_gpu.processors, on_gpu.limit_seconds, on_gpu.expected_at) == (True, 8, 300, None)
+    assert on_gpu.started_at == values.moment("2026-12-01T01:07:27")
+
+
+def test_rows_of_the_queue_survive_what_is_odd() -> None:
+    """Arrays, several partitions and no limit are read; ended jobs, pools without a name and garbage are passed over."""
+    lines = [
+        "PENDING|4|UNLIMITED|UNLIMITED|7_3|1795704225|N/A|Resources|ada|big,off",
+        "COMPLETED|1|5:00|0:00|8|1795704225|1795704226|None|ada|big",
+        "RUNNING|1|5:00|0:00|9|1795704225|1795704226|None|ada|",
+        "RUNNING|1|5:00|0:00|x|1795704225|1795704226|None|ada|big",
+        "squeue: error: something",
+    ]
+    (job,) = load.parse_jobs("\n".join(lines), str)
+    assert (job.id, job.pools, job.limit_seconds, job.submitted_at) == ("7_3", ("big", "off"), None, 1795704225.0)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import pytest
 
 from isthmus.domain.errors import Unavailable
 from isthmus.domain.lifecycle import EndReason
+from isthmus.domain.queue import QueuedJob
 from isthmus.domain.site import Pool
 from isthmus.domain.task import Accelerators, Demand
 from isthmus.lab.accounts import Account
 from isthmus.lab.errors import LabError
 from isthmus.lab.slurm import SlurmCluster
 from isthmus.sites.port import Job, LogStream, Observation, Rejected, Sighting, Submitted, Uncertain
-from isthmus.sites.slurm import SlurmSite
+from isthmus.sites.slurm import SlurmSite, values
 from tests.conformance.bench import new_key
 from tests.sites.attempts import ended, make_job, ref_of, sighted, stage, start, until
 from tests.sites.clusters import open_site
@@ -298,3 +299,39 @@ async def test_a_job_over_its_time_ends_by_walltime(slurm_site: SlurmSite, late_
     """A job that was given a minute and wants five ends as WALLTIME, whatever the cluster went through meanwhile."""
     (seen,) = await ended(slurm_site, late_job, seconds=150)
     assert seen.reason is EndReason.WALLTIME
+
+
+async def test_the_visible_queue_has_rows_and_the_sites_own_forecast_of_start(
+    slurm_site: SlurmSite, slurm_cluster: SlurmCluster, lab_account: Account
+) -> None:
+    """What runs and what waits are rows with sizes, limits and times, no user's name in them; the start that squeue --start
+    foretells is in the row, and a held job says so."""
+    nodes = str(len(slurm_cluster.gpu_nodes))
+    whole = ("-p", "gpu", "-N", nodes, "--exclusive", "-t", "5")
+    ids = [
+        str(slurm_cluster.submit("#!/bin/sh\nsleep 300", *whole, *more, user=lab_account.name))
+        for more in ((), (), ("--hold",))
+    ]
+    try:
+
+        async def look() -> dict[str, QueuedJob]:
+            queue = (await slurm_site.describe()).queue
+            assert queue is not None
+            return {job.id: job for job in queue.jobs}
+
+        running, waiting, held = ids
+        seen = await until(
+            look, lambda rows: running in rows and rows[running].running and rows[waiting].expected_at is not None
+        )
+        assert (seen[running].running, seen[waiting].running, seen[waiting].held) == (True, False, False)
+        assert (seen[held].running, seen[held].held, seen[held].expected_at) == (False, True, None)
+        assert seen[running].processors == int(slurm_cluster.run("squeue", "-h", "-o", "%C", "-j", running))
+        assert seen[running].user == seen[waiting].user != ""
+        assert lab_account.name not in str(seen)
+        assert [seen[which].limit_seconds for which in (running, waiting)] == [300, 300]
+        assert seen[waiting].submitted_at is not None
+        assert seen[running].started_at is not None
+        told = slurm_cluster.run("squeue", "--start", "-h", "-o", "%S", "-j", waiting).strip()
+        assert seen[waiting].expected_at == pytest.approx(values.moment(told) or 0.0, abs=30)
+    finally:
+        slurm_cluster.run("scancel", *ids)

@@ -17,7 +17,7 @@ from isthmus.domain.task import Accelerators, Demand
 from isthmus.sites.batch.counting import usage_by_key
 from isthmus.sites.batch.merge import combine
 from isthmus.sites.port import Rejected, Sighting, Submitted, Uncertain
-from isthmus.sites.slurm.load import parse_pools
+from isthmus.sites.slurm.load import parse_jobs, parse_pools
 from isthmus.sites.slurmrestd import documents
 from isthmus.sites.slurmrestd.client import RestClient
 from isthmus.sites.slurmrestd.requests import error_texts, read_submission, submission
@@ -101,6 +101,20 @@ def test_load_of_both_versions() -> None:
     assert (pool.max_walltime_seconds, pool.accelerators_per_node) == (11520 * 60, 4)
 
 
+def test_the_visible_queue_of_both_versions() -> None:
+    """Documents become the same rows as squeue's lines; ended jobs are none."""
+    rows = list(parse_jobs(documents.queue_text(read("22.05/rest-jobs.json"), 1795704225.0), str.upper))
+    assert [row.running for row in rows].count(False) == 5
+    (running,) = (row for row in rows if row.running)
+    assert (running.processors, running.limit_seconds, running.pools) == (12, 1800, ("cpu",))
+    assert running.started_at is not None
+    assert all(row.submitted_at is not None and row.user for row in rows)
+    listed = read("23.11/rest-jobs.json")["jobs"]
+    live = [job for job in listed if job["job_state"][0] in {"PENDING", "RUNNING"}]
+    rows = list(parse_jobs(documents.queue_text({"jobs": listed}, 1711534908.0), str))
+    assert {row.id for row in rows} == {str(job["job_id"]) for job in live}
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
@@ -125,7 +139,7 @@ def test_garbage_is_never_a_complete_answer(document: Any) -> None:
         assert answer.complete == (listed is not None and len(answer.rows) == len(listed))
     documents.usage_answer(document)
     documents.sinfo_text(document, document)
-    documents.queue_text(document, 0.0)
+    list(parse_jobs(documents.queue_text(document, 0.0), str))
     documents.licence_text(document)
     error_texts(document)
     assert isinstance(read_submission(500, document), Rejected | Uncertain)

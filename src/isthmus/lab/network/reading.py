@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from isthmus.domain.errors import Invalid, Refused
-from isthmus.lab.network.quantities import read_rate, read_share, read_time
+from isthmus.domain.quantities import read_rate, read_share, read_time
 from isthmus.lab.network.topology import Link, SiteNode, Topology
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,11}")
@@ -22,9 +22,9 @@ _SITE_MTU, _CORE_MTU = 1500, 2000
 DAEMONS: dict[str, dict[str, int]] = {
     "ssh": {},
     "s3": {},
-    "slurm": {"nodes": 2, "cpus_per_node": 8, "gpu_nodes": 0},
+    "slurm": {"nodes": 2, "cpus_per_node": 8, "gpu_nodes": 0, "accounting": False},
 }
-"""Kind of daemon -> its settings with their defaults."""
+"""Kind of daemon -> its settings with their defaults: numbers of things, or yes and no."""
 MOST_NODES = 500
 
 
@@ -161,9 +161,12 @@ def _read_site(name: str, value: object, problems: _Problems) -> SiteNode:
     for kind, settings in given.items():
         place = f"{where}.daemons.{kind}"
         known = problems.mapping(settings, place, tuple(DAEMONS[kind]))
-        for key, number in known.items():
-            if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 256:
-                problems.add(f"{place}.{key}", f"{number!r} is not a number of things.", "Write 0 to 256.")
+        for key, found in known.items():
+            if isinstance(DAEMONS[kind][key], bool):
+                if not isinstance(found, bool):
+                    problems.add(f"{place}.{key}", f"{found!r} is neither yes nor no.", "Write true or false.")
+            elif not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= 256:
+                problems.add(f"{place}.{key}", f"{found!r} is not a number of things.", "Write 0 to 256.")
         daemons[kind] = DAEMONS[kind] | known
     programs: dict[str, tuple[str, ...]] = {}
     for program, words in problems.mapping(fields.get("programs"), f"{where}.programs").items():

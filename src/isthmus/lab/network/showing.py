@@ -16,12 +16,14 @@ from isthmus.lab.network.places import (
     SOCKET,
     control_directory,
     directory_of,
+    interface_to,
     namespace_of,
     read_topology,
     site_directory,
     site_process,
 )
 from isthmus.lab.network.possible import check_root
+from isthmus.lab.network.reading import describe
 from isthmus.lab.network.topology import Link
 from isthmus.lab.proc import alive
 from isthmus.lab.processes import State
@@ -72,6 +74,32 @@ def show(name: str) -> dict[str, Any]:
             for site in topology.sites
         ],
         "links": [_show_link(conditions.effective(link), link, link.name in down) for link in topology.links],
+    }
+
+
+def declared(name: str) -> dict[str, Any]:
+    """The network as its operators would declare it to a service: with addresses, locators, interfaces and control sockets."""
+    directory = directory_of(name)
+    topology = read_topology(directory)
+    addressing = Addressing(topology)
+    routers: dict[str, Any] = {}
+    for node in topology.routers:
+        routers[node] = {"address": addressing.router_address(node), "locator": addressing.locator(node)}
+        if topology.control:
+            routers[node]["control"] = {"socket": str(control_directory(directory, node) / SOCKET)}
+    links = describe(topology)["links"]
+    for shown, link in zip(links, topology.links, strict=True):
+        shown["interfaces"] = [interface_to(link.other(end)) for end in link.ends]
+    return {
+        "routers": routers,
+        "sites": {
+            site.name: {
+                "address": addressing.site_address(site.name),
+                "prefixes": [addressing.site_prefix(site.name), addressing.site_prefix4(site.name)],
+            }
+            for site in topology.sites
+        },
+        "links": links,
     }
 
 

@@ -74,10 +74,16 @@ def start_daemons(site: SiteNode, address: str, directory: Path) -> tuple[dict[s
             nodes=size["nodes"],
             cpus_per_node=size["cpus_per_node"],
             gpu_nodes=size["gpu_nodes"],
-            accounting=False,
+            accounting=bool(size["accounting"]),
         ).start()
         stops.append(cluster.stop)
-        told["slurm"] = {"command_prefix": cluster.command_prefix, "nodes": cluster.nodes}
+        if cluster.accounting and user is not None:
+            cluster.add_user(user)
+        told["slurm"] = {
+            "command_prefix": cluster.command_prefix,
+            "environment": cluster.environment,
+            "nodes": cluster.nodes,
+        }
     if site.programs:
         programs = Daemons(directory / "programs")
         stops.append(programs.close)

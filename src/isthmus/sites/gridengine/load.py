@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
+from isthmus.domain.queue import QueuedJob
 from isthmus.domain.site import Pool
 from isthmus.sites.gridengine.queue import parse_xml, sighting_of
 from isthmus.sites.port import Sighting
@@ -77,6 +79,35 @@ def _add_job(job: ElementTree.Element, queues: dict[str, _Queue], now: float) ->
             if not wanted or name in wanted:
                 queue.queued += 1
                 queue.queued_seconds += slots * limit
+
+
+def parse_jobs(qstat: str, pools: Iterable[str], hashed: Callable[[str], str]) -> Iterable[QueuedJob]:
+    """Each job that runs or waits, in qstat's order, by priority; one that names no queue waits in all `pools`."""
+    document = parse_xml(qstat)
+    known = tuple(pools)
+    for job in document.iter("job_list") if document is not None else ():
+        state = _text(job, "state")
+        sighting = sighting_of(state)
+        running = sighting is Sighting.RUNNING
+        wanted = {(entry.text or "").strip().partition("@")[0] for entry in job.iter("hard_req_queue")}
+        if running:
+            wanted = {_text(job, "queue_name").partition("@")[0]}
+        where = tuple(name for name in known if not wanted or name in wanted)
+        number = _text(job, "JB_job_number")
+        if not where or not number or not (running or sighting is Sighting.QUEUED):
+            continue
+        task = _text(job, "tasks")
+        yield QueuedJob(
+            id=f"{number}.{task}"[:63] if task else number[:63],
+            pools=where,
+            user=hashed(_text(job, "JB_owner")),
+            running=running,
+            held="h" in state or "E" in state,
+            processors=max(1, _whole(_text(job, "slots"))),
+            limit_seconds=_request(job, "h_rt") or None,
+            submitted_at=moment(_text(job, "JB_submission_time")),
+            started_at=moment(_text(job, "JAT_start_time")) if running else None,
+        )
 
 
 def _pool(name: str, queue: _Queue, gpu_kind: str) -> Pool:

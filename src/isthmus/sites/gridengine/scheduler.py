@@ -12,6 +12,7 @@ from isthmus.sites.batch.pace import Pace
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.batch.sending import send
+from isthmus.sites.batch.strangers import Anonymous, bounded
 from isthmus.sites.gridengine import accounting, load, submission
 from isthmus.sites.gridengine.queue import PREFIX, parse_queue, qstat_argv
 from isthmus.sites.port import Job, Rejected, SubmitOutcome
@@ -49,6 +50,7 @@ class GridEngineCommands:
         self._timeout = timeout_seconds
         self._submit_timeout = submit_timeout_seconds
         self._pace = Pace(query_seconds)
+        self._anonymous = Anonymous()
 
     @property
     def has_accounting(self) -> bool:
@@ -130,7 +132,10 @@ class GridEngineCommands:
             raise Unavailable(f"qhost or qstat failed on {self._transport.place}: {talk.complaint or 'no document'}.")
         features = {"accounting", *(["multi-node"] if self._resources.nodes_environment else [])}
         features |= option_features(self._user_options)
-        return SiteDescription(kind="gridengine", pools=pools, features=frozenset(features))
+        rows = load.parse_jobs(jobs.text, (pool.name for pool in pools), self._anonymous.hashed)
+        return SiteDescription(
+            kind="gridengine", pools=pools, features=frozenset(features), queue=bounded(hosts.at, rows)
+        )
 
     async def close(self) -> None:
         """The transport is the site's to close."""

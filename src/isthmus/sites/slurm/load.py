@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from isthmus.domain.queue import QueuedJob
 from isthmus.domain.site import Pool
 from isthmus.sites.slurm import values
 
@@ -14,7 +15,12 @@ _USABLE = frozenset({"idle", "mixed", "allocated", "completing", "planned", "res
 _GRES = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?::(?P<kind>[A-Za-z][^:(,]*))?(?::(?P<count>\d+))?(?:\([^)]*\))?")
 
 SINFO = ["sinfo", "-h", "-a", "-e", "-o", "%D|%T|%c|%m|%G|%C|%d|%a|%l|%R"]
-QUEUE = ["squeue", "-h", "-a", "-r", "-o", "%T|%C|%l|%L|%P"]
+# In squeue's own order: what waits by its priority. %S of what waits is when the site expects it to start.
+QUEUE = ["squeue", "-h", "-a", "-r", "-o", "%T|%C|%l|%L|%i|%V|%S|%r|%u|%P"]
+_QUEUE_WIDTH = 10
+_RUNNING = frozenset({"RUNNING", "COMPLETING", "CONFIGURING"})
+# Causes for which a job waits that no room would help.
+_HELD = ("JobHeld", "Dependency", "BeginTime", "Cleaning", "Assoc", "QOS", "ReqNodeNotAvail", "PartitionTimeLimit")
 LICENCES = ["scontrol", "show", "licenses", "-o"]
 CONFIGURATION = ["scontrol", "show", "config"]
 
@@ -89,10 +95,10 @@ def parse_gres(text: str, gpu_gres: str = "gpu") -> tuple[str, int]:
 def _loads(queue: str) -> dict[str, _Load]:
     loads: dict[str, _Load] = {}
     for line in queue.splitlines():
-        fields = line.split("|", 4)
-        if len(fields) != 5:
+        fields = line.split("|", _QUEUE_WIDTH - 1)
+        if len(fields) != _QUEUE_WIDTH:
             continue
-        state, cpus_text, limit, left, names = fields
+        state, cpus_text, limit, left, names = (*fields[:4], fields[-1])
         cpus = values.whole(cpus_text) or 1
         partitions = [name for name in names.split(",") if name]
         for name in partitions:  # a job that may go to several counts in each, as long as it waits
@@ -100,9 +106,35 @@ def _loads(queue: str) -> dict[str, _Load]:
             if state == "PENDING":
                 load.queued += 1
                 load.queued_cpu_seconds += cpus * (values.clock_seconds(limit) or 0.0)
-            elif state in {"RUNNING", "COMPLETING", "CONFIGURING"}:
+            elif state in _RUNNING:
                 load.running_cpu_seconds_left += cpus * (values.clock_seconds(left) or 0.0)
     return loads
+
+
+def parse_jobs(queue: str, hashed: Callable[[str], str]) -> Iterable[QueuedJob]:
+    """Each job that runs or waits, in the order given; `hashed` takes a user's name away. A line that is none is passed over."""
+    for line in queue.splitlines():
+        fields = [field.strip() for field in line.split("|", _QUEUE_WIDTH - 1)]
+        if len(fields) != _QUEUE_WIDTH:
+            continue
+        state, cpus, limit, _left, native_id, submitted, start, cause, user, names = fields
+        running = state in _RUNNING
+        pools = tuple(name for name in names.split(",") if name)
+        if not pools or not native_id[:1].isdigit() or not (running or state == "PENDING"):
+            continue
+        seconds, began = values.clock_seconds(limit), values.moment(start)
+        yield QueuedJob(
+            id=native_id[:63],
+            pools=pools,
+            user=hashed(user),
+            running=running,
+            held=not running and cause.startswith(_HELD),
+            processors=values.whole(cpus) or 1,
+            limit_seconds=None if seconds is None else int(seconds),
+            submitted_at=values.moment(submitted),
+            started_at=began if running else None,
+            expected_at=None if running else began,
+        )
 
 
 def parse_licences(text: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ from isthmus.sites.batch.pace import Pace
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
 from isthmus.sites.batch.sending import send
+from isthmus.sites.batch.strangers import Anonymous, bounded
 from isthmus.sites.port import Job, Rejected, Sighting, SubmitOutcome
 from isthmus.sites.settings import option_features
 from isthmus.sites.slurm import load, submission
@@ -53,6 +54,7 @@ class SlurmCommands:
         self._configuration: tuple[float, load.Configuration] | None = None
         self._disabled = False
         self._pace = Pace(query_seconds)
+        self._anonymous = Anonymous()
 
     @property
     def has_accounting(self) -> bool:
@@ -163,6 +165,7 @@ class SlurmCommands:
             pools=load.parse_pools(sinfo.text, queue.text, configuration.licences, self._gpu_gres),
             features=frozenset(features),
             notes=notes,
+            queue=bounded(queue.at, load.parse_jobs(queue.text, self._anonymous.hashed)),
         )
 
     async def close(self) -> None:

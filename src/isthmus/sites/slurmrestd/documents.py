@@ -268,15 +268,28 @@ def clock(seconds: int) -> str:
 
 
 def queue_text(jobs: Any, now: float) -> str:
-    """All jobs as the lines that squeue would print for the load."""
+    """All jobs as the lines that squeue would print for the load, those that wait by their priority."""
     lines: list[str] = []
-    for job in entries(jobs, "jobs") or []:
+    for job in sorted(entries(jobs, "jobs") or [], key=lambda job: -(number(job.get("priority")) or 0.0)):
         state = state_word(words(job.get("job_state")))
         limit = number(job.get("time_limit"))
         end = number(job.get("end_time"))
         shown = "UNLIMITED" if limit is None else clock(int(limit) * 60)
         left = clock(int(max(0.0, end - now))) if end else shown
-        lines.append(f"{state}|{integer(job.get('cpus'), 1)}|{shown}|{left}|{job.get('partition') or ''}")
+        task = number(job.get("array_task_id"))
+        array = integer(job.get("array_job_id"))
+        fields = [
+            state,
+            str(integer(job.get("cpus"), 1)),
+            shown,
+            left,
+            f"{array}_{int(task)}" if array and task is not None else str(integer(job.get("job_id"))),
+            str(integer(job.get("submit_time"))),
+            str(integer(job.get("start_time"))),
+            *(str(job.get(name) or "").replace("|", " ") for name in ("state_reason", "user_name")),
+            str(job.get("partition") or ""),
+        ]
+        lines.append("|".join(fields).replace("\n", " "))
     return "\n".join(lines)
 
 

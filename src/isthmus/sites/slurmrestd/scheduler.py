@@ -12,9 +12,10 @@ from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.site import SiteDescription
 from isthmus.sites.batch.rows import Answer, NativeJob, UsageAnswer
 from isthmus.sites.batch.scheduler import Asking
+from isthmus.sites.batch.strangers import Anonymous, bounded
 from isthmus.sites.port import Job, Rejected, SubmitOutcome, Uncertain
 from isthmus.sites.settings import option_features
-from isthmus.sites.slurm.load import parse_licences, parse_pools
+from isthmus.sites.slurm.load import parse_jobs, parse_licences, parse_pools
 from isthmus.sites.slurm.submission import check_native
 from isthmus.sites.slurmrestd import documents
 from isthmus.sites.slurmrestd.client import RestClient
@@ -44,6 +45,7 @@ class SlurmRest:
         self._defaults = dict(defaults or {})
         self._user_options = frozenset(user_options)
         self._gpu_gres = gpu_gres
+        self._anonymous = Anonymous()
 
     @property
     def has_accounting(self) -> bool:
@@ -100,19 +102,22 @@ class SlurmRest:
         release = documents.at(partitions, "meta", "Slurm", "release") or documents.at(
             partitions, "meta", "slurm", "release"
         )
+        now = time.time()
+        queue = documents.queue_text(jobs, now)
         notes = () if self._accounting else ("No accounting is asked: usage is counted by the job's wrapper.",)
         return SiteDescription(
             kind="slurmrestd",
             version=f"{release or 'unknown'} (v0.0.{await self._client.version()})",
             pools=parse_pools(
                 documents.sinfo_text(nodes, partitions),
-                documents.queue_text(jobs, time.time()),
+                queue,
                 parse_licences(documents.licence_text(licences)),
                 self._gpu_gres,
             ),
             features=frozenset({"multi-node", "licences", *(["accounting"] if self._accounting else [])})
             | option_features(self._user_options),
             notes=notes,
+            queue=bounded(now, parse_jobs(queue, self._anonymous.hashed)),
         )
 
     async def close(self) -> None:

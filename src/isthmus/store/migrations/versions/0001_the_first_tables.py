@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("memory_bytes", sa.BigInteger(), nullable=False),
         sa.Column("accelerators", sa.Integer(), nullable=False),
         sa.Column("walltime_seconds", sa.Integer(), nullable=False),
+        sa.Column("expected_seconds", sa.Double(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("reason", sa.String(length=32), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
@@ -145,6 +146,58 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "pool", "kind", name=op.f("pk_capabilities")),
     )
     op.create_table(
+        "contents",
+        sa.Column("blake3", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("blake3", name=op.f("pk_contents")),
+    )
+    with op.batch_alter_table("contents", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_contents_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
+        "data_servers",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("address", sa.String(length=255), nullable=False),
+        sa.Column("quota_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("free_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("cold", sa.Boolean(), nullable=False),
+        sa.Column("certificate", sa.Text(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_data_servers")),
+    )
+    op.create_table(
+        "dataset_versions",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("manifest", sa.String(length=64), nullable=False),
+        sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
+        sa.Column("files", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "name", "version", name=op.f("pk_dataset_versions")),
+    )
+    with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_dataset_versions_manifest"), ["manifest"], unique=False)
+        batch_op.create_index(batch_op.f("ix_dataset_versions_task_id"), ["task_id"], unique=False)
+
+    op.create_table(
+        "datasets",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("owner", sa.String(length=63), nullable=False),
+        sa.Column("sensitivity", sa.String(length=63), nullable=False),
+        sa.Column("regions", sa.Text(), nullable=False),
+        sa.Column("newest", sa.Integer(), nullable=False),
+        sa.Column("made", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_datasets")),
+    )
+    op.create_table(
         "dependencies",
         sa.Column("task_id", sa.String(length=26), nullable=False),
         sa.Column("on_task_id", sa.String(length=26), nullable=False),
@@ -199,11 +252,49 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
     )
     op.create_table(
+        "link_states",
+        sa.Column("source", sa.String(length=63), nullable=False),
+        sa.Column("target", sa.String(length=63), nullable=False),
+        sa.Column("link", sa.String(length=63), nullable=False),
+        sa.Column("metric", sa.String(length=32), nullable=False),
+        sa.Column("origin", sa.String(length=16), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("error", sa.Double(), nullable=False),
+        sa.Column("measured_at", sa.Double(), nullable=False),
+        sa.Column("since", sa.Double(), nullable=True),
+        sa.Column("watched", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("source", "target", "link", "metric", "origin", name=op.f("pk_link_states")),
+    )
+    op.create_table(
         "members",
         sa.Column("project", sa.String(length=63), nullable=False),
         sa.Column("user", sa.String(length=63), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.PrimaryKeyConstraint("project", "user", name=op.f("pk_members")),
+    )
+    op.create_table(
+        "net_links",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("one_end", sa.String(length=63), nullable=False),
+        sa.Column("other_end", sa.String(length=63), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("declared_by", sa.String(length=63), nullable=False),
+        sa.Column("declared_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_links")),
+    )
+    op.create_table(
+        "net_nodes",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("declared_by", sa.String(length=63), nullable=False),
+        sa.Column("declared_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_nodes")),
+    )
+    op.create_table(
+        "net_operators",
+        sa.Column("user", sa.String(length=63), nullable=False),
+        sa.PrimaryKeyConstraint("user", name=op.f("pk_net_operators")),
     )
     op.create_table(
         "outputs",
@@ -217,8 +308,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", "path", name=op.f("pk_outputs")),
     )
     op.create_table(
+        "project_usage",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("used", sa.Double(), nullable=False),
+        sa.Column("as_of", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("project", name=op.f("pk_project_usage")),
+    )
+    op.create_table(
         "projects",
         sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("share", sa.Double(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_projects")),
     )
@@ -230,6 +329,29 @@ def upgrade() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("task_id", "attempt", name=op.f("pk_receipts")),
     )
+    op.create_table(
+        "replicas",
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("manifest", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("tier", sa.String(length=8), nullable=False),
+        sa.Column("pinned", sa.Boolean(), nullable=False),
+        sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("uses", sa.BigInteger(), nullable=False),
+        sa.Column("heat", sa.Double(), nullable=False),
+        sa.Column("heat_at", sa.Double(), nullable=True),
+        sa.Column("used_at", sa.Double(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("whole_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("project", "name", "version", "site", name=op.f("pk_replicas")),
+    )
+    with op.batch_alter_table("replicas", schema=None) as batch_op:
+        batch_op.create_index("ix_replicas_site", ["site", "state"], unique=False)
+
     op.create_table(
         "secrets",
         sa.Column("project", sa.String(length=63), nullable=False),
@@ -253,6 +375,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "user", name=op.f("pk_site_operators")),
     )
     op.create_table(
+        "site_queues",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.Column("digest", sa.String(length=32), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_site_queues")),
+    )
+    op.create_table(
         "sites",
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("kind", sa.String(length=63), nullable=False),
@@ -272,6 +403,17 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sites")),
     )
+    op.create_table(
+        "task_data",
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", "project", "name", "version", name=op.f("pk_task_data")),
+    )
+    with op.batch_alter_table("task_data", schema=None) as batch_op:
+        batch_op.create_index("ix_task_data_version", ["project", "name", "version"], unique=False)
+
     op.create_table(
         "task_tags",
         sa.Column("task_id", sa.String(length=26), nullable=False),
@@ -332,7 +474,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_tasks_user", ["user", "id"], unique=False)
         batch_op.create_index(
             "ix_tasks_waiting",
-            ["rank", "id"],
+            ["project", "rank", "id"],
             unique=False,
             sqlite_where=sa.text("state = 'waiting'"),
             postgresql_where=sa.text("state = 'waiting'"),
@@ -362,6 +504,45 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("tokens", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_tokens_user"), ["user"], unique=False)
+
+    op.create_table(
+        "transfers",
+        sa.Column("id", sa.String(length=26), nullable=False),
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("source", sa.String(length=63), nullable=False),
+        sa.Column("target", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.Column("through", sa.String(length=32), nullable=False),
+        sa.Column("links", sa.Text(), nullable=False),
+        sa.Column("stretches", sa.Text(), nullable=False),
+        sa.Column("bytes_per_second", sa.Double(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("done_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("ends_at", sa.Double(), nullable=True),
+        sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("due_at", sa.Double(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=True),
+        sa.Column("ended_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_transfers")),
+    )
+    with op.batch_alter_table("transfers", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_transfers_open",
+            ["target", "project", "name", "version"],
+            unique=True,
+            sqlite_where=sa.text("state IN ('planned', 'moving')"),
+            postgresql_where=sa.text("state IN ('planned', 'moving')"),
+        )
+        batch_op.create_index("ix_transfers_version", ["project", "name", "version"], unique=False)
 
     op.create_table(
         "usage_records",

@@ -1,0 +1,150 @@
+"""The network: what operators declare of it, what is known of it now, and the paths that it offers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import Query, Request, Response
+
+from isthmus.api import answers
+from isthmus.api.audit import note
+from isthmus.api.body import NAME, UserPath, answer, nothing, read_body, when
+from isthmus.api.routing import Router
+from isthmus.api.service import Calling, Serving
+from isthmus.domain.errors import NotFound
+from isthmus.domain.network import DeclaredNetwork, Figure, LinkView, NetworkView, PairView
+from isthmus.engine.declaring import declare
+from isthmus.engine.networkview import read_network
+from isthmus.store import tables
+from isthmus.trust.access import Administrators, NetworkOperators, Signed
+
+router = Router("network")
+End = Annotated[str, Query(pattern=NAME)]
+GREATEST_SIZE_BYTES = 10**18
+
+
+@router.route("GET", "/v1/network", rule=Signed(None), answer=answers.Network)
+async def show_network(service: Serving) -> Response:
+    """Nodes, links and measured pairs, each figure with its source, age and error."""
+    return answer(shown(await service.database.read(read_network, service.clock())))
+
+
+@router.route("PUT", "/v1/network", rule=NetworkOperators(), body=DeclaredNetwork, answer=answers.NetDeclared)
+async def declare_network(request: Request, service: Serving, caller: Calling, dry_run: bool = False) -> Response:
+    """Make this the declared network, all of it; the same again changes nothing. `dry_run` only says what would change."""
+    network = await read_body(request, DeclaredNetwork)
+    now = service.clock()
+
+    def store(connection: sa.Connection) -> dict[str, Any]:
+        found = declare(connection, network, by=caller.user, now=now, dry_run=dry_run)
+        if found and not dry_run:
+            counts = {change: sum(one.change == change for one in found) for change in ("added", "removed", "changed")}
+            note(connection, now, caller.user, "network.declare", "network", counts)
+        return {"stored": not dry_run, "differences": [asdict(one) for one in found]}
+
+    return answer(await service.database.write(store))
+
+
+@router.route("GET", "/v1/network/paths", rule=Signed(None), answer=answers.NetPaths)
+async def list_paths(
+    service: Serving,
+    source: End,
+    target: End,
+    size_bytes: Annotated[int, Query(ge=1, le=GREATEST_SIZE_BYTES)] = 10**9,
+    limit: Annotated[int, Query(ge=1, le=16)] = 4,
+) -> Response:
+    """Paths between two nodes, that which moves `size_bytes` soonest first, with what speaks for and against each."""
+    import asyncio
+
+    from isthmus.network.candidates import candidate_paths
+
+    view = await service.database.read(read_network, service.clock())
+    found = await asyncio.to_thread(candidate_paths, view, source, target, count=limit, size_bytes=float(size_bytes))
+    paths = [{**asdict(path), "price_per_gb": f"{path.price_per_gb:f}"} for path in found]
+    return answer({"source": source, "target": target, "size_bytes": size_bytes, "paths": paths})
+
+
+@router.route("PUT", "/v1/network/operators/{user}", rule=Administrators(), status=204)
+async def add_network_operator(service: Serving, caller: Calling, user: UserPath) -> Response:
+    """Make a user operator of the network."""
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        if connection.execute(sa.select(tables.users.c.name).where(tables.users.c.name == user)).first() is None:
+            raise NotFound(f"There is no user {user!r}.")
+        o = tables.net_operators
+        connection.execute(o.delete().where(o.c.user == user))
+        connection.execute(o.insert().values(user=user))
+        note(connection, now, caller.user, "operator.add", "network", {"user": user})
+
+    await service.database.write(change)
+    service.gate.forget()
+    return nothing()
+
+
+@router.route("DELETE", "/v1/network/operators/{user}", rule=Administrators(), status=204)
+async def remove_network_operator(service: Serving, caller: Calling, user: UserPath) -> Response:
+    """Take the network from an operator."""
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        o = tables.net_operators
+        if connection.execute(o.delete().where(o.c.user == user)).rowcount == 0:
+            raise NotFound(f"{user} does not operate the network.")
+        note(connection, now, caller.user, "operator.remove", "network", {"user": user})
+
+    await service.database.write(change)
+    service.gate.forget()
+    return nothing()
+
+
+def shown(view: NetworkView) -> dict[str, Any]:
+    """The view as `answers.Network` has it."""
+    return {
+        "now": when(view.now),
+        "nodes": [asdict(node) for node in view.nodes],
+        "links": [
+            {
+                **_measured(one, view.now),
+                "two_way_delay_seconds": None,
+                "link": one.link.name,
+                "capacity_bits_per_second": one.capacity_bits_per_second,
+                "price_per_gb": f"{one.price_per_gb:f}",
+                "mtu_bytes": one.link.mtu_bytes,
+                "programmable": one.programmable,
+            }
+            for one in view.links
+        ],
+        "pairs": [
+            {**_measured(one, view.now), "two_way_delay_seconds": _figure(one.two_way_delay_seconds, view.now)}
+            for one in view.pairs
+        ],
+    }
+
+
+def _measured(one: LinkView | PairView, now: float) -> dict[str, Any]:
+    return {
+        "source": one.source,
+        "target": one.target,
+        "up": one.up,
+        "up_since": when(one.up_since),
+        "delay_seconds": _figure(one.delay_seconds, now),
+        "jitter_seconds": _figure(one.jitter_seconds, now),
+        "loss": _figure(one.loss, now),
+        "available_bits_per_second": _figure(one.available_bits_per_second, now),
+    }
+
+
+def _figure(figure: Figure | None, now: float) -> dict[str, Any] | None:
+    if figure is None:
+        return None
+    return {
+        "value": figure.value,
+        "error": figure.error_at(now),
+        "source": figure.source,
+        "measured_at": when(figure.measured_at),
+        "age_seconds": figure.age_seconds(now),
+        "stale": figure.is_stale(now),
+    }

@@ -1,0 +1,65 @@
+"""Every call of the REST face about the network, as steps; nothing here does I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from isthmus.client.wire import Steps, request, send
+from isthmus.domain.network import DeclaredNetwork, NetLink, NetNode
+
+Document = dict[str, Any]
+
+
+def network() -> Steps[Document]:
+    """The network as it is known now: nodes, links and pairs of sites with their figures."""
+    return _object((yield from send(request("GET", "/v1/network"))).document())
+
+
+def declare_network(declared: DeclaredNetwork, *, dry_run: bool = False) -> Steps[Document]:
+    """Make this what is declared of the network; answers what differs from before."""
+    body = {"nodes": [_node(node) for node in declared.nodes], "links": [_link(link) for link in declared.links]}
+    params = {"dry_run": True} if dry_run else None
+    return _object((yield from send(request("PUT", "/v1/network", params=params, json=body))).document())
+
+
+def paths(source: str, target: str, *, size_bytes: int = 10**9, limit: int = 4) -> Steps[Document]:
+    """The paths from one node to another, the one that moves `size_bytes` soonest first."""
+    params = {"source": source, "target": target, "size_bytes": size_bytes, "limit": limit}
+    return _object((yield from send(request("GET", "/v1/network/paths", params=params))).document())
+
+
+def add_operator(user: str) -> Steps[None]:
+    """Make a user operator of the network."""
+    yield from send(request("PUT", f"/v1/network/operators/{quote(user, safe='')}"))
+
+
+def remove_operator(user: str) -> Steps[None]:
+    """Take the network from an operator."""
+    yield from send(request("DELETE", f"/v1/network/operators/{quote(user, safe='')}"))
+
+
+def _object(document: Any) -> Document:
+    return document if isinstance(document, dict) else {}
+
+
+def _node(node: NetNode) -> Document:
+    found: Document = {"name": node.name, "kind": node.kind.value, "address": node.address}
+    found |= {"prefixes": list(node.prefixes), "locator": node.locator}
+    if node.control is not None:
+        found["control"] = {"socket": node.control.socket, "agent": node.control.agent}
+    return found
+
+
+def _link(link: NetLink) -> Document:
+    return {
+        "name": link.name,
+        "ends": list(link.ends),
+        "capacity_bits_per_second": link.capacity_bits_per_second,
+        "delay_seconds": link.delay_seconds,
+        "jitter_seconds": link.jitter_seconds,
+        "loss": link.loss,
+        "mtu_bytes": link.mtu_bytes,
+        "price_per_gb": str(link.price_per_gb),
+        "interfaces": list(link.interfaces),
+    }

@@ -1,0 +1,405 @@
+"""Moves datasets: PLANNED -> MOVING -> DONE, one process at a time, by orders to the agents of sites.
+
+The control plane moves no bytes itself. A transfer between two sites goes directly when the sending one can be dialled, else through
+the service: first a transfer to the service, then one from it. An order carries a fence; a site that does not answer leaves the
+transfer as it is, since it may well be moving. What arrived is known by its hashes, so an order is safe to send again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.data.port import DataKeeper
+from isthmus.domain.dataset import (
+    HOME,
+    DatasetRef,
+    Going,
+    ReplicaState,
+    TransferOrder,
+    TransferProgress,
+    TransferState,
+)
+from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
+from isthmus.engine import datasets as intents
+from isthmus.engine.clock import Clock
+from isthmus.engine.failpoints import failpoint
+from isthmus.engine.fleet import Fleet
+from isthmus.engine.home import Home
+from isthmus.engine.leases import Lease, LostLease, guard
+from isthmus.engine.settings import EngineSettings
+from isthmus.engine.sources import Offer, Passes, choose
+from isthmus.store import datasets, tables
+from isthmus.store.database import Database
+
+log = logging.getLogger(__name__)
+_BATCH = 200
+_MOST_TRIES = 20
+_r, _t = tables.replicas.c, tables.transfers.c
+
+
+class Mover:
+    """Looks after every transfer while `lease()` answers one."""
+
+    def __init__(
+        self,
+        database: Database,
+        fleet: Fleet,
+        home: Home,
+        clock: Clock,
+        settings: EngineSettings,
+        passes: Passes,
+        *,
+        lease: Callable[[], Lease | None],
+        arrived: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._fleet = fleet
+        self._home = home
+        self._clock = clock
+        self._settings = settings
+        self._passes = passes
+        self._lease = lease
+        self._arrived = arrived
+        self._in_hand: dict[str, asyncio.Task[None]] = {}
+        self._leaving: asyncio.Task[None] | None = None
+        self.due = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            while True:
+                self.due.clear()
+                lease = self._lease()
+                if lease is not None:
+                    try:
+                        await self._look(lease)
+                    except IsthmusError as error:
+                        log.warning("transfers: %s", error)
+                    except Exception:
+                        log.exception("a look at the transfers failed")
+                await self._pause(self._settings.transfer_interval)
+        finally:
+            tasks = [*self._in_hand.values(), *([self._leaving] if self._leaving else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look(self, lease: Lease) -> None:
+        rows = await self._database.read(datasets.due_transfers, self._clock.now(), _BATCH, list(self._in_hand))
+        for row in rows:
+            self._in_hand[row.id] = asyncio.create_task(self._serve(row, lease), name=f"transfer {row.id}")
+        if self._leaving is None or self._leaving.done():
+            self._leaving = asyncio.create_task(self._let_go(lease), name="replicas that leave")
+
+    async def _serve(self, row: Any, lease: Lease) -> None:
+        try:
+            if row.state == TransferState.PLANNED.value:
+                await self._begin(row, lease)
+            else:
+                await self._follow(row, lease)
+        except LostLease:
+            pass
+        except (Refused, Forbidden) as error:
+            await self._end(row, lease, TransferState.FAILED, str(error))
+        except (IsthmusError, TimeoutError, OSError) as error:
+            await self._put_off(row, lease, str(error))
+        except Exception:
+            log.exception("transfer %s", row.id)
+            await self._put_off(row, lease, "Handling it broke; the service's log says how.", tried=True)
+        finally:
+            self._in_hand.pop(row.id, None)
+
+    # --- beginning --------------------------------------------------------------------------------------------------
+
+    async def _begin(self, row: Any, lease: Lease) -> None:
+        """Choose where it comes from, write the intent with a higher fence, and only then send the order."""
+        offer = await self._database.read(choose, row, self._settings.home_region, self._clock.now())
+        if offer.wait_for_home:
+            await self._bring_home(row, lease)
+            return
+        if offer.not_before > self._clock.now():
+            await self._put_off(row, lease, "Its window has not come.", at=offer.not_before)
+            return
+        fence = await self._database.write(_intend, self._clock.now(), lease, row, offer)
+        failpoint("transfer.intended")
+        if fence:
+            await self._order(row, offer, fence, lease)
+
+    async def _bring_home(self, row: Any, lease: Lease) -> None:
+        """No site that holds it can be dialled: it goes through the service, and this transfer waits for that one."""
+        now = self._clock.now()
+
+        def plan(connection: sa.Connection) -> None:
+            guard(connection, lease)
+            intents.plan_transfer(
+                connection,
+                now=now,
+                user=row.created_by,
+                ref=DatasetRef(project=row.project, name=row.name, version=row.version),
+                target=HOME,
+                home_region=self._settings.home_region,
+                cached=True,
+                task_id=row.task_id,
+            )
+
+        await self._database.write(plan)
+        await self._put_off(row, lease, "Waits for the service, through which it goes.")
+        self.due.set()
+
+    async def _order(self, row: Any, offer: Offer, fence: int, lease: Lease) -> None:
+        order = TransferOrder(
+            id=row.id,
+            fence=fence,
+            dataset=f"{row.project}/{row.name}@{row.version}",
+            manifest=row.manifest,
+            manifest_sha256=row.manifest_sha256,
+            size_bytes=row.size_bytes,
+            source="" if offer.source == HOME else offer.source,
+            address=offer.address,
+            ticket=await self._ticket(row, offer),
+            regions=tuple(orjson.loads(row.regions)),
+            bytes_per_second=offer.bytes_per_second,
+        )
+        if row.target == HOME:
+            told = await self._keeper(offer.source).data_send([order])
+        else:
+            told = await self._keeper(row.target).data_pull([order])
+        failpoint("transfer.ordered")
+        await self._take_in(row, told, lease)
+
+    async def _ticket(self, row: Any, offer: Offer) -> str:
+        if HOME in (offer.source, row.target):
+            return ""
+        manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
+        return self._passes.ticket(row.id, reader=row.target, source=offer.source, manifest=manifest)
+
+    # --- following --------------------------------------------------------------------------------------------------
+
+    async def _follow(self, row: Any, lease: Lease) -> None:
+        site = row.source if row.target == HOME else row.target
+        told = await self._keeper(site).data_status([row.id])
+        if told.get(row.id, TransferProgress(going=Going.ABSENT)).going is Going.ABSENT:
+            # The site started anew. The order goes out again, with what holds now; what arrived is there and is not sent again.
+            await self._again(row, lease, "The site started anew.", tried=False)
+            return
+        await self._take_in(row, told, lease)
+
+    async def _take_in(self, row: Any, told: Mapping[str, TransferProgress], lease: Lease) -> None:
+        progress = told.get(row.id)
+        if progress is None:
+            raise Unavailable("The site did not answer for the transfer.")
+        match progress.going:
+            case Going.DONE:
+                await self._end(row, lease, TransferState.DONE, "")
+            case Going.REFUSED:
+                await self._end(row, lease, TransferState.FAILED, progress.message)
+            case Going.FAILED:
+                await self._again(row, lease, progress.message, tried=True)
+            case Going.MOVING | Going.ABSENT:
+                await self._database.write(_progress, self._clock.now(), lease, row, progress, self._settings)
+
+    async def _again(self, row: Any, lease: Lease, message: str, *, tried: bool) -> None:
+        """Back to PLANNED: another source, or the same one, is ordered with a higher fence after a while."""
+        if tried and row.tries + 1 >= _MOST_TRIES:
+            await self._end(row, lease, TransferState.FAILED, message)
+            return
+        await self._database.write(_plan_again, self._clock.now(), lease, row, message, tried)
+        self.due.set()
+
+    async def _end(self, row: Any, lease: Lease, state: TransferState, message: str) -> None:
+        if state is TransferState.DONE and row.target == HOME:
+            manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
+            held = await self._home.sha256_of(manifest.contents)
+            if len(held) < len(manifest.contents):
+                await self._again(row, lease, "Content that was sent is not at the service.", tried=True)
+                return
+        try:
+            await self._database.write(_finish, self._clock.now(), lease, row, state, message)
+        except LostLease:
+            return
+        failpoint("transfer.ended")
+        self._arrived()
+        self.due.set()
+
+    async def _put_off(
+        self, row: Any, lease: Lease, message: str, *, at: float | None = None, tried: bool = False
+    ) -> None:
+        """Look again later. A site that does not answer may well be moving it: nothing else is done about it."""
+        later = self._clock.now() + self._settings.transfer_interval if at is None else at
+        try:
+            await self._database.write(_later, lease, row, later, message, tried)
+        except LostLease:
+            pass
+        except IsthmusError as error:
+            log.warning("transfer %s: %s", row.id, error)
+
+    # --- leaving ----------------------------------------------------------------------------------------------------
+
+    async def _let_go(self, lease: Lease) -> None:
+        """Tell sites to drop what leaves; a row goes once its site has done it."""
+        by_site: dict[str, list[Any]] = {}
+        for row in await self._database.read(_leaving, _BATCH):
+            by_site.setdefault(row.site, []).append(row)
+        for site, rows in by_site.items():
+            try:
+                manifests = sorted({row.manifest for row in rows if not row.shared})
+                if manifests:
+                    await self._keeper(site).data_drop(manifests)
+                await self._database.write(_gone, lease, rows)
+            except LostLease:
+                return
+            except (IsthmusError, TimeoutError, OSError) as error:
+                log.info("site %s: what leaves is not dropped yet: %s", site, error)
+
+    def _keeper(self, site: str) -> DataKeeper:
+        adapter = self._fleet.site(site)
+        if not isinstance(adapter, DataKeeper):
+            raise Refused(f"{site} keeps no data.", remedy="Its agent must run with --data-root.")
+        return adapter
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.due.wait()
+        except TimeoutError:
+            pass
+
+
+def _current(connection: sa.Connection, row: Any) -> Any | None:
+    """The transfer as it is now, locked; None when somebody ended it meanwhile or its fence moved on."""
+    found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
+    if found is None or datasets.is_over(found.state) or found.state != row.state:
+        return None
+    return found
+
+
+def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer: Offer) -> int:
+    guard(connection, lease)
+    found = _current(connection, row)
+    if found is None:
+        return 0
+    fence = int(found.fence) + 1
+    connection.execute(
+        tables.transfers.update()
+        .where(_t.id == row.id)
+        .values(
+            state=TransferState.MOVING.value,
+            fence=fence,
+            source=offer.source,
+            through="service" if HOME in (offer.source, row.target) else "direct",
+            started_at=sa.func.coalesce(_t.started_at, now),
+            updated_at=now,
+            message="",
+            due_at=now,
+        )
+    )
+    connection.execute(
+        tables.replicas.update()
+        .where(_r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == row.target)
+        .where(_r.state == ReplicaState.PLANNED.value)
+        .values(state=ReplicaState.ARRIVING.value)
+    )
+    body = {"dataset": f"{row.project}/{row.name}@{row.version}", "source": offer.source}
+    intents.tell(connection, now, row.project, row.id, "moving", row.target, body, row.task_id)
+    return fence
+
+
+def _moving(connection: sa.Connection, row: Any) -> Any | None:
+    found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
+    return None if found is None or found.state != TransferState.MOVING.value else found
+
+
+def _progress(
+    connection: sa.Connection,
+    now: float,
+    lease: Lease,
+    row: Any,
+    progress: TransferProgress,
+    settings: EngineSettings,
+) -> None:
+    guard(connection, lease)
+    if _moving(connection, row) is None:
+        return
+    left = progress.seconds_left
+    connection.execute(
+        tables.transfers.update()
+        .where(_t.id == row.id)
+        .values(
+            done_bytes=min(progress.done_bytes, row.size_bytes),
+            bytes_per_second=progress.bytes_per_second,
+            ends_at=None if left is None else now + left,
+            message=progress.message[:2000],
+            updated_at=now,
+            due_at=now + settings.transfer_interval,
+            tries=0 if progress.done_bytes > row.done_bytes else row.tries,
+        )
+    )
+
+
+def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, message: str, tried: bool) -> None:
+    guard(connection, lease)
+    found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
+    if found is None or datasets.is_over(found.state):
+        return
+    tries = row.tries + tried
+    pause = min(60.0, 0.5 * 2 ** min(tries, 8)) if tried else 0.0
+    connection.execute(
+        tables.transfers.update()
+        .where(_t.id == row.id)
+        .values(
+            state=TransferState.PLANNED.value,
+            message=message[:2000],
+            tries=tries,
+            due_at=now + pause,
+            updated_at=now,
+        )
+    )
+
+
+def _finish(connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str) -> None:
+    guard(connection, lease)
+    found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
+    if found is not None and not datasets.is_over(found.state):
+        intents.end_transfer(connection, now, found, state, message)
+
+
+def _later(connection: sa.Connection, lease: Lease, row: Any, at: float, message: str, tried: bool) -> None:
+    guard(connection, lease)
+    connection.execute(
+        tables.transfers.update()
+        .where(_t.id == row.id, _t.state.in_(datasets.OPEN))
+        .values(message=message[:2000], due_at=at, tries=row.tries + tried)
+    )
+
+
+def _leaving(connection: sa.Connection, limit: int) -> Sequence[Any]:
+    """Copies that leave, without the content that another version at the same site shares whole: nothing is dropped for those."""
+    other = tables.replicas.alias("other")
+    shared = (
+        sa.exists()
+        .where(other.c.site == _r.site, other.c.manifest == _r.manifest)
+        .where(other.c.state != ReplicaState.LEAVING.value)
+    )
+    query = sa.select(tables.replicas, shared.label("shared"))
+    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site != HOME).limit(limit)
+    return connection.execute(query).all()
+
+
+def _gone(connection: sa.Connection, lease: Lease, rows: Sequence[Any]) -> None:
+    guard(connection, lease)
+    for row in rows:
+        connection.execute(
+            tables.replicas.delete().where(
+                _r.project == row.project,
+                _r.name == row.name,
+                _r.version == row.version,
+                _r.site == row.site,
+                _r.state == ReplicaState.LEAVING.value,
+            )
+        )

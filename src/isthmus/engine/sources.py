@@ -1,0 +1,97 @@
+"""Where a transfer comes from: the places that hold the version, and by which way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.domain.dataset import HOME, DatasetManifest, Labels, ReplicaState
+from isthmus.domain.errors import Conflict, Unavailable
+from isthmus.engine import datasets as intents
+from isthmus.store import datasets, tables
+
+
+class Passes(Protocol):
+    """Signs what lets one site read from another."""
+
+    def ticket(self, order: str, *, reader: str, source: str, manifest: DatasetManifest) -> str:
+        """A ticket for one transfer."""
+        ...
+
+
+class NoPasses:
+    """Of a control plane without an authority: no site can read from another."""
+
+    def ticket(self, order: str, *, reader: str, source: str, manifest: DatasetManifest) -> str:  # noqa: ARG002
+        """Unavailable."""
+        raise Unavailable("This control plane signs no tickets.", remedy="Start it as a service.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A source of a transfer. `wait_for_home`: no site that holds it can be dialled, so the service gets it first."""
+
+    source: str = ""
+    address: str = ""
+    bytes_per_second: float = 0.0
+    not_before: float = 0.0
+    wait_for_home: bool = False
+
+
+def choose(connection: sa.Connection, row: Any, home_region: str, now: float) -> Offer:
+    """The best source of a planned transfer: the one that was planned, else a site that can be dialled, else the service.
+
+    Refused when the rule of regions forbids the target now, Conflict when nobody holds it, Unavailable when nobody who holds it
+    answers.
+    """
+    labels = Labels(regions=tuple(orjson.loads(row.regions)))
+    name = f"{row.project}/{row.name}@{row.version}"
+    region = intents.region_of(connection, row.target, home_region)
+    if not labels.allow(region):
+        raise intents.may_not_leave(f"{row.project}/{row.name}", labels.regions, row.target, region)
+    copies = datasets.replicas(connection, row.project, row.name, row.version)
+    whole = {copy.site for copy in copies if copy.state == ReplicaState.WHOLE and copy.site != row.target}
+    if not whole:
+        raise Conflict(f"No place holds all of {name}.", code="no_whole_replica")
+    servers = _servers(connection, whole, now)
+    stretches = orjson.loads(row.stretches)
+    rate = float(stretches[0]["bytes_per_second"]) if stretches else 0.0
+    begins = float(stretches[0]["begins"]) if stretches else 0.0
+    if row.target == HOME:
+        if not servers:
+            raise Unavailable(f"No site that holds {name} answers.")
+        return Offer(source=min(servers), bytes_per_second=rate, not_before=begins)
+    dialled = sorted(site for site, address in servers.items() if address)
+    if row.source in dialled:
+        dialled.remove(row.source)
+        dialled.insert(0, row.source)
+    if row.tries and len(dialled) > 1:
+        dialled = dialled[row.tries % len(dialled) :]  # what failed is not the first choice again
+    keeps = _servers(connection, {row.target}, now)
+    if dialled and row.target in keeps:
+        source = dialled[0]
+        return Offer(source=source, address=servers[source], bytes_per_second=rate, not_before=begins)
+    if HOME in whole:
+        return Offer(source=HOME, not_before=begins)
+    if not labels.allow(home_region):
+        raise intents.may_not_leave(f"{row.project}/{row.name}", labels.regions, HOME, home_region)
+    if not servers:
+        raise Unavailable(f"No site that holds {name} answers.")
+    return Offer(wait_for_home=True)
+
+
+def _servers(connection: sa.Connection, sites: set[str], now: float) -> dict[str, str]:
+    """Of these sites those whose agent keeps data and was seen lately, with the address where it can be dialled."""
+    s, d = tables.sites.c, tables.data_servers.c
+    query = (
+        sa.select(d.site, d.address)
+        .join(tables.sites, s.name == d.site)
+        .where(d.site.in_(sorted(sites)), s.last_seen_at > now - _ABSENT_SECONDS)
+    )
+    return {row.site: row.address for row in connection.execute(query)}
+
+
+_ABSENT_SECONDS = 90.0

@@ -1,0 +1,299 @@
+"""Datasets in tasks: names become versions when a task is handed in, versions become files when it is staged, and what it
+leaves becomes versions again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, Labels, ReplicaState
+from isthmus.domain.errors import Conflict, Invalid, IsthmusError, NotFound, Refused, Unavailable
+from isthmus.domain.task import Input, TaskSpec
+from isthmus.domain.units import show_size
+from isthmus.engine import datasets as intents
+from isthmus.engine.delivering import below
+from isthmus.engine.home import Home
+from isthmus.sites.port import CollectedFile, JobFile
+from isthmus.store import datasets, tables
+from isthmus.store.database import Database
+from isthmus.store.documents import load
+
+HALF_LIFE_SECONDS = 7 * 86400.0  # of a replica's heat
+
+
+class Arriving(Unavailable):
+    """A dataset that a task needs is on its way; nothing failed."""
+
+    code = "data_arriving"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A dataset version that a task left: written in the transaction of the task's end."""
+
+    project: str
+    name: str
+    manifest: DatasetManifest
+    manifest_hash: str
+    manifest_sha256: str
+
+
+def refs_of(spec: TaskSpec) -> list[DatasetRef]:
+    """The datasets that a task takes in, as its inputs name them."""
+    return [DatasetRef.parse(item.data) for item in spec.inputs if item.data]
+
+
+def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: str) -> list[TaskSpec]:
+    """The specifications with every dataset's version written out. Invalid for a dataset that is not there, or for an output
+    whose dataset could not be kept where the service is."""
+    found = []
+    known: dict[tuple[str, str, int], Any] = {}
+    for index, spec in enumerate(specs):
+        if not any(item.data for item in spec.inputs) and not any(item.data for item in spec.outputs):
+            found.append(spec)
+            continue
+        inputs: list[Input] = []
+        limits: list[Labels] = []
+        for place, item in enumerate(spec.inputs):
+            if not item.data:
+                inputs.append(item)
+                continue
+            ref = DatasetRef.parse(item.data)
+            key = (ref.project, ref.name, ref.version)
+            if key not in known:
+                known[key] = datasets.version(connection, ref)
+            row = known[key]
+            if row is None:
+                raise Invalid(
+                    f"tasks.{index}.inputs.{place}.data",
+                    f"there is no dataset {ref}.",
+                    remedy="`isthmus data ls` shows them.",
+                )
+            limits.append(intents.labels_of(row))
+            inputs.append(replace(item, data=str(replace(ref, version=row.version))))
+        for place, output in enumerate(spec.outputs):
+            if output.data:
+                _check_output(f"tasks.{index}.outputs.{place}.data", output.data, limits, home_region)
+        found.append(replace(spec, inputs=tuple(inputs)))
+    return found
+
+
+def _check_output(field: str, name: str, limits: Sequence[Labels], home_region: str) -> None:
+    for labels in limits:
+        if not labels.allow(home_region):
+            error = intents.may_not_leave(f"what {name} is made from", labels.regions, HOME, home_region)
+            raise Invalid(field, error.cause, remedy="Leave it out, or start the service in that region.")
+
+
+def task_rows(task_id: str, spec: TaskSpec) -> list[dict[str, Any]]:
+    """Rows of `task_data` for a task whose versions are written out."""
+    keys = {(ref.project, ref.name, ref.version) for ref in refs_of(spec)}
+    return [{"task_id": task_id, "project": p, "name": n, "version": v} for p, n, v in sorted(keys)]
+
+
+class DataFiles:
+    """Turns a task's datasets into files at its attempt's site: what the site keeps itself, or blobs of the service."""
+
+    def __init__(self, database: Database, home: Home, home_region: str, now: Callable[[], float]) -> None:
+        self._database = database
+        self._home = home
+        self._region = home_region
+        self._now = now
+        self.wake: Callable[[], None] = lambda: None
+
+    async def files(self, attempt: Any, item: Input) -> list[JobFile]:
+        """The files of one input. Arriving while the content is on its way, which is planned here if nobody did; Refused where
+        it can never be."""
+        ref = DatasetRef.parse(item.data)
+        try:
+            row, kept = await self._database.read(_at_site, ref, attempt.site, self._region)
+            manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
+            wanted = manifest.below(ref.path)
+            if not wanted:
+                raise Refused(
+                    f"There is no {ref.path} in {ref.versioned}.", remedy=f"`isthmus data show {ref} --files`."
+                )
+            contents = {file.blake3 for _, file in wanted}
+            if kept is not None:
+                if kept != ReplicaState.WHOLE:
+                    raise await self._bring(ref, attempt, attempt.site)
+                return [
+                    JobFile(path=path, kept=file.blake3, size_bytes=file.size_bytes, executable=file.executable)
+                    for path, file in _placed(item.path, wanted)
+                ]
+            held = await self._home.sha256_of(contents)
+            if held.keys() != contents:
+                raise await self._bring(ref, attempt, HOME)
+        except NotFound as error:
+            raise Refused(error.cause, remedy=error.remedy) from error
+        except Conflict as error:
+            if error.code == "no_whole_replica":
+                raise Refused(error.cause, remedy=error.remedy) from error
+            raise Unavailable(error.cause) from error
+        return [
+            JobFile(path=path, blob=held[file.blake3], size_bytes=file.size_bytes, executable=file.executable)
+            for path, file in _placed(item.path, wanted)
+        ]
+
+    async def _bring(self, ref: DatasetRef, attempt: Any, target: str) -> IsthmusError:
+        def plan(connection: sa.Connection) -> str:
+            return intents.plan_transfer(
+                connection,
+                now=self._now(),
+                user=attempt.user,
+                ref=ref,
+                target=target,
+                home_region=self._region,
+                cached=True,
+                task_id=attempt.task_id,
+            )
+
+        await self._database.write(plan)
+        self.wake()
+        shown = await self._database.read(datasets.open_transfer, ref.project, ref.name, ref.version, target)
+        if shown is None:
+            return Arriving(f"{ref.versioned} has just arrived.")
+        said = f": {shown.message}" if shown.message else "."
+        source = "" if not shown.source else " from the service" if shown.source == HOME else f" from {shown.source}"
+        done, whole = show_size(shown.done_bytes), show_size(shown.size_bytes)
+        return Arriving(f"{ref.versioned} is on its way{source}, {done} of {whole}{said}")
+
+
+def _at_site(connection: sa.Connection, ref: DatasetRef, site: str, home_region: str) -> tuple[Any, str | None]:
+    """The version's row, and the state of the copy at the site: empty when there is none, None when the site keeps no data.
+    Refused when the site is outside the version's regions."""
+    row = intents.need_version(connection, ref)
+    labels = intents.labels_of(row)
+    region = intents.region_of(connection, site, home_region)
+    if not labels.allow(region):
+        raise intents.may_not_leave(ref.dataset, labels.regions, site, region)
+    servers = tables.data_servers.c
+    keeps = connection.execute(sa.select(servers.site).where(servers.site == site)).first() is not None
+    if not keeps:
+        return row, None
+    r = tables.replicas.c
+    state = connection.execute(
+        sa.select(r.state).where(r.project == ref.project, r.name == ref.name, r.version == ref.version, r.site == site)
+    ).scalar()
+    return row, state or ""
+
+
+def _placed(path: str, wanted: Sequence[tuple[str, DatasetFile]]) -> list[tuple[str, DatasetFile]]:
+    if len(wanted) == 1 and wanted[0][0] == "":
+        return [(path, wanted[0][1])]
+    return [(str(PurePosixPath(path) / inner), file) for inner, file in wanted]
+
+
+def count_use_of(connection: sa.Connection, now: float, site: str, task_ids: Sequence[str]) -> None:
+    """Write that these tasks, staged at a site, took their datasets in: the copies that served them are warmer now."""
+    x, r = tables.task_data.c, tables.replicas.c
+    used: Counter[tuple[str, str, int]] = Counter()
+    for start in range(0, len(task_ids), datasets.CHUNK):
+        query = sa.select(x.project, x.name, x.version).where(x.task_id.in_(task_ids[start : start + datasets.CHUNK]))
+        used.update((row.project, row.name, row.version) for row in connection.execute(query))
+    for (project, name, number), count in sorted(used.items()):
+        where = [r.project == project, r.name == name, r.version == number, r.state == ReplicaState.WHOLE.value]
+        rows = connection.execute(tables.replicas.select().where(*where, r.site.in_([site, HOME])).with_for_update())
+        copies = {row.site: row for row in rows}
+        row = copies.get(site) or copies.get(HOME)
+        if row is not None:
+            heat = faded(row.heat, row.heat_at, now) + count
+            values = {"heat": heat, "heat_at": now, "used_at": now, "uses": row.uses + count}
+            connection.execute(tables.replicas.update().where(*where, r.site == row.site).values(**values))
+
+
+def faded(heat: float, heat_at: float | None, now: float) -> float:
+    """A heat of the past as it is now."""
+    if heat_at is None:
+        return 0.0
+    return float(heat * 2 ** (-max(0.0, now - heat_at) / HALF_LIFE_SECONDS))
+
+
+async def made_by(home: Home, spec_text: str, files: Sequence[CollectedFile]) -> list[Made]:
+    """The dataset versions that a task's collected files make, by its outputs with `data`."""
+    if '"data"' not in spec_text:
+        return []
+    spec = load(TaskSpec, spec_text)
+    parts: dict[str, dict[str, CollectedFile]] = {}
+    for output in spec.outputs:
+        if not output.data:
+            continue
+        own = parts.setdefault(output.data, {})
+        for file in files:
+            inner = below(output, file.path)
+            if inner is not None:
+                own[inner or PurePosixPath(file.path).name] = file
+    found = []
+    for name, members in parts.items():
+        hashes = await home.blake3_of({file.sha256: file.size_bytes for file in members.values()})
+        manifest = DatasetManifest(
+            files=tuple(
+                DatasetFile(
+                    path=path, size_bytes=file.size_bytes, blake3=hashes[file.sha256], executable=file.executable
+                )
+                for path, file in sorted(members.items())
+            )
+        )
+        manifest_hash, sha256 = await home.keep_manifest(manifest)
+        ref = DatasetRef.parse(name)
+        found.append(
+            Made(
+                project=ref.project,
+                name=ref.name,
+                manifest=manifest,
+                manifest_hash=manifest_hash,
+                manifest_sha256=sha256,
+            )
+        )
+    return found
+
+
+def check_made(connection: sa.Connection, task_id: str, made: Made, home_region: str) -> Labels:
+    """The labels of a version that a task left: its dataset's, narrowed by the regions of what it was made from. Refused when
+    they do not let it be at the service, which collected it."""
+    x, d = tables.task_data.c, tables.datasets.c
+    regions = (
+        sa.select(d.regions)
+        .join(tables.task_data, sa.and_(x.project == d.project, x.name == d.name))
+        .where(x.task_id == task_id)
+    )
+    row = connection.execute(tables.datasets.select().where(d.project == made.project, d.name == made.name)).first()
+    known = intents.labels_of(row) if row is not None else Labels()
+    labels = narrowed(known, [tuple(orjson.loads(text)) for text in connection.execute(regions).scalars()])
+    if not labels.allow(home_region):
+        raise intents.may_not_leave(f"{made.project}/{made.name}", labels.regions, HOME, home_region)
+    return labels
+
+
+def store_made(connection: sa.Connection, now: float, user: str, task_id: str, made: Made, home_region: str) -> None:
+    """Write a version that a task left, in the transaction of the task's end."""
+    intents.add_version(
+        connection,
+        now=now,
+        user=user,
+        project=made.project,
+        name=made.name,
+        manifest=made.manifest,
+        manifest_hash=made.manifest_hash,
+        manifest_sha256=made.manifest_sha256,
+        place=HOME,
+        home_region=home_region,
+        labels=check_made(connection, task_id, made, home_region),
+        task_id=task_id,
+    )
+
+
+def narrowed(labels: Labels, regions: Sequence[tuple[str, ...]]) -> Labels:
+    """Labels that allow only what they and all of the inputs' regions allow."""
+    for own in regions:
+        if not own:
+            continue
+        both = set(own) & set(labels.regions) if labels.regions else set(own)
+        labels = replace(labels, regions=tuple(sorted(both)) or ("nowhere",))
+    return labels

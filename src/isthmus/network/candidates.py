@@ -1,0 +1,153 @@
+"""The paths that lead from one site to another in the network as it is known, best first, with what speaks for each. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+import numpy as np
+
+from isthmus.domain.errors import NotFound
+from isthmus.domain.network import LinkView, NetworkView, NodeKind
+from isthmus.network.paths import Constraints, shortest_paths
+from isthmus.network.topology import Link, Topology
+
+_UNKNOWN_CAPACITY = 1e15
+_HOP_SECONDS = 1e-6
+_MOST_LOOKED_AT = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidatePath:
+    """One path: the nodes in travelling order, the names of its links, and what they add up to: a link of which nobody knows a figure counts nothing."""
+
+    nodes: tuple[str, ...]
+    links: tuple[str, ...]
+    delay_seconds: float | None
+    loss: float
+    capacity_bits_per_second: float | None
+    """Of its narrowest link, as declared."""
+    free_bits_per_second: float | None
+    """What its links have free now: as measured, else all of the capacity."""
+    price_per_gb: Decimal
+    mtu_bytes: int
+    up: bool
+    taken_by_itself: bool
+    """Whether it is the one that packets take without a policy, as far as routers go by declared delay."""
+    programmable: bool
+    """Whether a policy can put packets on it: the routers at which it enters and leaves the network obey Isthmus."""
+    seconds: float | None
+    """How long it takes to move the bytes that were asked about over what is free."""
+    why: str
+
+
+def as_topology(view: NetworkView) -> tuple[Topology, tuple[LinkView, ...]]:
+    """The links of a view as arrays, in the view's order. A capacity or delay
+    that nobody knows is taken as very large or 0."""
+    links = view.links
+    return Topology.of(
+        [node.name for node in view.nodes],
+        [
+            Link(
+                source=one.source,
+                target=one.target,
+                capacity_bits_per_second=one.capacity_bits_per_second or _UNKNOWN_CAPACITY,
+                latency_seconds=one.delay_seconds.value if one.delay_seconds else 0.0,
+                loss=min(one.loss.value if one.loss else 0.0, 0.999),
+                price_per_byte=float(one.price_per_gb) / 1e9,
+                weight=(one.link.delay_seconds or 0.0) + _HOP_SECONDS,
+            )
+            for one in links
+        ],
+    ), links
+
+
+def candidate_paths(
+    view: NetworkView, source: str, target: str, *, count: int = 4, size_bytes: float = 1e9
+) -> tuple[CandidatePath, ...]:
+    """Up to `count` paths, that which moves `size_bytes` soonest first; those with a link that is down come last.
+
+    NotFound when an end is no node of the network.
+    """
+    for name in (source, target):
+        if view.node(name) is None:
+            raise NotFound(f"The network has no node {name!r}.", remedy="`isthmus net show` shows the nodes.")
+    topology, links = as_topology(view)
+    others = frozenset(
+        place
+        for place, node in enumerate(view.nodes)
+        if node.kind is NodeKind.SITE and node.name not in (source, target)
+    )
+    start, end = topology.node(source), topology.node(target)
+    found = shortest_paths(topology, start, end, topology.weight, _MOST_LOOKED_AT, Constraints(avoid_nodes=others))
+    itself = next((path.links for path in found if all(links[link].up for link in path.links)), None)
+    made = [_candidate(view, [links[link] for link in path.links], path.links == itself, size_bytes) for path in found]
+    ordered = sorted(made, key=_order)[:count]
+    return tuple(_explained(one, ordered, size_bytes) for one in ordered)
+
+
+def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_bytes: float) -> CandidatePath:
+    delays = [link.delay_seconds.value for link in links if link.delay_seconds is not None]
+    delay = sum(delays) if delays else None
+    capacities = [link.capacity_bits_per_second for link in links if link.capacity_bits_per_second is not None]
+    free = [
+        link.available_bits_per_second.value if link.available_bits_per_second else link.capacity_bits_per_second
+        for link in links
+    ]
+    known = [value for value in free if value is not None]
+    least = min(known) if known else None
+    nodes = (links[0].source, *(link.target for link in links))
+    routers = [name for name in nodes if (node := view.node(name)) is not None and node.kind is NodeKind.ROUTER]
+    obeys = {node.name for node in view.nodes if node.locator}
+    seconds = None if least is None else (math.inf if least <= 0 else size_bytes * 8 / least + (delay or 0.0))
+    return CandidatePath(
+        nodes=nodes,
+        links=tuple(link.link.name for link in links),
+        delay_seconds=delay,
+        loss=float(1 - np.prod([1 - (link.loss.value if link.loss else 0.0) for link in links])),
+        capacity_bits_per_second=min(capacities) if capacities else None,
+        free_bits_per_second=least,
+        price_per_gb=sum((link.price_per_gb for link in links), Decimal(0)),
+        mtu_bytes=min(link.link.mtu_bytes for link in links),
+        up=all(link.up for link in links),
+        taken_by_itself=itself,
+        programmable=bool(routers) and {routers[0], routers[-1]} <= obeys,
+        seconds=seconds,
+        why="",
+    )
+
+
+def _order(path: CandidatePath) -> tuple[bool, float, Decimal, float, tuple[str, ...]]:
+    seconds = math.inf if path.seconds is None else path.seconds
+    return (not path.up, round(seconds, 3), path.price_per_gb, path.delay_seconds or 0.0, path.nodes)
+
+
+def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_bytes: float) -> CandidatePath:
+    best = all_paths[0]
+    if not path.up:
+        return replace(path, why="a link is down")
+    if path is best:
+        others = [other for other in all_paths[1:] if other.up]
+        if not others:
+            why = "the only path that is whole"
+        elif path.seconds is None:
+            why = "shortest; nobody knows the capacities"
+        elif others[0].seconds is not None and others[0].seconds > path.seconds * 1.001:
+            why = f"moves {size_bytes / 1e9:g} GB soonest, in {path.seconds:.3g} s"
+        elif others[0].price_per_gb > path.price_per_gb:
+            why = "as soon as the next, and cheaper"
+        else:
+            why = "as soon as the next, and less delay"
+        return replace(path, why=why)
+    against = []
+    if path.seconds is not None and best.seconds is not None and path.seconds > best.seconds * 1.001:
+        against.append(f"{path.seconds / best.seconds:.2g} times as long for {size_bytes / 1e9:g} GB")
+    if path.price_per_gb > best.price_per_gb:
+        against.append(f"dearer by {path.price_per_gb - best.price_per_gb} for a GB")
+    elif path.price_per_gb < best.price_per_gb:
+        against.append(f"but cheaper by {best.price_per_gb - path.price_per_gb} for a GB")
+    if path.delay_seconds is not None and best.delay_seconds is not None and path.delay_seconds < best.delay_seconds:
+        against.append(f"but {(best.delay_seconds - path.delay_seconds) * 1e3:.3g} ms less delay")
+    return replace(path, why="; ".join(against) or "the same, and longer")

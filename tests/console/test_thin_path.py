@@ -1,0 +1,73 @@
+"""Sign in, see tasks move live, read one: in a real browser, against a real service with real work."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.console.browsing import DoorBetween
+from tests.console.conftest import House, Open
+
+pytestmark = pytest.mark.real
+
+
+def test_one_signs_in_by_token_and_out_again(house: House, open_page: Open) -> None:
+    """A wrong token is refused in words; the right one opens the page; signing out forgets it."""
+    page = open_page(sign_in=False, quiet=False)
+    page.get_by_label("Token").fill("ist_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("token")
+    page.get_by_label("Token").fill(house.token)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("[data-pulse=live]")).to_be_visible()
+    page.reload()
+    expect(page.locator("[data-pulse=live]")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    assert (
+        page.evaluate("sessionStorage.length + [...Object.keys(localStorage)].filter(k => k.includes('token')).length")
+        == 0
+    )
+
+
+def test_a_task_is_seen_from_its_submission_to_its_end_without_a_reload(house: House, open_page: Open) -> None:
+    """The row appears, its state changes by events alone, and its page has the log that it printed."""
+    page = open_page("#/tasks")
+    expect(page.locator("[data-pulse=live]")).to_be_visible()
+    task = house.submit(name="seen live", command=["sh", "-c", "echo seven stones; sleep 1"])
+    row = page.locator(f"[data-id='{task['id']}']")
+    expect(row).to_be_visible()
+    house.wait(task["id"])
+    expect(row.locator("[data-state=succeeded]")).to_be_visible()
+    row.click()
+    page.get_by_role("tab", name="Logs").click()
+    expect(page.locator("pre.log")).to_contain_text("seven stones")
+    page.get_by_role("tab", name="Why").click()
+    expect(page.get_by_text("Chosen: local/local")).to_be_visible()
+
+
+def test_the_stream_resumes_where_it_was_cut(house: House, open_page: Open) -> None:
+    """While the service cannot be reached the page says so; afterwards it has what happened meanwhile, without a reload."""
+    door = DoorBetween(int(house.url.rpartition(":")[2]))
+    try:
+        page = open_page("#/tasks", url=door.url, quiet=False)
+        expect(page.locator("[data-pulse=live]")).to_be_visible()
+        first = house.submit(name="before the cut", command=["true"])
+        expect(page.locator(f"[data-id='{first['id']}'] [data-state=succeeded]")).to_be_visible()
+        resumed = []
+        page.on(
+            "request",
+            lambda request: (
+                resumed.append(request.headers.get("last-event-id")) if "/v1/events" in request.url else None
+            ),
+        )
+        door.shut()
+        expect(page.locator("[data-pulse=waiting]")).to_be_visible()
+        second = house.submit(name="behind the cut", command=["true"])
+        house.wait(second["id"])
+        door.open()
+        expect(page.locator(f"[data-id='{second['id']}'] [data-state=succeeded]")).to_be_visible()
+        assert resumed
+        assert all(number is not None and int(number) > 0 for number in resumed)
+    finally:
+        door.close()
