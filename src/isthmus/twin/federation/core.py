@@ -14,11 +14,13 @@ from isthmus.twin.federation.ledger import not_booked, replay
 from isthmus.twin.schedulers.backfill import (
     FOREVER,
     correct,
+    could_fit,
     dequeue,
     end_job,
     end_time,
     enqueue,
     free_now,
+    note,
     reservation,
     start_jobs,
     terminate,
@@ -80,6 +82,7 @@ def advance(world, router, rational, credit, tolerance, last):  # type: ignore[n
                 enqueue(state, site, job, False)
                 start_jobs(state, site, job, now)
             if router == HOLES and jobs[job].start < 0:
+                note(world.least[site], jobs[job])
                 for other in range(sites):
                     if other != site and opened[other] and jobs[job].width <= state.sites[other].processors:
                         correct(state, other, now)
@@ -106,7 +109,7 @@ def advance(world, router, rational, credit, tolerance, last):  # type: ignore[n
                 ledger.done[job] = True
                 free = start_jobs(state, site, -1, now)
             if router == HOLES and opened[site] and free > promised[site]:
-                _fill(state, flows, site, size, now, where, promised)
+                _fill(state, flows, world.least, site, size, now, where, promised)
     world.counts[0] = arrived
     world.counts[1] = looked
 
@@ -158,26 +161,32 @@ def _seconds(state, flows, job, home, site, size):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def _fill(state, flows, site, size, now, where, promised):  # type: ignore[no-untyped-def]
+def _fill(state, flows, least, site, size, now, where, promised):  # type: ignore[no-untyped-def]
     """Fill the holes of a site with jobs that wait elsewhere, in the order of the rules."""
     jobs = state.jobs
     while True:
         free, head_waits, limit, extra = _hole(state, site, now, promised)
         chosen = -1
         origin = -1
-        least = np.inf
+        first = FOREVER * 1.0
         for home in range(len(state.sites)):
             end = state.sites[home].end
             own = state.sites[home].last_own  # guests, which come after it, stay where their data is
-            job = jobs[end].after if home != site and free > 0 and own != end else end
+            if home == site or free <= 0 or own == end:
+                continue
+            if not could_fit(least[home], free, head_waits, limit, extra, first + 1):
+                continue
+            least[home] = FOREVER
+            job = jobs[end].after
             while job != end:
                 row = jobs[job]
+                note(least[home], row)
                 if row.width <= free:
                     order = order_of_guest(row.estimate, now - row.submit)
-                    if order < least:
+                    if order < first:
                         seconds = _seconds(state, flows, job, home, site, size[job])
                         if fits_hole(row.width, seconds, free, head_waits, limit, extra):
-                            least = order
+                            first = order
                             chosen = job
                             origin = home
                 job = row.after if job != own else end

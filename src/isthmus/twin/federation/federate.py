@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from isthmus.twin.federation.world import World, ended, first_world, renewed
 Router = Literal["isolated", "shortest-backlog", "holes"]
 SitePolicy = Literal["fcfs", "easy", "easy-sjbf"]
 Whole = NDArray[np.int64]
+PIECE = 16_384  # jobs that are taken in at a time: their tables stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,12 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.home)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Workload]) -> Workload:
+        """The jobs of all, one part after the other."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     def take(self, index: Any) -> Workload:
         """The jobs at an index (numbers, a mask, a slice), in its order."""
@@ -73,7 +81,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """Jobs that ended, in order of submission: the jobs, their numbers over all pieces, and what `Outcome` says of them."""
+    """Jobs that ended: the jobs, their numbers over all pieces in order of submission, and what `Outcome` says of them."""
 
     jobs: Workload
     serial: Whole
@@ -146,7 +154,14 @@ class Stream:
         ordered = [np.ascontiguousarray(column[order], dtype=np.int64) for column in columns]
         if len(order):
             self._seen = int(ordered[0][-1])
-        self._world = world = renewed(self._world, self._book, *ordered)
+        told = []
+        for begin in range(0, max(len(order), 1), PIECE):
+            piece = [column[begin : begin + PIECE] for column in ordered]
+            told.append(self._feed(piece, last and begin + PIECE >= len(order)))
+        return told[0] if len(told) == 1 else _joined(told)
+
+    def _feed(self, columns: list[Whole], last: bool) -> Ended:
+        self._world = world = renewed(self._world, self._book, *columns)
         advance(world, self._router, *self._rules, last)
         over = ended(world)
         rows = world.state.jobs[over]
@@ -200,6 +215,15 @@ def federate(
     return Outcome(
         start_seconds=columns[0], site=columns[1], data_seconds=columns[2], carried_bytes=stream.carried_bytes
     )
+
+
+def _joined(told: list[Ended]) -> Ended:
+    columns = {
+        name: np.concatenate([getattr(one, name) for one in told])
+        for name in Ended.__dataclass_fields__
+        if name != "jobs"
+    }
+    return Ended(jobs=Workload.joined([one.jobs for one in told]), **columns)
 
 
 def _all(field: str, good: NDArray[np.bool_], cause: str) -> None:

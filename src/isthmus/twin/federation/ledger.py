@@ -56,21 +56,20 @@ def replay(ledger, real, site, arrived, now):  # type: ignore[no-untyped-def]
     """Bring a site's replay as near to `now` as is known, and book its jobs that ended in both worlds."""
     alone = ledger.alone
     jobs = alone.jobs
+    here = alone.sites[site]
+    known = FOREVER  # no job that runs alone, and has not ended in the federation, can end before
+    for i in range(here.count):
+        known = min(known, _known_until(ledger, real, alone.running[site, i], now))
     while True:
         next_end = end_time(alone, site)
         next_submit = FOREVER
         if ledger.at[site] < ledger.to[site] and ledger.own[ledger.at[site]] < arrived:
             next_submit = jobs[ledger.own[ledger.at[site]]].submit
         time = min(next_end, next_submit)
-        if time >= now:
+        if time >= now or time > known:
             return
-        for i in range(alone.sites[site].count):
-            job = alone.running[site, i]
-            if not ledger.done[job]:
-                begun = real.jobs[job].start
-                if jobs[job].start + (now - begun if begun >= 0 else 0) < time:
-                    return
         correct(alone, site, time)
+        started = here.started
         if next_submit <= next_end:
             job = ledger.own[ledger.at[site]]
             ledger.at[site] += 1
@@ -86,6 +85,19 @@ def replay(ledger, real, site, arrived, now):  # type: ignore[no-untyped-def]
             by_itself = _slowdown(jobs[job], jobs[job].start)
             ledger.gained[site] += by_itself - _slowdown(jobs[job], real.jobs[job].start)
             ledger.suffered[site] += by_itself
+        job = here.newest
+        for _ in range(here.started - started):
+            known = min(known, _known_until(ledger, real, job, now))
+            job = jobs[job].before
+
+
+@njit(cache=True)
+def _known_until(ledger, real, job, now):  # type: ignore[no-untyped-def]
+    """Until when a job that runs alone is known to run there."""
+    if ledger.done[job]:
+        return FOREVER
+    begun = real.jobs[job].start
+    return ledger.alone.jobs[job].start + (now - begun if begun >= 0 else 0)
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isthmus.twin.federation.flows import Flows, make_flows, moved_flows
 from isthmus.twin.federation.ledger import Ledger, make_ledger
-from isthmus.twin.schedulers.backfill import JOB, JOB_BITS, State, make_jobs, make_state
+from isthmus.twin.schedulers.backfill import FOREVER, JOB, JOB_BITS, KINDS, State, make_jobs, make_state
 
 Whole = NDArray[np.int64]
 
@@ -33,6 +33,7 @@ class World(NamedTuple):
     told: NDArray[np.bool_]  # by job: its end was reported
     promised: Whole  # by site: processors of guests whose data is under way
     opened: NDArray[np.bool_]  # by site
+    least: Whole  # site x kind x [width, estimate]: no waiting job of the site's own is below these
     counts: Whole  # [jobs that have arrived, time of the next look at the ledger, jobs in all so far]
 
 
@@ -47,7 +48,7 @@ def first_world(processors, mode, paths, latency, capacity):  # type: ignore[no-
         make_flows(paths.reshape(sites * sites, paths.shape[2]), latency.reshape(sites * sites), capacity, 0),
         make_ledger(processors, mode),
         none, none, none, none, none, np.zeros(0, np.bool_),
-        np.zeros(sites, np.int64), np.ones(sites, np.bool_), np.zeros(3, np.int64),
+        np.zeros(sites, np.int64), np.ones(sites, np.bool_), np.full((sites, KINDS, 2), FOREVER), np.zeros(3, np.int64),
     )  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def renewed(world, book, submit, run, width, estimate, request, home, size):  # 
         _joined(world.moved_at, place, kept, none),
         _joined(world.serial, place, kept, np.arange(first, first + fresh)),
         _joined(world.told, place, kept, no),
-        world.promised, world.opened, world.counts,
+        world.promised, world.opened, world.least, world.counts,
     )  # fmt: skip
 
 
@@ -139,6 +140,7 @@ def _moved_state(state, place, kept, submit, run, width, estimate, request):  # 
         row.run = was.run
         row.width = was.width
         row.estimate = was.estimate
+        row.kind = was.kind
         row.request = was.request
         row.start = was.start
         row.corrections = was.corrections
@@ -152,12 +154,15 @@ def _moved_state(state, place, kept, submit, run, width, estimate, request):  # 
         here = state.sites[site]
         here.end = place[here.end]
         here.last_own = place[here.last_own]
+        here.newest = place[here.newest]
         for i in range(here.count):
             state.running[site, i] = place[state.running[site, i]]
         for i in range(here.ends):
             key = state.heap_job[site, i]
             state.heap_job[site, i] = (key & ~low) | place[key & low]
-    return State(jobs, state.sites, state.running, state.until, state.heap_time, state.heap_job)
+    return State(
+        jobs, state.sites, state.running, state.until, state.heap_time, state.heap_job, state.least, state.fresh
+    )
 
 
 @njit(cache=True)
@@ -176,5 +181,3 @@ def _own(place, entered, home, old_home, kept, sites):  # type: ignore[no-untype
     at = gone
     at[1:] += to[:-1]
     return own, at, to
-
-

@@ -48,9 +48,23 @@ class Source:
     source: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shapes:
+    """Jobs to draw from, one entry each, and arrivals in each hour of the week against their mean (168 values)."""
+
+    name: str
+    processors: NDArray[np.int64]
+    run_seconds: NDArray[np.int64]
+    requested_seconds: NDArray[np.int64]
+    hourly: Hourly
+
+    def __len__(self) -> int:
+        return len(self.processors)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic:
-    """A seeded workload of one home (see `synthetic`)."""
+    """A seeded workload of one home (see `synthetic`); with `like`, the figures of run times are not used."""
 
     home: str
     jobs_per_day: float
@@ -60,6 +74,7 @@ class Synthetic:
     most_processors: int = 64
     mean_input_bytes: float = 0.0
     overestimate: float = 3.0
+    like: Shapes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
