@@ -102,14 +102,16 @@ def run(logs: Path, days: float, say: Callable[[str], None] = lambda _: None) ->
             say(f"day {day + 1}: {by_day[-1]:.0f} s of the processor, {stream.held:,} jobs held")
     _add(tally, sites, stream.feed(no_jobs(), last=True))
     spent = time.process_time() - begun
-    half = by_day[len(by_day) // 2 - 1] if len(by_day) > 1 else spent
+    weeks = len(by_day) // 14 * 7 or len(by_day) // 2  # whole weeks, as a weekend is easier than a Monday
     return {
         "days": days,
         "cpu_s": round(spent, 1),
         "wall_s": round(time.monotonic() - clock, 1),
         "rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
         "jobs_per_cpu_s": round(tally.figures()["jobs"] / spent),
-        "second_half_over_first": round((by_day[-1] - half) / half, 3),
+        "second_half_over_first": round((by_day[2 * weeks - 1] - by_day[weeks - 1]) / by_day[weeks - 1] - 1, 3)
+        if weeks
+        else None,
         "most_held": most,
         **{name: round(value, 4) for name, value in tally.figures().items()},
     }

@@ -40,7 +40,7 @@ _SHOWN = 5
 @click.option("--swf", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=_("The log."))  # fmt: skip
 @click.option("--processors", type=click.IntRange(min=1), help=_("Processors of the site."))
 @click.option("--policy", type=click.Choice(["easy", "easy-sjbf", "fcfs", "conservative", "selective"]), default="easy", show_default=True, help=_("The site's scheduler."))  # fmt: skip
-@click.option("--estimate", type=click.Choice(["requested", "actual"]), default="requested", show_default=True, help=_("What the scheduler believes of run times."))  # fmt: skip
+@click.option("--estimate", type=click.Choice(["requested", "actual", "forecast"]), default="requested", show_default=True, help=_("What the scheduler believes of run times; forecast: learned from the jobs that had ended, as the service learns."))  # fmt: skip
 @click.option("--waits-out", metavar="FILE.csv", type=_FILE, help=_("Write job_id,wait_seconds for each job."))
 @click.option("--swf-out", metavar="FILE.swf", type=_FILE, help=_("Write the schedule in the log's format."))
 @click.option("--parquet-out", metavar="FILE", type=_FILE, help=_("Write the schedule as Parquet."))
@@ -89,14 +89,17 @@ def run(
     from isthmus.twin.summary import summarise
 
     whole = read_swf(swf)
-    requested = estimate == "requested"
-    log, left = runnable(
-        whole, processors, needs_request=requested, within_request=requested and policy == "conservative"
-    )
+    exact = estimate == "requested" and policy == "conservative"
+    log, left = runnable(whole, processors, needs_request=estimate != "actual", within_request=exact)
     _name_what_is_left_out(whole, left)
     if not len(log):
         raise Invalid("swf", f"{swf} holds no job that {processors} processors can run.", remedy="Give another log.")
-    waits = simulate(log, processors, policy, estimate)
+    if estimate == "forecast":
+        from isthmus.twin.schedulers.foreseen import forecast_estimates
+
+        waits = simulate(log, processors, policy, forecast_estimates(log, processors))
+    else:
+        waits = simulate(log, processors, policy, estimate)
     width = log.requested_processors
     summary = summarise(log.submit_seconds, log.run_seconds, width, waits, processors)
     if waits_out:

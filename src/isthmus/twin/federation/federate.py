@@ -109,12 +109,7 @@ class Stream:
         size = sites.processors
         if router not in get_args(Router):
             raise Invalid("router", f"{router} is unknown.", remedy=f"Use one of {', '.join(get_args(Router))}.")
-        policies = sites.policies * (len(size) if len(sites.policies) == 1 else 1)
-        if len(policies) != len(size) or not set(policies) <= set(get_args(SitePolicy)):
-            allowed = ", ".join(get_args(SitePolicy))
-            raise Invalid("policies", f"{sites.policies} do not fit.", remedy=f"Give one, or one a site, of {allowed}.")
-        if len(size) == 0 or (size < 1).any():
-            raise Invalid("processors", "A site has no processors.", remedy="Give at least one a site.")
+        modes = modes_of(sites)
         self._size = size
         self._router = get_args(Router).index(router)
         self._rules = (rational, credit, tolerance)
@@ -124,7 +119,6 @@ class Stream:
             network = (np.full((len(size), len(size), 1), -1), np.zeros((len(size), len(size))), np.zeros(0))
         else:
             network = (sites.paths, sites.latency_seconds, sites.capacity_bytes_per_second)
-        modes = np.array([get_args(SitePolicy).index(policy) for policy in policies])
         self._world: World = first_world(np.asarray(size, dtype=np.int64), modes, *network)
         self._seen = -(2**62)
 
@@ -190,6 +184,18 @@ class Stream:
         _all("submit_seconds", work.submit_seconds >= self._seen, "come before those of an earlier piece")
         if not self._linked and work.input_bytes.any():
             raise Invalid("paths", "Jobs have inputs, and there is no network.", remedy="Give links and paths.")
+
+
+def modes_of(sites: Federation) -> Whole:
+    """The number of each site's scheduler; Invalid names what is wrong with the sites."""
+    size = sites.processors
+    policies = sites.policies * (len(size) if len(sites.policies) == 1 else 1)
+    if len(policies) != len(size) or not set(policies) <= set(get_args(SitePolicy)):
+        allowed = ", ".join(get_args(SitePolicy))
+        raise Invalid("policies", f"{sites.policies} do not fit.", remedy=f"Give one, or one a site, of {allowed}.")
+    if len(size) == 0 or (size < 1).any():
+        raise Invalid("processors", "A site has no processors.", remedy="Give at least one a site.")
+    return np.array([get_args(SitePolicy).index(policy) for policy in policies])
 
 
 def federate(

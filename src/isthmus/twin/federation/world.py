@@ -161,8 +161,9 @@ def _moved_state(state, place, kept, submit, run, width, estimate, request):  # 
             key = state.heap_job[site, i]
             state.heap_job[site, i] = (key & ~low) | place[key & low]
     return State(
-        jobs, state.sites, state.running, state.until, state.heap_time, state.heap_job, state.least, state.fresh
-    )
+        jobs, state.sites, state.running, state.until, state.heap_time, state.heap_job, state.least, state.next_end,
+        state.fresh,
+    )  # fmt: skip
 
 
 @njit(cache=True)

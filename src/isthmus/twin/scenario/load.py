@@ -12,10 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isthmus.domain.errors import Invalid, NotFound
+from isthmus.domain.task import Goal
 from isthmus.twin.federation import Router, SitePolicy, Workload
 from isthmus.twin.readers import SwfLog, read_swf
 from isthmus.twin.runnable import runnable
-from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Link, Scenario, Shapes, Site, Source, Synthetic
+from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Brain, Link, Scenario, Shapes, Site, Source, Synthetic
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -69,6 +70,9 @@ class _Scenario(_Part):
     name: Annotated[str, Field(min_length=1)]
     router: Router = "holes"
     rational: bool = True
+    brain: Brain = "fast"
+    goal: Literal["soonest", "cheapest", "greenest"] = "soonest"
+    round_seconds: Annotated[int, Field(ge=1)] = 1
     arrivals: Positive = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
     sites: Annotated[list[_Site], Field(min_length=1)]
@@ -150,6 +154,9 @@ def scenario_of(tree: Any, folder: Path) -> Scenario:
         links=links,
         router=given.router,
         rational=given.rational,
+        brain=given.brain,
+        goal=Goal(given.goal),
+        round_seconds=given.round_seconds,
         arrivals=given.arrivals,
         seed=given.seed,
         synthetic=tuple(synthetic),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.domain.task import Goal
 from isthmus.twin.federation import Router, SitePolicy, Workload
 
 MICROSECONDS_PER_KM = {"solid": 4.9, "hollow": 3.46}  # one way, in glass (index 1.47) and in air (hollow core)
 Hourly = NDArray[np.float64]
+Brain = Literal["fast", "production"]  # compiled rules that `router` names, or `isthmus.placement.decide`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,9 @@ class Scenario:
     links: tuple[Link, ...] = ()
     router: Router = "holes"
     rational: bool = True
+    brain: Brain = "fast"
+    goal: Goal = Goal.SOONEST  # of every task, for the brain of production
+    round_seconds: int = 1
     arrivals: float = 1.0
     seed: int = 0
     synthetic: tuple[Synthetic, ...] = ()

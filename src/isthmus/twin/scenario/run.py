@@ -103,7 +103,10 @@ def run_scenario(scenario: Scenario) -> Result:
     """Run it; the same result for the same scenario, to the bit."""
     work = workload_of(scenario)
     sites = federation_of(scenario)
-    outcome = federate(work, sites, scenario.router, rational=scenario.rational)
+    if scenario.brain == "production":
+        outcome = _governed(scenario, work, sites)
+    else:
+        outcome = federate(work, sites, scenario.router, rational=scenario.rational)
     start = outcome.start_seconds
     waits = start - work.submit_seconds
     return Result(
@@ -115,11 +118,21 @@ def run_scenario(scenario: Scenario) -> Result:
     )
 
 
+def _governed(scenario: Scenario, work: Workload, sites: Federation) -> Outcome:
+    from isthmus.twin.federation.production import govern
+    from isthmus.twin.scenario.production import surroundings
+
+    around = surroundings(scenario)
+    return govern(work, sites, around, goal=scenario.goal, round_seconds=scenario.round_seconds).outcome
+
+
 def stream_scenario(scenario: Scenario, *, on_ended: Callable[[Ended, Accounts], None] | None = None) -> Tally:
     """Run it a day at a time, and hold only the jobs that are not over: for years. The schedule is that of `run_scenario`.
 
     `on_ended` is given the jobs as they end, and what they used.
     """
+    if scenario.brain == "production":
+        raise Invalid("brain", "production keeps all jobs.", remedy="Stream with the fast one.")
     sites = federation_of(scenario)
     stream = Stream(sites, scenario.router, rational=scenario.rational)
     tally = Tally(homes=len(scenario.sites), processors=int(sites.processors.sum()))

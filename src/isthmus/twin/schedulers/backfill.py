@@ -66,6 +66,7 @@ class State(NamedTuple):
     heap_time: Whole  # site x place: terminations to come
     heap_job: Whole  # their jobs, below the number of their start: at equal times the one that started first ends first
     least: Whole  # site x kind x [width, estimate]: no waiting job of the kind is below these
+    next_end: Whole  # site: its next termination; FOREVER if no job runs
     fresh: Whole  # kind x [width, estimate]: the same, while a queue is looked through
 
 
@@ -131,7 +132,7 @@ def make_state(jobs, processors, mode):  # type: ignore[no-untyped-def]
     return State(
         jobs, sites,
         np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64),
-        np.full((len(processors), KINDS, 2), FOREVER), np.empty((KINDS, 2), np.int64),
+        np.full((len(processors), KINDS, 2), FOREVER), np.full(len(processors), FOREVER), np.empty((KINDS, 2), np.int64),
     )  # fmt: skip
 
 
@@ -201,7 +202,7 @@ def dequeue(state, site, job):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def end_time(state, site):  # type: ignore[no-untyped-def]
     """When the next termination of this site is; FOREVER if no job runs."""
-    return state.heap_time[site, 0] if state.sites[site].ends > 0 else FOREVER
+    return state.next_end[site]
 
 
 @njit(cache=True)
@@ -216,6 +217,7 @@ def terminate(state, site):  # type: ignore[no-untyped-def]
     job = end_job(state, site)
     here = state.sites[site]
     here.ends = heap_pop(state.heap_time[site], state.heap_job[site], here.ends)
+    state.next_end[site] = state.heap_time[site, 0] if here.ends > 0 else FOREVER
     here.used -= state.jobs[job].width
     running = state.running[site]
     for i in range(here.count):
@@ -236,6 +238,7 @@ def begin(state, site, job, now):  # type: ignore[no-untyped-def]
     here.count += 1
     key = (here.started << JOB_BITS) | job
     here.ends = heap_push(state.heap_time[site], state.heap_job[site], here.ends, now + row.run, key)
+    state.next_end[site] = state.heap_time[site, 0]
     here.started += 1
     row.before = here.newest
     here.newest = job
