@@ -77,6 +77,7 @@ def sweep(
     from isthmus.twin import writers
     from isthmus.twin.scenario import questions
     from isthmus.twin.scenario.load import load_scenario
+    from isthmus.twin.summary import shown as figure
 
     base = load_scenario(scenario)
     rows = questions.sweep(
@@ -104,7 +105,7 @@ def sweep(
         "cost",
         "carbon_kg",
     ]
-    cells = [[value if isinstance(value := row[name], str) else f"{value:,.4g}" for name in shown] for row in rows]
+    cells = [[value if isinstance(value := row[name], str) else figure(value) for name in shown] for row in rows]
     screen.table([name.upper() for name in shown], cells, right=range(1, len(shown)))
     return exits.OK
 

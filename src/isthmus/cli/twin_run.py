@@ -144,6 +144,7 @@ def _stream_scenario(place: str, parquet_out: Path | None, by_day_out: Path | No
 
     from isthmus.twin import writers
     from isthmus.twin.scenario.run import job_columns, stream_scenario
+    from isthmus.twin.summary import shown
 
     scenario = _loaded(place)
     with writers.parquet_rows(parquet_out) if parquet_out else nullcontext() as add:
@@ -158,13 +159,14 @@ def _stream_scenario(place: str, parquet_out: Path | None, by_day_out: Path | No
     if as_json:
         screen.put_json({"scenario": scenario.name, "router": scenario.router, **tally.figures(), "left_out": scenario.left_out})  # fmt: skip
         return exits.OK
-    screen.pairs([(name, f"{value:,.4g}") for name, value in tally.figures().items()])
+    screen.pairs([(name, shown(value)) for name, value in tally.figures().items()])
     return exits.OK
 
 
 def _run_scenario(place: str, parquet_out: Path | None, html_out: Path | None, as_json: bool) -> int:
     from isthmus.twin import writers
     from isthmus.twin.scenario.run import run_scenario
+    from isthmus.twin.summary import shown
 
     scenario = _loaded(place)
     result = run_scenario(scenario)
@@ -181,7 +183,7 @@ def _run_scenario(place: str, parquet_out: Path | None, html_out: Path | None, a
         homes = [dict(zip(HOME_HEADERS, row, strict=True)) for row in rows]
         screen.put_json({"scenario": scenario.name, "router": scenario.router, **result.figures(), "homes": homes, "left_out": scenario.left_out})  # fmt: skip
         return exits.OK
-    screen.pairs([(name, f"{value:,.4g}") for name, value in result.figures().items()])
+    screen.pairs([(name, shown(value)) for name, value in result.figures().items()])
     screen.put("")
     screen.table([header.upper() for header in HOME_HEADERS], rows, right=range(1, len(HOME_HEADERS)))
     return exits.OK
