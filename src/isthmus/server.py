@@ -49,6 +49,7 @@ from isthmus.store import schema, tables
 from isthmus.store.database import Database
 from isthmus.trust import first
 from isthmus.trust.authority import Authority
+from isthmus.trust.oidc import SignIn, read_provider
 from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 
@@ -56,6 +57,7 @@ log = logging.getLogger("isthmus.server")
 GRACE_SECONDS = 2
 SERVICE_FILE = "service.json"
 S3_FILE = "s3.json"
+OIDC_FILE = "oidc.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +321,7 @@ async def serve(options: Options) -> None:
             agent_site=lambda name: AgentSite(name, mailbox, unproven=agent_blobs.unproven),
             passes=passes,
         )
+        provider = read_provider(state / OIDC_FILE)
         agent_blobs = AgentBlobs(mailbox, database, SystemClock(), engine.home)
         service = Service(
             database=database,
@@ -326,6 +329,7 @@ async def serve(options: Options) -> None:
             engine=engine,
             sealer=sealer,
             state=state,
+            sign_in=SignIn(provider) if provider is not None else None,
             settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files, region=options.region),
             passes=passes,
         )

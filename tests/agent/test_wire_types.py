@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.data.port import DataKeeper
 from isthmus.domain import errors
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.site import Pool, SiteDescription
@@ -177,7 +178,8 @@ def test_every_method_of_the_port_travels() -> None:
     from isthmus.sites.port import Site
 
     port = {name for name in vars(Site) if not name.startswith("_")}
-    assert set(wire.METHODS) == port - {"close"}
+    data = {name for name in vars(DataKeeper) if name.startswith("data_")}
+    assert set(wire.METHODS) == (port - {"close"}) | data
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,10 @@ OPEN = {
     "/v1/health",
     "/v1/version",
     "/v1/agent/enrol",
+    "/v1/sign-in",
+    "/v1/sign-in/oidc",
+    "/v1/sign-in/oidc/callback",
+    "/v1/sign-in:redeem",
     "/",
     "/assets/{name}",
 }  # enrolment is by a one-time token in its body

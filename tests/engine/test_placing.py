@@ -44,14 +44,14 @@ async def test_tasks_of_a_group_are_at_different_sites(store: Database, make_eng
 @pytest.mark.timeout(900)
 async def test_joint_placement_is_compiled_beside_the_rounds() -> None:
     """Not ready before it was asked for, ready when the other process is done; stopping before that ends it."""
-    warming = Warming()
+    warming = Warming("isthmus.placement.joint", "plain order")
     await warming.stop()
     assert not warming.ready
     warming.start()
     warming.start()
     await until(lambda: warming.ready, seconds=800)
     await warming.stop()
-    stopped = Warming()
+    stopped = Warming("isthmus.placement.joint", "plain order")
     stopped.start()
     await asyncio.sleep(0.2)
     await stopped.stop()

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,48 @@ def test_a_slow_link_holds_back_what_is_more_than_its_rate(network: Weather) -> 
     network.brown_out("r1-r2", Brownout(rate_bits_per_second=1e6))
     assert arrived(network, socket.AF_INET6, "fd10:6::1") < SENT
     network.heal("r1-r2")
+
+
+def test_trains_are_cut_where_a_link_has_no_offload() -> None:
+    """They cross the first link, wait in its delay, and lose single packets on the second; the stream arrives whole."""
+    name = f"o{os.getpid()}"
+    text = f"""
+name: {name}
+routers: [r1]
+sites: {{north: , south: }}
+links:
+  - {{ends: [north, r1], rate: 100 Mbit/s, delay: 2 ms, offload: true}}
+  - {{ends: [r1, south], loss: 0.5 %}}
+"""
+    with EmulatedNetwork(read_text(text)):
+        names = {site["name"]: site["namespace"] for site in show(name)["sites"]}
+        with namespaces.inside(names["south"]):
+            listening = socket.create_server(("::", 9001), family=socket.AF_INET6)
+        with namespaces.inside(names["north"]):
+            sender = socket.socket(socket.AF_INET6)
+        with listening, sender:
+            sender.connect(("fd10:3::1", 9001))
+            receiver = listening.accept()[0]
+            with receiver:
+                thread = threading.Thread(target=lambda: (sender.sendall(bytes(4 << 20)), sender.shutdown(1)))
+                thread.start()
+                got = 0
+                while data := receiver.recv(1 << 20):
+                    got += len(data)
+                thread.join()
+        assert got == 4 << 20
+        sizes = {}
+        for node in ("r1", "south"):
+            words = enter_command(name, node, ["cat", "/proc/net/dev"])
+            lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+            for line in lines:
+                interface, _colon, counts = line.partition(":")
+                if interface.strip() in ("to-north", "to-r1"):
+                    fields = counts.split()
+                    sizes[node] = int(fields[0]) / int(fields[1])
+        assert sizes["r1"] > 1514 >= sizes["south"] > 1000
+        with pytest.raises(LabError, match="trains"):
+            Weather(name).brown_out("north-r1", Brownout(loss=0.1))
 
 
 def test_what_is_not_there_is_named(network: Weather) -> None:

@@ -26,7 +26,7 @@ sites:
 links:
   - {ends: [north, r1]}
   - {name: sea, ends: [r1, r2], rate: 1.5 Gbit/s, delay: 20 ms, jitter: 300 us, loss: 0.1 %, price_per_gb: 0.02}
-  - {ends: [r2, south], mtu: 9000}
+  - {ends: [r2, south], mtu: 9000, offload: true}
 """
 
 
@@ -45,9 +45,10 @@ def test_a_topology_is_read_in_the_units_of_its_figures() -> None:
         price_per_gb=Decimal("0.02"),
     )
     assert [link.mtu_bytes for link in found.links] == [1500, 2000, 9000]
+    assert [link.offload for link in found.links] == [False, False, True]
     assert found.site("north") == SiteNode(
         name="north",
-        daemons={"ssh": {}, "slurm": {"nodes": 3, "cpus_per_node": 8, "gpu_nodes": 0}},
+        daemons={"ssh": {}, "slurm": {"nodes": 3, "cpus_per_node": 8, "gpu_nodes": 0, "accounting": False}},
         programs={"web": ("python3", "-m", "http.server")},
     )
 
@@ -71,6 +72,8 @@ def test_what_is_described_is_read_again() -> None:
         ("300 us", "30 ms", "links.1.jitter", "before it left"),
         ("0.1 %", "200 %", "links.1.loss", "0.1 %"),
         ("mtu: 9000", "mtu: 10", "links.2.mtu", "1280"),
+        ("offload: true", "offload: 3", "links.2.offload", "true or false"),
+        ("loss: 0.1 %", "loss: 0.1 %, offload: true", "links.1.offload", "next link"),
         ("0.02", "-1", "links.1.price_per_gb", "0.02"),
         ("[r2, south]", "[r2, sout]", "links.2.ends", "south"),
         ("[r2, south]", "[r2, r1]", "links.2.ends", "router between"),

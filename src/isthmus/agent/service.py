@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from isthmus.agent.journal import Journal
+from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link
 from isthmus.agent.runner import Runner
 from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unauthenticated, Unavailable
@@ -36,7 +37,14 @@ class AgentSettings:
 class Agent:
     """Serves one site's adapter to the control plane behind `link`."""
 
-    def __init__(self, link: Link, site: Site, journal: Journal, settings: AgentSettings | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        site: Site,
+        journal: Journal,
+        settings: AgentSettings | None = None,
+        keeping: Keeping | None = None,
+    ) -> None:
         self._link = link
         self._journal = journal
         self._settings = settings or AgentSettings()
@@ -48,6 +56,7 @@ class Agent:
             self._queue,
             quick_at_once=self._settings.quick_at_once,
             bulk_at_once=self._settings.bulk_at_once,
+            keeping=keeping,
         )
 
     async def run(self, stop: asyncio.Event) -> None:

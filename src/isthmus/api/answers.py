@@ -265,6 +265,25 @@ class Site(_Answer):
     operators: list[str] | None
 
 
+class ModelOfPool(_Answer):
+    """How good the forecasts of one kind and source were at a pool, over the last 30 days. `accuracy` is the mean of min/max of
+    prediction and fact for run times, the share within the larger of one minute and 20 % for waits; a `coverage` the share of
+    facts from p10 to p90, below p90, below p95, null where no such bound was given."""
+
+    kind: Literal["wait", "runtime"]
+    site: Name
+    pool: str
+    source: Literal["measured", "learned", "declared"]
+    outcomes: int
+    accuracy: float
+    error_seconds: float
+    coverage_80: float | None
+    coverage_90: float | None
+    coverage_95: float | None
+    since: datetime
+    updated_at: datetime
+
+
 class DrainPreview(_Answer):
     """What is at a site: attempts by state, by user, and the number of tasks."""
 
@@ -471,6 +490,20 @@ class NewToken(Token):
     """A token with its secret, answered once."""
 
     token: str
+
+
+class SignInWay(_Answer):
+    """One way to sign in: `token`, or `oidc` with its name and where the browser goes."""
+
+    kind: str
+    name: str
+    url: str
+
+
+class SignInWays(_Answer):
+    """How people sign in here."""
+
+    ways: list[SignInWay]
 
 
 class Me(_Answer):

@@ -22,11 +22,13 @@ from isthmus.api import (
     console,
     datasets,
     events,
+    forecasts,
     health,
     holding,
     logs,
     network,
     people,
+    signin,
     sites,
     tasks,
     tokens,
@@ -50,10 +52,12 @@ ROUTERS: tuple[Router, ...] = (
     events.router,
     sites.router,
     benchmarks.router,
+    forecasts.router,
     network.router,
     usage.router,
     people.router,
     tokens.router,
+    signin.router,
     audit.router,
     agent.router,
     agent_data.router,
@@ -79,6 +83,8 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
             await service.feed.stop()
             with suppress(Exception):
                 await service.gate.flush()
+            if service.sign_in is not None:
+                await service.sign_in.close()
 
     app = FastAPI(
         title="Isthmus",

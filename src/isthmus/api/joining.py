@@ -145,7 +145,9 @@ def insert_site(connection: sa.Connection, join: Join, *, user: str, now: float)
         connection.execute(s.insert().values(values))
     else:
         connection.execute(s.update().where(s.c.name == join.name).values(values))
-        for table in (tables.benchmarks, tables.capabilities):  # what joins again may be another machine: measure anew
+        # What joins again may be another machine: measure and learn anew.
+        t = tables
+        for table in (t.benchmarks, t.capabilities, t.site_queues, t.queue_history, t.outcomes, t.models):
             connection.execute(table.delete().where(table.c.site == join.name))
     connection.execute(o.delete().where(o.c.site == join.name, o.c.user == user))
     connection.execute(o.insert().values(site=join.name, user=user))

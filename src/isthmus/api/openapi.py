@@ -28,6 +28,8 @@ _HEADERS = {
     "X-Attempt": {"description": "Whose log it is; empty: none yet.", "schema": {"type": "string"}},
     "Content-Length": {"description": "Bytes of the whole.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "Content-Range": {"description": "Which part of the content this is.", "schema": {"type": "string"}},
+    "Location": {"description": "Where the browser goes.", "schema": {"type": "string"}},
+    "Set-Cookie": {"description": "Ties the sign-in to this browser.", "schema": {"type": "string"}},
     "Accept-Ranges": {"description": "bytes.", "schema": {"type": "string"}},
 }
 _OF_CODE = {401: ["WWW-Authenticate"], 405: ["Allow"], 429: ["Retry-After"], 503: ["Retry-After"]}

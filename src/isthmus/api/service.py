@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 
 from isthmus.api.feed import Feed
 from isthmus.api.limits import RateLimit
-from isthmus.api.metrics import Metrics
+from isthmus.api.metrics import Audits, Metrics
 from isthmus.api.uploads import Uploads
 from isthmus.data.port import BlobStore
 from isthmus.domain.placement import Receipt
@@ -22,6 +22,7 @@ from isthmus.engine.home import Home
 from isthmus.sites.port import Site
 from isthmus.store.database import Database
 from isthmus.trust.access import Caller
+from isthmus.trust.oidc import SignIn
 from isthmus.trust.passes import Passes
 from isthmus.trust.sealing import Sealer
 from isthmus.trust.tokens import Gate
@@ -29,6 +30,11 @@ from isthmus.trust.tokens import Gate
 
 class EngineFace(Protocol):
     """What the API needs of the engine."""
+
+    @property
+    def audits(self) -> Audits:
+        """Of contested rounds."""
+        ...
 
     def wake(self) -> None:
         """There is something new to do."""
@@ -82,6 +88,7 @@ class Service:
     engine: EngineFace
     sealer: Sealer
     state: Path
+    sign_in: SignIn | None = None  # through an identity provider
     settings: ApiSettings = field(default_factory=ApiSettings)
     passes: Passes | None = None  # without: no site keeps data
     clock: Callable[[], float] = time.time

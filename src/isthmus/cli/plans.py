@@ -127,6 +127,8 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
             screen.put(screen.clean(_moves(one, receipt.decided_at)))
     else:
         screen.put(_("No place now."))
+    if receipt.plans:
+        _show_plans(receipt)
     if receipt.candidates:
         headers = [_("SITE"), _("POOL"), _("WAIT"), _("TRANSFER"), _("RUN"), _("PRICE"), _("WHY")]
         rows = [_row(item, wide) for item in sorted(receipt.candidates, key=_order)]
@@ -159,6 +161,22 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
         )
     if receipt.remedy:
         screen.put(screen.clean(_("What would help: {remedy}").format(remedy=receipt.remedy)))
+
+
+def _show_plans(receipt: Receipt) -> None:
+    """The best plans side by side: when each would be done, in the middle and at one in ten both ways, and what it costs."""
+    screen.put(_("Best plans:"))
+    rows = []
+    for number, plan in enumerate(receipt.plans, 1):
+        done = (plan.finish_p10_seconds, plan.finish_p50_seconds, plan.finish_p90_seconds)
+        energy = "" if plan.energy_kwh is None else f"{plan.energy_kwh:.3g}"
+        carbon = "" if plan.carbon_grams is None else f"{plan.carbon_grams:.3g}"
+        price = "" if plan.price is None else f"{plan.price:.4f}"
+        path = "; ".join(" ".join(one.links) or _("through the service") for one in plan.transfers if not one.shared)
+        times = [show_duration(seconds) for seconds in done]
+        rows.append([str(number), f"{plan.site}/{plan.pool}", *times, price, energy, carbon, screen.clean(path)])
+    headers = [_("#"), _("WHERE"), _("P10"), _("P50"), _("P90"), _("PRICE"), _("KWH"), _("CO2 G"), _("PATH")]
+    screen.table(headers, rows, right=(0, 2, 3, 4, 5, 6, 7))
 
 
 def _moves(one: Carriage, now: float) -> str:

@@ -79,13 +79,15 @@ def ls(session: Session) -> int:
 @answers
 def show(session: Session, name: str) -> int:
     from isthmus.cli.site_bench import show_capabilities
+    from isthmus.cli.site_forecasts import show_forecasts
     from isthmus.client import administration
     from isthmus.domain.units import show_duration, show_size
 
     one = session.client.site(name)
     measured = session.run(administration.site_capabilities(name))
+    forecasts = session.run(administration.site_forecasts(name))
     if session.as_json:
-        screen.put_json({**screen.plain(one), "capabilities": measured})
+        screen.put_json({**screen.plain(one), "capabilities": measured, "forecasts": forecasts})
         return exits.OK
     screen.pairs(
         [
@@ -124,6 +126,7 @@ def show(session: Session, name: str) -> int:
         headers = [_("POOL"), _("NODES"), _("CPUS/NODE"), _("MEMORY/NODE"), _("GPUS/NODE"), _("FREE CPUS"), _("QUEUED"), _("LONGEST")]  # fmt: skip
         screen.table(headers, rows, right=(1, 2, 3, 5, 6, 7))
     show_capabilities(measured, wide=session.wide)
+    show_forecasts(forecasts)
     if one.pools and not measured:
         screen.suggest(f"isthmus site bench {name}")
     return exits.OK

@@ -105,6 +105,11 @@ def site_capabilities(name: str) -> Steps[list[Document]]:
     return (yield from every(f"{_site(name)}/capabilities", dict, paged=False))
 
 
+def site_forecasts(name: str) -> Steps[list[Document]]:
+    """How good the forecasts at a site's pools were: one for each kind, pool and source."""
+    return (yield from every(f"{_site(name)}/forecasts", dict, paged=False))
+
+
 def enrol_site(name: str) -> Steps[Document]:
     """A one-time token for the agent of a site; it is answered once."""
     return (yield from _post(f"{_site(name)}/enrolments"))

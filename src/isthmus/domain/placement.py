@@ -9,6 +9,7 @@ from enum import StrEnum
 from isthmus.domain.roads import Carriage, Piece, Roads
 from isthmus.domain.site import Energy, Pool, SiteState
 from isthmus.domain.task import Constraints, Demand, Objective
+from isthmus.domain.waiting import WaitTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,25 @@ class Promise:
     memory_bytes: int = 0
     accelerators: int = 0
     cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure with its source (`measured`, `learned`, `declared`), and where they are known its quantiles and the mean error
+    of such figures so far (0 = perfect). `seconds` is the value that is most often near."""
+
+    seconds: float
+    source: str
+    p10: float | None = None
+    p90: float | None = None
+    error: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+
+    @property
+    def late(self) -> float:
+        """What it is at worst, nine times out of ten."""
+        return self.seconds if self.p90 is None else max(self.seconds, self.p90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +61,9 @@ class PoolView:
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
     energy: Energy = field(default_factory=Energy)
+    waits: WaitTable | None = None  # None: nothing was learned yet of waiting there
+    handling: Estimate | None = None  # learned: bringing a task there and collecting what it left, without its run
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A figure with its source (`measured`, `learned`, `declared`), and where it is known its 10 % and 90 % quantiles and the
-    mean error of such figures so far (0 = perfect)."""
-
-    seconds: float
-    source: str
-    p10: float | None = None
-    p90: float | None = None
-    error: float | None = None
-
-    @property
-    def late(self) -> float:
-        """What it is at worst, nine times out of ten."""
-        return self.seconds if self.p90 is None else max(self.seconds, self.p90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +121,7 @@ class Snapshot:
     pools: tuple[PoolView, ...]
     prices: tuple[ScarcePrice, ...] = ()
     roads: Roads = field(default_factory=Roads)
+    gap: float | None = None  # how far above the bound contested rounds were at the last audit, relative
 
 
 class Why(StrEnum):
@@ -183,6 +189,7 @@ class Candidate:
     wait: Estimate | None = None
     transfer: Estimate | None = None
     run: Estimate | None = None
+    handling: Estimate | None = None  # handing over and collecting, learned at the site
     price: Decimal | None = None
     energy_kwh: Decimal | None = None
     carbon_grams: Decimal | None = None
@@ -193,14 +200,16 @@ class Candidate:
         """Seconds from now to the end, when all was estimated."""
         if self.wait is None or self.transfer is None or self.run is None:
             return None
-        return self.wait.seconds + self.transfer.seconds + self.run.seconds
+        handling = 0.0 if self.handling is None else self.handling.seconds
+        return self.wait.seconds + self.transfer.seconds + self.run.seconds + handling
 
     @property
     def late_seconds(self) -> float | None:
         """Seconds from now to the end if the run is as long as one in ten."""
         if self.wait is None or self.transfer is None or self.run is None:
             return None
-        return self.wait.seconds + self.transfer.late + self.run.late
+        handling = 0.0 if self.handling is None else self.handling.late
+        return self.wait.seconds + self.transfer.late + self.run.late + handling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,9 +225,29 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One way to do a task, for somebody who chooses: seconds from now to its end (10 %, 50 % and 90 % quantiles, of independent
+    parts; a part without a known spread counts with its figure), where each figure comes from, what it costs, what moves first."""
+
+    site: str
+    pool: str
+    why: Why
+    finish_p10_seconds: float
+    finish_p50_seconds: float
+    finish_p90_seconds: float
+    sources: dict[str, str]
+    price: Decimal | None = None
+    energy_kwh: Decimal | None = None
+    carbon_grams: Decimal | None = None
+    transfers: tuple[Carriage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """The record of one decision: every candidate and why it was refused, lost or won; `remedy` for a waiting task
-    is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had."""
+    is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had;
+    `plans` the best few, the first is what would be done: only in the answer to a dry run. `round_gap` of a contested round:
+    how far above the bound of all possible answers such a round was at the last audit, relative."""
 
     task_id: str
     decided_at: float
@@ -227,6 +256,8 @@ class Receipt:
     chosen_pool: str = ""
     remedy: str = ""
     binding: tuple[Binding, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    round_gap: float | None = None
     standing: Standing | None = None
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None

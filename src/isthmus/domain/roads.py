@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-HOME = "@service"  # no site can have this name
+from isthmus.domain.dataset import HOME as HOME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +26,12 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Links in travelling order, with their sums. `programmable`: the network can be told to send a transfer this way."""
+    """Links in travelling order, with their sums. `programmable`: the network can be told to send a transfer this way.
+    `bytes_per_second` is that of its narrowest link; 0 = look at the links."""
 
     links: tuple[str, ...]
     latency_seconds: float = 0.0
+    bytes_per_second: float = 0.0
     price_per_gigabyte: Decimal = Decimal(0)
     programmable: bool = False
 
@@ -46,20 +48,16 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roads:
-    """What is known of the network between places. Without links nothing is: data then moves through the service.
+    """What is known of the network between places. Where no route is known data moves through the service.
 
-    `routes` by (from, to), the best first. `coming`: (data, place) -> when a transfer that is promised brings it whole there.
+    `routes` by (from, to), the best first, over these links only. `coming`: (data, place) -> when a transfer that is promised brings it whole there.
     """
 
     links: Mapping[str, Way] = field(default_factory=dict)
     routes: Mapping[tuple[str, str], tuple[Route, ...]] = field(default_factory=dict)
     held: tuple[Held, ...] = ()
     coming: Mapping[tuple[str, str], float] = field(default_factory=dict)
-
-    @property
-    def places(self) -> frozenset[str]:
-        """Places that some route starts or ends at."""
-        return frozenset(place for pair in self.routes for place in pair)
+    home_region: str = ""  # of the service: data that may not be there does not move through it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ class AgentTimeouts:
     data_status: float = 30.0
     data_drop: float = 300.0
     data_chill: float = 3600.0
+    data_warm: float = 3600.0
     data_verify: float = 3600.0
 
 
@@ -153,6 +154,10 @@ class AgentSite:
     async def data_chill(self, manifests: Sequence[str]) -> None:
         """Have the agent move versions to its cold store."""
         await self._ask("data_chill", wire.Manifests(manifests=tuple(manifests)))
+
+    async def data_warm(self, manifests: Sequence[str]) -> None:
+        """Have the agent bring versions back from its cold store."""
+        await self._ask("data_warm", wire.Manifests(manifests=tuple(manifests)))
 
     async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Have the agent read versions and compare."""

@@ -15,10 +15,12 @@ from isthmus.domain.errors import Invalid, IsthmusError
 from isthmus.domain.placement import Receipt, WaitingTask
 from isthmus.domain.task import TaskSpec
 from isthmus.engine import benchmarks, leases
+from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
+from isthmus.engine.handling import Handling
 from isthmus.engine.home import Home
 from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
 from isthmus.engine.learning import EVERY_SECONDS, RunTimes
@@ -26,13 +28,17 @@ from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
 from isthmus.engine.moving import Mover
 from isthmus.engine.placing import Round, look_again
+from isthmus.engine.roads import DataView, sweep, with_data
+from isthmus.engine.scoring import Scoring
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.snapshot import read_snapshot, waiting_task
 from isthmus.engine.sources import NoPasses, Passes
 from isthmus.engine.taskdata import DataFiles
+from isthmus.engine.waiting import EVERY_SECONDS as LOOK_SECONDS
+from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.work import SiteWork
-from isthmus.placement import decide, impossible
+from isthmus.placement import best_plans, decide, impossible
 from isthmus.sites.port import Site
 from isthmus.store import tables
 from isthmus.store.database import Database
@@ -88,7 +94,9 @@ class Engine:
         data.wake = self.mover.due.set
         self._deliver = deliver
         self._run_times = RunTimes(database)
-        self._round = Round(self.settings, self._run_times)
+        self._wait_times = WaitTimes(database)
+        self._scoring = Scoring(database)
+        self._round = Round(self.settings, self._run_times, self._wait_times, Handling(database))
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -105,6 +113,7 @@ class Engine:
             ("leases", self._keep_leases()),
             ("placement", self._place()),
             ("learning", self._learn()),
+            ("waiting", self._watch_queues()),
             ("benchmarks", self._take_in_benchmarks()),
             ("transfers", self.mover.run()),
             ("house", self._keep_house()),
@@ -120,6 +129,7 @@ class Engine:
         self._loops.clear()
         self._workers.clear()
         await self._round.stop()
+        await self._wait_times.stop()
         held = list(self._held.values())
         self._held.clear()
         try:
@@ -142,6 +152,11 @@ class Engine:
         self._leases_due.set()
         self._look_again()
 
+    @property
+    def audits(self) -> Auditing:
+        """The audits of contested rounds."""
+        return self._round.auditing
+
     def site(self, name: str) -> Site:
         """The adapter of a site, for reading logs."""
         return self.fleet.site(name)
@@ -162,8 +177,16 @@ class Engine:
     async def plan(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> tuple[Receipt, ...]:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `admission.input_bytes`."""
-        snapshot = replace(await self.database.read(read_snapshot, self.clock.now()), prices=self._round.prices)
-        return decide(snapshot, self._as_waiting(specs, user, input_bytes), pricing=False).receipts
+        now = self.clock.now()
+        snapshot = replace(await self.database.read(read_snapshot, now), prices=self._round.prices)
+        data = await self.database.read(self._round.roads.read, now, specs)
+        tasks = self._as_waiting(specs, user, input_bytes, data)
+        snapshot = replace(snapshot, roads=data.roads)
+        snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
+        receipts = decide(self._round.handling.into(snapshot), tasks, pricing=False).receipts
+        return tuple(
+            replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)
+        )
 
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
@@ -171,16 +194,21 @@ class Engine:
         """Invalid for the first task whose deadline and budget no pool could keep even if it had nothing else to do."""
         if all(spec.objective.deadline is None and spec.objective.budget is None for spec in specs):
             return
-        snapshot = read_snapshot(connection, self.clock.now())
-        for index, task in enumerate(self._as_waiting(specs, user, input_bytes)):
+        now = self.clock.now()
+        data = self._round.roads.read(connection, now, specs)
+        snapshot = replace(read_snapshot(connection, now), roads=data.roads)
+        for index, task in enumerate(self._as_waiting(specs, user, input_bytes, data)):
             error = impossible(snapshot, task)
             if error is not None:
                 raise Invalid(f"tasks.{index}.{error.field}", error.cause, remedy=error.remedy)
 
-    def _as_waiting(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> list[WaitingTask]:
+    def _as_waiting(
+        self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int], data: DataView
+    ) -> list[WaitingTask]:
         now = self.clock.now()
+        run_of = self._run_times.estimate
         return [
-            waiting_task("0" * 26, user, spec, input_bytes=size, run=self._run_times.estimate(user, spec, now))
+            with_data(waiting_task("0" * 26, user, spec, input_bytes=size, run=run_of(user, spec, now)), spec, data)
             for spec, size in zip(specs, input_bytes, strict=True)
         ]
 
@@ -298,6 +326,7 @@ class Engine:
                 continue
             idle = 0 if placed else idle + 1
             if placed:
+                self.mover.due.set()
                 for worker, _ in self._workers.values():
                     worker.work.dispatch_due.set()
 
@@ -306,8 +335,28 @@ class Engine:
             await self.clock.sleep(EVERY_SECONDS)
             try:
                 await self._run_times.refresh()
+                await self._round.handling.refresh(self.clock.now())
+                lease = self._held.get(_PLACEMENT)
+                if lease is not None and self._fresh(lease):
+                    await self._scoring.refresh(self.clock.now(), lease)
+            except LostLease:
+                continue
             except Exception:
                 log.exception("what ended was not learned from")
+
+    async def _watch_queues(self) -> None:
+        """Learn from what the sites' queues show; whoever places does it."""
+        while True:
+            await self.clock.sleep(LOOK_SECONDS)
+            lease = self._held.get(_PLACEMENT)
+            if lease is None or not self._fresh(lease):
+                continue
+            try:
+                await self._wait_times.refresh(self.clock.now(), lease)
+            except LostLease:
+                continue
+            except Exception:
+                log.exception("the sites' queues were not learned from")
 
     async def _take_in_benchmarks(self) -> None:
         """Make capabilities of what ended benchmarks left; whoever places does it."""
@@ -331,6 +380,9 @@ class Engine:
             await self.clock.sleep(300.0)
             try:
                 await self.database.write(_drop_old, self.clock.now(), self.settings)
+                lease = self._held.get(_PLACEMENT)
+                if lease is not None and self._fresh(lease):
+                    await self.database.write(sweep, self.clock.now(), lease)
             except IsthmusError as error:
                 log.warning("house keeping: %s", error)
 

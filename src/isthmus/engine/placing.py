@@ -19,18 +19,23 @@ from isthmus.domain.placement import (
     Receipt,
     ScarcePrice,
     Snapshot,
+    WaitingTask,
     Why,
 )
 from isthmus.domain.site import SiteState
 from isthmus.domain.task import TaskSpec
+from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
+from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
+from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
 from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot, waiting_task
+from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.warming import Warming
 from isthmus.placement import Decision, decide
 from isthmus.placement.fairshare import Leads
@@ -41,6 +46,7 @@ from isthmus.store.documents import dump, load
 log = logging.getLogger(__name__)
 _ENDED = [state.value for state in ATTEMPT_ENDED]
 _PAGES = 5
+_READING_TASKS = 300  # tasks looked at in one go while some of them read data sets: ways are looked at for each of them
 
 
 def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
@@ -58,13 +64,20 @@ class Round:
     `prices` are those of the last round, empty when nothing is contested.
     """
 
-    def __init__(self, settings: EngineSettings, run_times: RunTimes) -> None:
+    def __init__(
+        self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes, handling: Handling
+    ) -> None:
         self._settings = settings
         self._run_times = run_times
+        self._wait_times = wait_times
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
-        self._warming = Warming()
+        self.roads = RoadMap(settings.home_region)
+        self.auditing = Auditing()
+        self.handling = handling
+        self._reading = False
+        self._warming = Warming("isthmus.placement.joint", "contested rounds stay in plain order")
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
         """One round; answers how many tasks were placed. LostLease when another process places now."""
@@ -72,8 +85,12 @@ class Round:
         found: tuple[ScarcePrice, ...] = ()
         line: Line | None = None
         limit, weight = self._settings.round_tasks, self._settings.fair_weight
+        if self._reading:
+            limit = min(limit, _READING_TASKS)
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
-            snapshot = replace(await database.read(read_snapshot, now), prices=found or self.prices)
+            snapshot = replace(
+                await database.read(read_snapshot, now), prices=found or self.prices, gap=self.auditing.gap
+            )
             if line is None:
                 line = await database.read(open_line, now, self._settings, processors_of(snapshot))
             rows = await database.read(read_waiting, now, limit, line, partial(self._cost, now), weight)
@@ -84,16 +101,27 @@ class Round:
                 await database.write(_park, now, lease, broken)
                 rows = [row for row in rows if row.id in specs]
             snapshot = await self._apart(database, snapshot, rows, specs)
-            decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, line.leads)
+            data = await self._data(database, now, specs)
+            self._reading = bool(data.pieces)
+            snapshot = replace(snapshot, roads=data.roads)
+            tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data, line.leads)
             if decision.contested:
                 self._warming.start()
+                if self._warming.ready:
+                    self.auditing.offer(snapshot, tasks, now)
             found = decision.prices or found
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
-            if len(rows) + len(broken) < self._settings.round_tasks:
+            if len(rows) + len(broken) < limit:
                 break
-        self.prices = found
+        self.prices = self.auditing.adjust(found)
         return placed
+
+    async def _data(self, database: Database, now: float, specs: Mapping[str, TaskSpec]) -> DataView:
+        """Where the tasks' data sets are and how they could move; nothing is read when no task reads any."""
+        distinct = {id(spec): spec for spec in specs.values()}
+        reading = [spec for spec in distinct.values() if any(item.data for item in spec.inputs)]
+        return await database.read(self.roads.read, now, reading) if reading else NOTHING
 
     def _cost(self, now: float, row: Any) -> float:
         """Processor-seconds that a waiting task is expected to take."""
@@ -106,25 +134,33 @@ class Round:
         seconds = run.seconds if run is not None else demand.walltime_seconds
         return as_cpus(demand.cpus_per_node, demand.accelerators.count) * demand.nodes * seconds
 
-    def _decide(self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], leads: Leads) -> Decision:
-        """The brain's word on the rows; in a thread of its own, since it computes."""
+    def _decide(
+        self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], data: DataView, leads: Leads
+    ) -> tuple[list[WaitingTask], Decision]:
+        """The rows as tasks, and the brain's word on them; in a thread of its own, since it computes."""
         standings = {project: leads.standing(project) for project in {row.project for row in rows}}
         tasks = [
-            waiting_task(
-                row.id,
-                row.user,
+            with_data(
+                waiting_task(
+                    row.id,
+                    row.user,
+                    specs[row.id],
+                    input_bytes=row.input_bytes,
+                    run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
+                    avoid_sites=orjson.loads(row.avoid_sites),
+                    standing=standings[row.project],
+                ),
                 specs[row.id],
-                input_bytes=row.input_bytes,
-                run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
-                avoid_sites=orjson.loads(row.avoid_sites),
-                standing=standings[row.project],
+                data,
             )
             for row in rows
         ]
-        return decide(snapshot, tasks, pricing=self._warming.ready)
+        snapshot = self.handling.into(self._wait_times.into(snapshot, {shape_of(task) for task in tasks}))
+        return tasks, decide(snapshot, tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:
         """End what goes on beside the rounds."""
+        await self.auditing.stop()
         await self._warming.stop()
 
     async def _apart(
@@ -224,6 +260,8 @@ class Round:
             connection.execute(tables.attempts.insert(), attempt_rows)
             connection.execute(tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("which")), task_rows)
             connection.execute(tables.receipts.insert(), receipt_rows)
+            for task in locked:
+                promise(connection, now, task.user, task.id, wanted[task.id], self._settings.home_region)
             events.add(
                 connection,
                 [

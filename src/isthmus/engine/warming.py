@@ -1,4 +1,4 @@
-"""Compiling the numeric part of placement beforehand, in a process of its own, so that no round waits for it."""
+"""Compiling a numeric part beforehand, in a process of its own, so that nothing here waits for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ log = logging.getLogger(__name__)
 
 
 class Warming:
-    """Until `ready`, contested rounds are placed in plain order; what was compiled is kept on disk."""
+    """Until `ready`, the part is not used; what was compiled is kept on disk. `without` says in the log what then holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str, without: str) -> None:
         self.ready = False
+        self._module, self._without = module, without
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -25,7 +26,7 @@ class Warming:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "isthmus.placement.joint",
+            self._module,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -39,7 +40,7 @@ class Warming:
         self.ready = process.returncode == 0
         if not self.ready:
             last = said.decode(errors="replace").strip().rpartition("\n")[2]
-            log.warning("contested rounds stay in plain order, joint placement could not be compiled: %s", last)
+            log.warning("%s: %s could not be compiled: %s", self._without, self._module, last)
 
     async def stop(self) -> None:
         """End what is under way."""

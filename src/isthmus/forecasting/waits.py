@@ -92,6 +92,14 @@ class WaitModel:
         """The job left the queue without starting."""
         self._pending.pop(key, None)
 
+    def forget(self) -> None:
+        """Nothing more will be told of the jobs that are pending."""
+        self._pending.clear()
+
+    def awaits(self, key: str) -> bool:
+        """Whether the job is pending: its start will teach something."""
+        return key in self._pending
+
     def started(self, key: str, wait_seconds: float) -> None:
         """Learn from a job that started; one that is not pending teaches nothing."""
         evidence = self._pending.pop(key, None)

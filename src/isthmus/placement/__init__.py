@@ -4,6 +4,7 @@ Its numeric core, `joint`, works on arrays and is imported by a contested round,
 """
 
 from isthmus.placement.offer import impossible
+from isthmus.placement.plans import best_plans
 from isthmus.placement.round import Decision, decide
 
-__all__ = ["Decision", "decide", "impossible"]
+__all__ = ["Decision", "best_plans", "decide", "impossible"]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from isthmus.domain.placement import Estimate, PoolView, WaitingTask, Why
 from isthmus.domain.roads import HOME, Carriage, Held, Piece, Roads, Route, Stretch, Way
@@ -19,10 +20,20 @@ from isthmus.domain.units import show_duration
 HORIZON_SECONDS = 7 * 86400.0  # a transfer that would not be done by then finds its path full
 UPLOADS = "uploads"
 _CRUMB = 0.01  # less than this share of a route's own rate is not worth a promise
-_STRETCHES = 64  # a transfer in more parts than this is not promised
+_STRETCHES = 16  # a transfer in more parts than this begins after all that is promised
+_STEPS = 128  # and so does one that would have to look at more than so many changes of what is left
+_SAME = 1 + 1e-9
 _GIGABYTE = 10**9
 _TRUST = ("through the service", "declared", "learned", "measured")  # an estimate is as good as its worst part
-Prefer = Callable[[float, Decimal, tuple[str, ...], tuple[Stretch, ...]], object]
+
+
+class Preference(NamedTuple):
+    """What a task's way costs it: for each second until all is there, for each unit of money, and by `worth` what others would
+    lose by a link's rates."""
+
+    per_second: float = 1.0
+    per_money: float = 0.0
+    worth: Callable[[str, tuple[Stretch, ...]], float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +55,20 @@ class Bringing:
 
 
 class _Use:
-    """What is promised of one link: steps of rate, the last for ever."""
+    """What is promised of one link: steps of rate, the last for ever. Before `open_at` nothing worth a promise is left."""
+
+    __slots__ = ("open_at", "rates", "times", "way")
 
     def __init__(self, way: Way, now: float) -> None:
         self.way = way
         self.times = [now]
         self.rates = [0.0]
+        self.open_at = now
+
+    def copy(self) -> _Use:
+        again = _Use(self.way, self.times[0])
+        again.times, again.rates, again.open_at = list(self.times), list(self.rates), self.open_at
+        return again
 
     def add(self, begins: float, ends: float, rate: float) -> None:
         begins = max(begins, self.times[0])
@@ -58,6 +77,12 @@ class _Use:
         first, last = self._split(begins), self._split(ends)
         for place in range(first, last):
             self.rates[place] += rate
+        if begins <= self.open_at:
+            full = (1 - _CRUMB) * self.way.bytes_per_second
+            place = bisect_right(self.times, self.open_at) - 1
+            while place + 1 < len(self.times) and self.rates[place] > full:
+                place += 1
+            self.open_at = self.times[place]
 
     def _split(self, at: float) -> int:
         place = bisect_right(self.times, at) - 1
@@ -67,8 +92,19 @@ class _Use:
         self.rates.insert(place + 1, self.rates[place])
         return place + 1
 
-    def left(self, place: int) -> float:
-        return self.way.bytes_per_second - self.rates[place]
+
+class _Choice(NamedTuple):
+    """One way of data to a site, with nothing promised: seconds and money for each byte."""
+
+    source: str
+    use: tuple[str, ...]
+    alone_per_byte: float
+    price_per_byte: float
+    latency: float
+    route: Route
+
+
+_SOONEST = Preference()
 
 
 class Traffic:
@@ -77,16 +113,17 @@ class Traffic:
     def __init__(self, roads: Roads, now: float, held: Iterable[Held] | None = None) -> None:
         self._roads = roads
         self._now = now
-        self._places = roads.places
         self._use = {name: _Use(way, now) for name, way in roads.links.items()}
         self._coming = dict(roads.coming)
+        self._promised = False
+        self._choices: dict[tuple[frozenset[str], str], list[_Choice]] = {}
         for one in roads.held if held is None else held:
             if one.link in self._use:
+                self._promised = True
                 self._use[one.link].add(one.begins, one.ends, one.bytes_per_second)
 
-    def bring(self, task: WaitingTask, view: PoolView, prefer: Prefer | None = None) -> Bringing | Blocked:
-        """The best way of all that the task needs to the pool's site; `prefer` orders ways by (seconds, price, links,
-        stretches), the least first."""
+    def bring(self, task: WaitingTask, view: PoolView, prefer: Preference = _SOONEST) -> Bringing | Blocked:
+        """The best way of all that the task needs to the pool's site."""
         if not task.data and (not task.input_bytes or (HOME, view.site) not in self._roads.routes):
             return Bringing(self._uploads(task, view))
         pieces = [piece for piece in needed(task) if view.site not in piece.places]
@@ -98,7 +135,7 @@ class Traffic:
             pieces.append(Piece(name=UPLOADS, size_bytes=task.input_bytes, places=frozenset({HOME})))
         try:
             for number, piece in enumerate(pieces):
-                found = self._one(piece, view, prefer or _soonest)
+                found = self._one(piece, view, prefer)
                 if isinstance(found, Blocked):
                     return found
                 carriage, estimate = found
@@ -115,6 +152,7 @@ class Traffic:
         """What was chosen is gone for those that come later, and data that comes is there for them."""
         for one in carriages:
             for stretch in one.stretches:
+                self._promised = True
                 for link in one.links:
                     self._use[link].add(stretch.begins, stretch.ends, stretch.bytes_per_second)
             if one.name != UPLOADS and not one.shared:
@@ -128,7 +166,7 @@ class Traffic:
         seconds = task.input_bytes / view.bandwidth_bytes_per_second if task.input_bytes else 0.0
         return Estimate(seconds=seconds, source=view.bandwidth_source)
 
-    def _one(self, piece: Piece, view: PoolView, prefer: Prefer) -> tuple[Carriage, Estimate] | Blocked:
+    def _one(self, piece: Piece, view: PoolView, prefer: Preference) -> tuple[Carriage, Estimate] | Blocked:
         site = view.site
         coming = self._coming.get((piece.name, site))
         if coming is not None:
@@ -138,32 +176,34 @@ class Traffic:
             return there, Estimate(seconds=max(0.0, coming - self._now), source="measured")
         if not piece.places:
             return Blocked(Why.NO_REPLICA, piece.name, "no whole copy anywhere")
-        best: tuple[object, Carriage, Estimate] | None = None
+        best: tuple[float, _Choice, tuple[Stretch, ...], float] | None = None
         full = False
-        ways = list(self.ways(piece, site))
-        for source, route in ways:
-            found = self._over(piece, source, site, route)
-            if found is None:
+        for bound, choice in self._by_bound(piece, site, prefer):
+            if best is not None and best[0] <= bound * _SAME:
+                break
+            money = prefer.per_money * piece.size_bytes * choice.price_per_byte
+            before = self._now + HORIZON_SECONDS
+            if best is not None and prefer.per_second > 0:  # what cannot be better any more is not looked at further
+                before = min(before, self._now + (best[0] - money) / prefer.per_second - choice.latency)
+            stretches = self._earliest(piece.size_bytes, choice, before)
+            if stretches is None:
                 full = True
                 continue
-            carriage, estimate = found
-            key = (
-                prefer(estimate.seconds, carriage.price, route.links, carriage.stretches),
-                estimate.seconds,
-                carriage.price,
-                source,
-                route.links,
-            )
-            if best is None or key < best[0]:  # type: ignore[operator]
-                best = (key, carriage, estimate)
+            ends = (stretches[-1].ends if stretches else self._now) + choice.latency
+            cost = prefer.per_second * (ends - self._now) + money
+            if prefer.worth is not None:
+                cost += sum(prefer.worth(link, stretches) for link in choice.use)
+            if best is None or cost < best[0]:
+                best = (cost, choice, stretches, ends)
+            if cost <= bound * _SAME:
+                break
         if best is not None:
-            return best[1], best[2]
+            return self._as_carriage(piece, site, *best[1:])
         if full:
             until = f"the path is promised for the next {show_duration(HORIZON_SECONDS)}"
             return Blocked(Why.PATH_FULL, piece.name, until)
         kept_here = HOME in piece.places
-        mapped = site in self._places and bool(piece.places & self._places)
-        if not kept_here and (mapped or piece.regions):
+        if not kept_here and piece.regions and self._roads.home_region not in piece.regions:
             return Blocked(Why.NO_PATH, f"{piece.name} from {', '.join(sorted(piece.places))}", f"no path to {site}")
         legs = 1 if kept_here else 2  # to the service and from it
         seconds = legs * piece.size_bytes / view.bandwidth_bytes_per_second
@@ -177,30 +217,58 @@ class Traffic:
         )
         return through, Estimate(seconds=seconds, source="through the service")
 
-    def ways(self, piece: Piece, site: str) -> Iterator[tuple[str, Route]]:
-        """Every (source, route) that could bring the piece, sources by name."""
-        for source in sorted(piece.places):
-            for route in self._roads.routes.get((source, site), ()):
-                if all(link in self._use for link in route.links):
-                    yield source, route
+    def ways(self, piece: Piece, site: str) -> list[Route]:
+        """Every route that could bring the piece."""
+        return [choice.route for choice in self._ways(piece, site)]
 
     def rate(self, route: Route) -> float:
         """Bytes a second of its narrowest link with nothing promised."""
+        if route.bytes_per_second:
+            return route.bytes_per_second
         return min((self._use[link].way.bytes_per_second for link in route.links), default=float("inf"))
 
-    def _over(self, piece: Piece, source: str, site: str, route: Route) -> tuple[Carriage, Estimate] | None:
-        use = [self._use[link] for link in route.links]
-        own = self.rate(route)
-        stretches = _earliest(use, piece.size_bytes, self._now, own)
-        if stretches is None:
-            return None
-        begins, ends = (stretches[0].begins, stretches[-1].ends) if stretches else (self._now, self._now)
-        alone = piece.size_bytes / own if own > 0 else 0.0
-        arrives = ends + route.latency_seconds
+    def _ways(self, piece: Piece, site: str) -> list[_Choice]:
+        known = self._choices.get((piece.places, site))
+        if known is None:
+            known = self._choices[piece.places, site] = [
+                _Choice(
+                    source,
+                    route.links,
+                    1.0 / self.rate(route),
+                    float(route.price_per_gigabyte) / _GIGABYTE if route.price_per_gigabyte else 0.0,
+                    route.latency_seconds,
+                    route,
+                )
+                for source in sorted(piece.places)
+                for route in self._roads.routes.get((source, site), ())
+            ]
+        return known
+
+    def _by_bound(self, piece: Piece, site: str, prefer: Preference) -> Iterator[tuple[float, _Choice]]:
+        """The ways, each with the least that it can cost, in that order."""
+        size, per_second = piece.size_bytes, prefer.per_second
+        per_money = size * prefer.per_money
+        ways = self._ways(piece, site)
+        costs = [
+            per_second * (size * one.alone_per_byte + one.latency) + per_money * one.price_per_byte for one in ways
+        ]
+        if not ways:
+            return
+        first = min(range(len(ways)), key=costs.__getitem__)
+        yield costs[first], ways[first]
+        for number in sorted(range(len(ways)), key=costs.__getitem__):
+            if number != first:
+                yield costs[number], ways[number]
+
+    def _as_carriage(
+        self, piece: Piece, site: str, choice: _Choice, stretches: tuple[Stretch, ...], arrives: float
+    ) -> tuple[Carriage, Estimate]:
+        route = choice.route
+        begins = stretches[0].begins if stretches else self._now
         carriage = Carriage(
             name=piece.name,
             size_bytes=piece.size_bytes,
-            source=source,
+            source=choice.source,
             target=site,
             links=route.links,
             begins=begins,
@@ -208,17 +276,29 @@ class Traffic:
             stretches=stretches,
             price=way_price(piece.size_bytes, route),
             programmable=route.programmable,
-            held_up=ends - self._now > 1.1 * alone + 1.0,
+            held_up=arrives - self._now > 1.1 * piece.size_bytes * choice.alone_per_byte + choice.latency + 1.0,
         )
-        return carriage, _estimate(arrives - self._now, ends - begins, [one.way for one in use])
+        moving = arrives - choice.latency - begins
+        return carriage, _estimate(arrives - self._now, moving, [self._use[link].way for link in route.links])
+
+    def _earliest(self, size: float, choice: _Choice, before: float) -> tuple[Stretch, ...] | None:
+        """The earliest rates that carry `size` over all links, or None when that is not done `before`."""
+        use = [self._use[link] for link in choice.use]
+        if size <= 0 or not use:
+            return ()
+        begins = max(one.open_at for one in use)
+        found = _fill(use, float(size), begins, 1.0 / choice.alone_per_byte, before)
+        if found == ():  # too much in pieces: after all that is promised
+            begins = max(begins, *(one.times[-1] for one in use))
+            found = _fill(use, float(size), begins, 1.0 / choice.alone_per_byte, before)
+        return found
 
     def _reserve(self, carriage: Carriage, saved: dict[str, _Use]) -> None:
         """Hold the links for the task's next piece; `saved` gets what they were."""
         for link in carriage.links:
             if link not in saved:
-                before = saved[link] = self._use[link]
-                again = self._use[link] = _Use(before.way, self._now)
-                again.times, again.rates = list(before.times), list(before.rates)
+                saved[link] = self._use[link]
+                self._use[link] = saved[link].copy()
             for stretch in carriage.stretches:
                 self._use[link].add(stretch.begins, stretch.ends, stretch.bytes_per_second)
 
@@ -238,53 +318,37 @@ def promises(carriages: Iterable[Carriage]) -> Iterator[Held]:
                 )
 
 
-def _soonest(seconds: float, price: Decimal, _links: tuple[str, ...], _stretches: tuple[Stretch, ...]) -> object:
-    return seconds, price
-
-
-def _earliest(use: Sequence[_Use], size: float, now: float, own: float) -> tuple[Stretch, ...] | None:
-    """The earliest rates that carry `size` over all links, or None within the horizon."""
-    left = float(size)
-    if left <= 0 or not use:
-        return ()
+def _fill(use: Sequence[_Use], left: float, at: float, own: float, before: float) -> tuple[Stretch, ...] | None:
+    """The earliest rates from `at` on that carry `left` bytes over all links; None when that is not done `before`, nothing
+    when it takes too many steps."""
+    crumb = _CRUMB * own
     found: list[Stretch] = []
-    for begins, ends, rate in _steps(use, now):
-        if begins - now >= HORIZON_SECONDS:
+    steps = [(one.times, one.rates, one.way.bytes_per_second) for one in use]
+    places = [bisect_right(times, at) - 1 for times, _, _ in steps]
+    for _ in range(_STEPS):
+        if at + left / own > before:
             return None
-        if rate < _CRUMB * own or rate <= 0:
-            continue
-        last = begins + left / rate
-        if found and found[-1].ends == begins and found[-1].bytes_per_second == rate:
-            found[-1] = replace(found[-1], ends=min(ends, last))
-        else:
-            found.append(Stretch(begins=begins, ends=min(ends, last), bytes_per_second=rate))
-        if last <= ends:
-            return tuple(found) if last - now <= HORIZON_SECONDS else None
-        if len(found) >= _STRETCHES:
-            return None
-        left -= (ends - begins) * rate
-    return None
-
-
-def _steps(use: Sequence[_Use], now: float) -> Iterator[tuple[float, float, float]]:
-    """(begin, end, what the narrowest link has left), in order of time."""
-    at = now
-    places = [0] * len(use)
-    while True:
-        ends = float("inf")
-        rate = float("inf")
-        for number, one in enumerate(use):
-            place, times = places[number], one.times
-            while place + 1 < len(times) and times[place + 1] <= at:
-                place += 1
-            places[number] = place
-            rate = min(rate, one.left(place))
+        ends = rate = float("inf")
+        for place, (times, rates, most) in zip(places, steps, strict=True):
+            rate = min(rate, most - rates[place])
             if place + 1 < len(times):
                 ends = min(ends, times[place + 1])
-        yield at, ends, rate
+        if rate > crumb:
+            last = at + left / rate
+            if last <= ends:
+                found.append(Stretch(begins=at, ends=last, bytes_per_second=rate))
+                return tuple(found) if last <= before else None
+            found.append(Stretch(begins=at, ends=ends, bytes_per_second=rate))
+            left -= (ends - at) * rate
+            if len(found) >= _STRETCHES:
+                return ()
         if ends == float("inf"):
-            return
+            return None
         at = ends
+        for number, (times, _, _) in enumerate(steps):
+            if places[number] + 1 < len(times) and times[places[number] + 1] <= at:
+                places[number] += 1
+    return ()
 
 
 def _volumes(use: _Use, begins: float, seconds: float, count: int) -> list[float]:

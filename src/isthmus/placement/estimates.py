@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from isthmus.domain.placement import Estimate, PoolView, Promise, WaitingTask
 
 SCHEDULER_LAG_SECONDS = 2.0  # from submission to start at an idle batch system
+NOTICED_SECONDS = 60.0  # forecasts of less are within their error
 SHALLOW = 3  # a batch pool is promised at most this many times its processors; the rest waits here, by priority
 
 
@@ -31,7 +33,8 @@ def takes_more(task: WaitingTask, view: PoolView, promised: Promise) -> bool:
 
 
 def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise) -> Estimate:
-    """Seconds until the task would start at the pool: none where it fits, else the work ahead over the pool's size."""
+    """Seconds until the task would start at the pool: what was learned of its queue; before that none where it fits, else the
+    work ahead over the pool's size. What the site has not shown yet of our own jobs waits ahead of the task."""
     pool = view.pool
     wanted = task.demand.cpus_per_node * task.demand.nodes
     cpus = max(1, pool.cpus)
@@ -39,10 +42,33 @@ def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise) 
         ahead = 0.0 if fits_now(task, view, promised) else promised.cpu_seconds / cpus
         return Estimate(seconds=ahead, source="measured")
     free = pool.cpus if pool.free_cpus is None else pool.free_cpus
-    if pool.queued_jobs == 0 and free - unseen.cpus >= wanted:
+    has_room = pool.queued_jobs == 0 and free - unseen.cpus >= wanted
+    learned = None if view.waits is None else view.waits.of(wanted, task.demand.walltime_seconds)
+    if learned is not None:
+        return learned if has_room or not unseen.cpu_seconds else _later(learned, unseen.cpu_seconds / cpus)
+    if has_room:
         return Estimate(seconds=SCHEDULER_LAG_SECONDS, source="measured")
     ahead = pool.queued_cpu_seconds + pool.running_cpu_seconds_left + unseen.cpu_seconds
     return Estimate(seconds=SCHEDULER_LAG_SECONDS + ahead / cpus, source="measured")
+
+
+def _later(one: Estimate, seconds: float) -> Estimate:
+    def moved(value: float | None) -> float | None:
+        return None if value is None else value + seconds
+
+    return replace(
+        one,
+        seconds=one.seconds + seconds,
+        p10=moved(one.p10),
+        p50=moved(one.p50),
+        p90=moved(one.p90),
+        p95=moved(one.p95),
+    )
+
+
+def is_long(wait: Estimate) -> bool:
+    """Whether a wait is longer than what every job has at an idle pool, and a forecast its own error."""
+    return wait.seconds > (NOTICED_SECONDS if wait.source == "learned" else SCHEDULER_LAG_SECONDS)
 
 
 def run(task: WaitingTask) -> Estimate:

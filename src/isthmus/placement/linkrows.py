@@ -18,7 +18,7 @@ from isthmus.domain.roads import HOME, Piece
 from isthmus.placement import estimates
 from isthmus.placement.carrying import UPLOADS, Traffic, needed, way_price
 from isthmus.placement.joint.problem import Floats, Ints, Paths, Shorts, no_paths
-from isthmus.placement.preference import Yardstick, way_order
+from isthmus.placement.preference import Yardstick, way_preference
 
 WAYS = 4  # of one piece to one site
 
@@ -114,12 +114,13 @@ class _Table:
 
     def _to(self, task: WaitingTask, piece: Piece, by: Yardstick, volume: float, site: str) -> list[float]:
         """Costs of a unit of volume above the best way's; their links go into the table."""
-        ways = [] if site in piece.places else [route for _, route in self._traffic.ways(piece, site)]
-        run = estimates.run(task).seconds
+        ways = [] if site in piece.places else self._traffic.ways(piece, site)
+        prefer = way_preference(task, by, estimates.run(task).seconds)
         values = []
         for route in ways:
             seconds = piece.size_bytes / self._traffic.rate(route) + route.latency_seconds
-            values.append(way_order(task, by, run, seconds, way_price(piece.size_bytes, route), 0.0)[0])
+            price = float(way_price(piece.size_bytes, route))
+            values.append(prefer.per_second * seconds + prefer.per_money * price)
         kept = sorted(range(len(ways)), key=lambda number: (values[number], number))[:WAYS]
         least = min(values, default=0.0)
         costs = [(values[number] - least) / max(volume, 1.0) for number in kept]

@@ -6,12 +6,13 @@ does: finish over the earliest finish without waiting (of at least `SHORTEST`), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from isthmus.domain.placement import Candidate, WaitingTask, Why
+from isthmus.domain.roads import Stretch
 from isthmus.domain.task import Goal, Weights
+from isthmus.placement.carrying import Preference
 
 SHORTEST = 60.0  # a task that could end sooner counts as one of this many seconds
 _UNKNOWN = 10.0  # a plan whose carbon nobody knows counts as so many times the lowest
@@ -79,16 +80,19 @@ def order(task: WaitingTask, candidate: Candidate, by: Yardstick) -> tuple[float
             return finish, price, grams
 
 
-def way_order(
-    task: WaitingTask, by: Yardstick | None, run_seconds: float, seconds: float, price: Decimal, worth: float
-) -> tuple[float, float]:
-    """The key of a way for the task's data: its part of the plan's score, and what others would lose; then its end."""
+def way_preference(
+    task: WaitingTask,
+    by: Yardstick | None,
+    run_seconds: float,
+    worth: Callable[[str, tuple[Stretch, ...]], float] | None = None,
+) -> Preference:
+    """What a way for the task's data adds to its plan's score."""
     w = task.objective.weights or _GOALS[task.objective.goal]
-    whole = by.seconds if by is not None else max(SHORTEST, run_seconds + seconds)
-    value = w.time * seconds / whole
-    if w.money and price:
-        value += w.money * float(price) / (by.price if by is not None and by.price > 0 else 1.0)
-    return value / (w.time + w.money + w.carbon) + worth, seconds
+    whole = w.time + w.money + w.carbon
+    seconds = by.seconds if by is not None else max(SHORTEST, run_seconds)
+    price = by.price if by is not None and by.price > 0 else 1.0
+    tie = 1e-9 if not w.time else 0.0
+    return Preference(w.time / seconds / whole + tie, w.money / price / whole, worth)
 
 
 def lost(task: WaitingTask) -> Why:

@@ -8,6 +8,7 @@ round that needs it, for it brings numpy and numba.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,9 +21,33 @@ from isthmus.placement.scarcity import held
 
 RESOURCES = ("cpus", "memory_bytes", "accelerators")
 BUCKETS = 8
-_BUDGET = Budget(sweeps=60, passes=0)
+BUDGET = Budget(sweeps=60, passes=0)
 _SHORTEST_BUCKET = 15.0
 _BEYOND = 2.0  # being left for later costs so many times the dearest plan of the round
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stated:
+    """A round as arrays, with the standing prices and the names of its links."""
+
+    problem: Problem
+    prices: Prices
+    links: tuple[str, ...]
+    bucket_seconds: float
+
+
+def stated(
+    snapshot: Snapshot,
+    tasks: Sequence[WaitingTask],
+    plans: Sequence[Sequence[Candidate | None]],
+    yardsticks: Sequence[Yardstick],
+) -> Stated:
+    """The round from `plans` [task][pool] as they would be without waiting (None = impossible) and the last prices."""
+    bucket_seconds = _bucket_seconds(snapshot, tasks, plans)
+    links = link_rows(snapshot, tasks, plans, yardsticks, bucket_seconds, BUCKETS)
+    problem = _problem(snapshot, tasks, plans, yardsticks, bucket_seconds, links)
+    standing = _standing(snapshot, problem, links.names)
+    return Stated(problem=problem, prices=standing, links=links.names, bucket_seconds=bucket_seconds)
 
 
 def price(
@@ -31,12 +56,10 @@ def price(
     plans: Sequence[Sequence[Candidate | None]],
     yardsticks: Sequence[Yardstick],
 ) -> tuple[ScarcePrice, ...]:
-    """Prices for the round, from `plans` [task][pool] as they would be without waiting (None = impossible) and the last prices."""
-    bucket_seconds = _bucket_seconds(snapshot, tasks, plans)
-    links = link_rows(snapshot, tasks, plans, yardsticks, bucket_seconds, BUCKETS)
-    problem = _problem(snapshot, tasks, plans, yardsticks, bucket_seconds, links)
-    found = solve(problem, _standing(snapshot, problem, links.names), _BUDGET).prices
-    return as_scarce(snapshot, found, links.names, bucket_seconds)
+    """Prices for the round."""
+    stand = stated(snapshot, tasks, plans, yardsticks)
+    found = solve(stand.problem, stand.prices, BUDGET).prices
+    return as_scarce(snapshot, found, stand.links, stand.bucket_seconds)
 
 
 def as_scarce(

@@ -26,11 +26,10 @@ from isthmus.domain.placement import (
     WaitingTask,
     Why,
 )
-from isthmus.domain.roads import Stretch
 from isthmus.placement import estimates
-from isthmus.placement.carrying import Blocked, Prefer, Traffic
+from isthmus.placement.carrying import Blocked, Preference, Traffic
 from isthmus.placement.feasibility import Failure, failures, remedy
-from isthmus.placement.preference import Yardstick, lost, order, way_order, yardstick
+from isthmus.placement.preference import Yardstick, lost, order, way_preference, yardstick
 from isthmus.placement.scarcity import Scarcity
 
 PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing prices
@@ -102,9 +101,14 @@ def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool = 
 
 
 def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePrice, ...]:
-    """Prices of the round, from every task's plans as they would be if it did not wait anywhere."""
+    """Prices of the round."""
     from isthmus.placement.pricing import price
 
+    return price(snapshot, tasks, *wishes(snapshot, tasks))
+
+
+def wishes(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[list[list[Candidate | None]], list[Yardstick]]:
+    """Every task's plans [task][pool] as they would be if it did not wait anywhere (None = impossible), and its yardstick."""
     empty = Promise()
     ledgers = [_Ledger(replace(view, promised=empty, promised_unseen=empty)) for view in snapshot.pools]
     traffic = Traffic(snapshot.roads, snapshot.now, held=())
@@ -117,7 +121,7 @@ def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePri
             plans = [_without_wait(plan) if plan.run and plan.why is not Why.OVER_BUDGET else None for plan in whole]
             known[wish] = plans, yardstick(task, whole)
         rows.append(known[wish])
-    return price(snapshot, tasks, [plans for plans, _ in rows], [by for _, by in rows])
+    return [plans for plans, _ in rows], [by for _, by in rows]
 
 
 def _without_wait(plan: Candidate) -> Candidate:
@@ -144,9 +148,10 @@ class _Pass:
 
     def decision(self, prices: tuple[ScarcePrice, ...], *, contested: bool = False) -> Decision:
         """What the pass came to."""
-        return Decision(
-            placements=tuple(self.placements), receipts=tuple(self._receipts), prices=prices, contested=contested
-        )
+        receipts = self._receipts
+        if self._scarcity and self._snapshot.gap is not None:
+            receipts = [replace(receipt, round_gap=self._snapshot.gap) for receipt in receipts]
+        return Decision(placements=tuple(self.placements), receipts=tuple(receipts), prices=prices, contested=contested)
 
     def place(self, tasks: Sequence[WaitingTask]) -> None:
         """Place each task in turn."""
@@ -173,7 +178,7 @@ class _Pass:
         shape = _shape(task)
         if shape not in self._checked:
             self._checked[shape] = [next(failures(task, ledger.view), None) for ledger in self._ledgers]
-        prefer = self._prefer(task)
+        prefer = self._prefer(task) if task.data or task.input_bytes else Preference()
         return [
             _refused(ledger.view, found)
             if found
@@ -182,17 +187,10 @@ class _Pass:
             for found in (failure or self._crowded(task, ledger.view),)
         ]
 
-    def _prefer(self, task: WaitingTask) -> Prefer | None:
-        """The order of the ways that the task's data could take: by its goal, and at prices by what others would lose."""
-        if not task.data and not task.input_bytes:
-            return None
-        by, run = self._yardsticks.get(_wish(task)), estimates.run(task).seconds
-
-        def key(seconds: float, price: Decimal, links: tuple[str, ...], stretches: tuple[Stretch, ...]) -> object:
-            worth = sum(self._scarcity.of_link(link, stretches) for link in links) if self._scarcity else 0.0
-            return way_order(task, by, run, seconds, price, worth)
-
-        return key
+    def _prefer(self, task: WaitingTask) -> Preference:
+        """What a way of its data costs the task: by its goal, and at prices by what others would lose."""
+        worth = self._scarcity.of_link if self._scarcity else None
+        return way_preference(task, self._yardsticks.get(_wish(task)), estimates.run(task).seconds, worth)
 
     def _crowded(self, task: WaitingTask, view: PoolView) -> Failure | None:
         group = task.constraints.apart
@@ -203,7 +201,7 @@ class _Pass:
     def _pressed(self, candidate: Candidate) -> bool:
         return (
             candidate.why in (Why.FULL_NOW, Why.PATH_FULL)
-            or (candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS)
+            or (candidate.wait is not None and estimates.is_long(candidate.wait))
             or any(one.held_up for one in candidate.transfers)
         )
 
@@ -305,10 +303,10 @@ def _refused(view: PoolView, failure: Failure | Blocked) -> Candidate:
 
 def _candidate(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic) -> Candidate:
     failure = next(failures(task, ledger.view), None)
-    return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger, traffic, None)
+    return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger, traffic, Preference())
 
 
-def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic, prefer: Prefer | None) -> Candidate:
+def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic, prefer: Preference) -> Candidate:
     view = ledger.view
     brought = traffic.bring(task, view, prefer)
     if isinstance(brought, Blocked):
@@ -322,6 +320,7 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic,
         wait=estimates.wait(task, view, ledger.promised, ledger.unseen),
         transfer=brought.estimate,
         run=run,
+        handling=view.handling,
         price=estimates.price(task, view, run.seconds) + brought.price,
         transfers=brought.carriages,
         energy_kwh=energy,

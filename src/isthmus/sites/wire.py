@@ -153,6 +153,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "data_status": Method(arguments=Ids, result=dict[str, TransferProgress]),
     "data_drop": Method(arguments=Manifests),
     "data_chill": Method(arguments=Manifests),
+    "data_warm": Method(arguments=Manifests),
     "data_verify": Method(arguments=Manifests, result=dict[str, tuple[str, ...]]),
 }
 

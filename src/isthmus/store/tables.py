@@ -195,6 +195,26 @@ site_queues = Table(  # the jobs in the queues of a site as last seen, without n
     Column("body", LargeBinary, nullable=False),  # JSON domain.queue.SiteQueue, its time left out, compressed by zlib
 )
 
+queue_history = (
+    Table(  # jobs of anybody that were seen to run and end at a site: what waits are learned from after a start
+        "queue_history",
+        metadata,
+        Column("id", _Serial, primary_key=True, autoincrement=True),
+        Column("site", _Name, nullable=False),
+        Column("pool", String(255), nullable=False),
+        Column("job", _Name, nullable=False),
+        Column("user", String(16), nullable=False),  # a hash; see sites.batch.strangers
+        Column("processors", Integer, nullable=False),
+        Column("limit_seconds", BigInteger, nullable=False),
+        _at("submitted_at", nullable=False),
+        _at("started_at", nullable=False),
+        _at("ended_at", nullable=False),  # these three by the site's clock
+        _at("kept_at", nullable=False),
+        sqlite_autoincrement=True,
+    )
+)
+Index("ix_queue_history_site", queue_history.c.site, queue_history.c.id)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,
@@ -401,6 +421,41 @@ Index("ix_usage_records_created", usage_records.c.created_at, usage_records.c.at
 Index("ix_usage_records_site", usage_records.c.site, usage_records.c.created_at)
 Index("ix_usage_records_project", usage_records.c.project, usage_records.c.created_at)
 
+outcomes = Table(  # forecasts of receipts beside what came of them; the last 30 days
+    "outcomes",
+    metadata,
+    Column("attempt", _Key, primary_key=True),
+    Column("kind", String(8), primary_key=True),  # wait | runtime
+    Column("site", _Name, nullable=False),
+    Column("pool", String(255), nullable=False),
+    Column("source", String(16), nullable=False),
+    _at("at", nullable=False),  # when its usage record was made
+    Column("predicted_seconds", Double, nullable=False),
+    Column("actual_seconds", Double, nullable=False),
+    Column("score", Double, nullable=False),  # 0 to 1; see engine.scoring
+    Column("within_80", Integer),  # 1: from p10 to p90; null where it had no quantiles
+    Column("below_90", Integer),
+    Column("below_95", Integer),
+)
+Index("ix_outcomes_at", outcomes.c.at)
+
+models = Table(  # what each model publishes of its forecasts of the last 30 days
+    "models",
+    metadata,
+    Column("kind", String(8), primary_key=True),
+    Column("site", _Name, primary_key=True),
+    Column("pool", String(255), primary_key=True),
+    Column("source", String(16), primary_key=True),
+    Column("outcomes", Integer, nullable=False),
+    Column("accuracy", Double, nullable=False),  # mean score
+    Column("error_seconds", Double, nullable=False),  # mean of what they were off
+    Column("coverage_80", Double),
+    Column("coverage_90", Double),
+    Column("coverage_95", Double),
+    _at("since", nullable=False),
+    _at("updated_at", nullable=False),
+)
+
 blobs = Table(  # which project may read which content
     "blobs",
     metadata,
@@ -498,6 +553,7 @@ transfers = Table(
     Column("links", Text, nullable=False, default="[]"),  # JSON: the path, in travelling order
     Column("stretches", Text, nullable=False, default="[]"),  # JSON: the window, domain.roads.Stretch
     Column("bytes_per_second", Double, nullable=False, default=0.0),  # as measured lately
+    Column("most_bytes_per_second", Double, nullable=False, default=0.0),  # what its user allows; 0 = no bound
     Column("size_bytes", BigInteger, nullable=False),
     Column("done_bytes", BigInteger, nullable=False, default=0),
     _at("ends_at"),  # predicted

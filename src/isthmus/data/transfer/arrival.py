@@ -53,7 +53,7 @@ class Arrival:
             os.close(self._part)
             raise Conflict(f"Another pull fetches {content.blake3}.") from None
         try:
-            os.posix_fallocate(self._part, 0, content.size_bytes)
+            os.ftruncate(self._part, content.size_bytes)
             self._have = os.open(self._files[1], os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(self._have, self.count)
             self.listed = self._read_list()

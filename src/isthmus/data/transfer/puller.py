@@ -15,7 +15,7 @@ from isthmus.data.transfer.port import Credentials, End, OnProgress, Order, Outc
 from isthmus.data.transfer.stream import Stream
 from isthmus.domain.errors import Conflict, IsthmusError, Refused, Unavailable
 
-_TICK_SECONDS: Final = 0.05
+_TICK_SECONDS: Final = 0.02
 _TELL_SECONDS: Final = 0.5
 _STOPPING_SECONDS: Final = 10.0
 

@@ -259,6 +259,12 @@ class Talk:
         except (TypeError, ValueError):
             raise wire.Closed("The greeting has fields that are none.") from None
         sockets.mark(self._connection, dscp=dscp, apn=apn)
+        if hello.get("flow_label") and not sockets.reflects_flow_labels():
+            raise Refused(
+                f"The host of {self._server.site} does not answer with the flow label that it is asked with.",
+                remedy="Set net.ipv6.flowlabel_reflect to 1 there before the data server starts, or mark by DSCP.",
+                code="marks",
+            )
         self._is_patient = bool(hello.get("is_receiving"))
         self._contents = self._learn(ticket, shown=bool(hello.get("shows")))
         self._holdings = Holdings(self._server.keep, self._peer.region)

@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from isthmus.data.transfer.port import Credentials, Endpoint, Way
@@ -65,7 +66,7 @@ def listen(host: str, port: int, *, multipath: bool = False) -> socket.socket:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             reflect = struct.pack("=16sIBBHHHI", bytes(16), 0, 0, 0, _FLOW_LABEL_REFLECT, 0, 0, 0)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # flowlabel_consistency forbids it
                 made.setsockopt(socket.IPPROTO_IPV6, _IPV6_FLOWLABEL_MGR, reflect)
         made.bind((host or "::", port))
         made.listen(128)
@@ -73,6 +74,17 @@ def listen(host: str, port: int, *, multipath: bool = False) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def reflects_flow_labels() -> bool:
+    """Whether the kernel lets what a listening socket accepts answer with the flow label that came."""
+    settings = Path("/proc/sys/net/ipv6")
+    try:
+        reflects = int((settings / "flowlabel_reflect").read_text()) & 1
+        consistent = int((settings / "flowlabel_consistency").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(reflects or not consistent)
 
 
 def connect(endpoint: Endpoint, way: Way) -> socket.socket:

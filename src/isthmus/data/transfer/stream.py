@@ -21,7 +21,7 @@ from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
 STALL_SECONDS: Final = 5.0
 _AHEAD_BYTES: Final = 2 * 1024**2
 """Asked for at first; later as much as comes in a time."""
-_AHEAD_SECONDS: Final = 0.3
+_AHEAD_SECONDS: Final = 0.15
 _MOST_AHEAD_BYTES: Final = 64 * 1024**2
 _SHORT_LIST_BYTES: Final = 64 * 1024
 _PART_BYTES: Final = 256 * 1024
@@ -143,6 +143,7 @@ class Stream(threading.Thread):
             "rate": self._rate,
             "dscp": self.way.dscp,
             "apn": self.way.apn,
+            "flow_label": self.way.flow_label,
             "is_receiving": self.source.is_receiving,
             "shows": shows,
         }

@@ -2,7 +2,8 @@
 
 Rate: a token bucket (tbf) at the sending end, with a plain FIFO inside, which a controller of slices may replace. Loss:
 nftables at the receiving end. Delay: packets are queued to a process (NFQUEUE; see `delay`), since many kernels have no
-netem. A packet is at most as long as the link's MTU: segmentation offload is off, as on a real wire.
+netem. A packet is at most as long as the link's MTU: segmentation offload is off, as on a real wire, save on links that
+are said to have it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _QUEUE_SECONDS = 0.05
 """How long the FIFO before a rate is, at that rate: what keeps TCP from standing still and is no lake."""
 _LEAST_QUEUE_BYTES = 64_000
 _BURST_SECONDS = 0.002
+_LONGEST_TRAIN = 70_000
+"""64 KiB with the heads of its packets."""
 _TCP_MEMORY = "4096 262144 134217728"
 """Windows that fill a long fat link, as on hosts that move data."""
 
@@ -66,6 +69,7 @@ class Node:
             "net/ipv4/tcp_wmem": _TCP_MEMORY,
             "net/ipv4/fib_multipath_hash_policy": "1",
             "net/ipv6/fib_multipath_hash_policy": "1",
+            "net/ipv6/flowlabel_reflect": "1",
         }
         for scope in ("all", "default", "lo"):
             settings |= {
@@ -89,24 +93,21 @@ class Node:
             self._indexes[interface] = found[0]
         return self._indexes[interface]
 
-    def join(self, interface: str, other: Node, other_interface: str, mtu_bytes: int) -> None:
-        """Make a pair of interfaces, one here and one in the other node."""
+    def join(self, interface: str, other: Node, other_interface: str, mtu_bytes: int, *, offload: bool) -> None:
+        """Make a pair of interfaces, one here and one in the other node; `offload`: packets may cross it in trains."""
+        trains = {} if offload else {"gso_max_segs": 1}
         with (NAMESPACES / other.namespace).open() as handle:
             self._netlink.link(
                 "add",
                 ifname=interface,
                 kind="veth",
                 mtu=mtu_bytes,
-                gso_max_segs=1,
-                peer={
-                    "ifname": other_interface,
-                    "mtu": mtu_bytes,
-                    "gso_max_segs": 1,
-                    "net_ns_fd": handle.fileno(),
-                },
+                peer={"ifname": other_interface, "mtu": mtu_bytes, "net_ns_fd": handle.fileno(), **trains},
+                **trains,
             )
-        for node, name in ((self, interface), (other, other_interface)):
-            node._netlink.link("set", index=node.index(name), gso_max_segs=1)
+        if trains:
+            for node, name in ((self, interface), (other, other_interface)):
+                node._netlink.link("set", index=node.index(name), **trains)
 
     def set_up(self, interface: str, *, up: bool) -> None:
         """Bring an interface up, or down."""
@@ -156,7 +157,7 @@ class Node:
         family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
         self._netlink.route("del", dst=prefix, family=family, table=254)
 
-    def set_rate(self, interface: str, bits_per_second: float) -> None:
+    def set_rate(self, interface: str, bits_per_second: float, *, trains: bool = False) -> None:
         """Let an interface send no faster than this, line rate of Ethernet frames; what is inside the bucket stays."""
         rate = max(1, int(bits_per_second / 8))
         shown = self._netlink.get_links(self.index(interface))[0].get_attr("IFLA_MTU") + 14
@@ -166,7 +167,7 @@ class Node:
             self.index(interface),
             ROOT_HANDLE,
             rate=rate,
-            burst=max(int(rate * _BURST_SECONDS), 3 * shown),
+            burst=max(int(rate * _BURST_SECONDS), 3 * shown, _LONGEST_TRAIN if trains else 0),
             limit=max(int(rate * _QUEUE_SECONDS), _LEAST_QUEUE_BYTES),
             mtu=0,
         )

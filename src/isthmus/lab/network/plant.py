@@ -46,7 +46,9 @@ class Plant:
                 node.add_address("lo", self.addressing.site_address4(name), 32)
         for link in self.topology.links:
             one, other = link.ends
-            self.node(one).join(interface_to(other), self.node(other), interface_to(one), link.mtu_bytes)
+            self.node(one).join(
+                interface_to(other), self.node(other), interface_to(one), link.mtu_bytes, offload=link.offload
+            )
             self.connect(link)
         self.route(self.topology.nodes)
         for link in self.topology.links:
@@ -100,7 +102,7 @@ class Plant:
             if link.rate_bits_per_second is None:
                 self.node(end).clear_rate(interface)
             else:
-                self.node(end).set_rate(interface, link.rate_bits_per_second)
+                self.node(end).set_rate(interface, link.rate_bits_per_second, trains=link.offload)
 
     def set_losses(self, links: Iterable[Link], nodes: Iterable[str]) -> None:
         """Give these nodes the losses of their links, which are given as they are now."""

@@ -126,6 +126,7 @@ def describe(topology: Topology) -> dict[str, Any]:
                 "jitter": f"{link.jitter_seconds:f} s",
                 "loss": link.loss,
                 "mtu": link.mtu_bytes,
+                "offload": link.offload,
                 "price_per_gb": str(link.price_per_gb),
             }
             for link in topology.links
@@ -189,7 +190,7 @@ def _read_links(value: object, nodes: tuple[str, ...], routers: frozenset[str], 
     links: list[Link] = []
     for index, item in enumerate(value):
         where = f"links.{index}"
-        known = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "price_per_gb")
+        known = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "offload", "price_per_gb")
         fields = problems.mapping(item, where, known)
         ends = _read_ends(fields.get("ends"), f"{where}.ends", nodes, problems)
         if ends is None:
@@ -209,6 +210,13 @@ def _read_links(value: object, nodes: tuple[str, ...], routers: frozenset[str], 
                 f"{where}.jitter", "The jitter is larger than the delay.", "A packet cannot come before it left."
             )
         rate = fields.get("rate")
+        offload = fields.get("offload", False)
+        if not isinstance(offload, bool):
+            problems.add(f"{where}.offload", f"{offload!r} is neither true nor false.", "Write true or false.")
+        elif offload and fields.get("loss"):
+            problems.add(
+                f"{where}.offload", "A loss would take whole trains of packets.", "Let the next link have the loss."
+            )
         links.append(
             Link(
                 name=str(name),
@@ -220,6 +228,7 @@ def _read_links(value: object, nodes: tuple[str, ...], routers: frozenset[str], 
                 mtu_bytes=problems.take(
                     _read_mtu, fields.get("mtu", _CORE_MTU if both_routers else _SITE_MTU), f"{where}.mtu", 1500
                 ),
+                offload=offload is True,
                 price_per_gb=problems.take(_read_price, fields.get("price_per_gb", 0), f"{where}.price_per_gb", 0),
             )
         )

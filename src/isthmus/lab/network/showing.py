@@ -113,6 +113,7 @@ def _show_link(now: Link, link: Link, down: bool) -> dict[str, Any]:
         "jitter_seconds": now.jitter_seconds,
         "loss": now.loss,
         "mtu_bytes": link.mtu_bytes,
+        "offload": link.offload,
         "price_per_gb": str(link.price_per_gb),
     }
 

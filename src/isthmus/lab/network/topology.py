@@ -21,6 +21,8 @@ class Link:
     loss: float = 0.0
     """The share of packets that is lost, in each direction."""
     mtu_bytes: int = 1500
+    offload: bool = False
+    """Whether packets cross it in trains, as the sender's segmentation offload hands them over; never together with a loss."""
     price_per_gb: Decimal = Decimal(0)
 
     def other(self, node: str) -> str:

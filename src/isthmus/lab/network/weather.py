@@ -72,6 +72,10 @@ class Weather:
                 f"the link {name} was built without a delay, and cannot get one now",
                 "Give it a small delay in the topology, such as 1 ms",
             )
+        if brownout.loss and link.offload:
+            raise LabError(
+                f"the link {name} carries trains of packets, and a loss would take whole ones", "Let the next link lose"
+            )
         self._change(lambda conditions: conditions.brownouts.update({name: brownout}))
 
     def reroute(self) -> None:

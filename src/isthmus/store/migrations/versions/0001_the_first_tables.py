@@ -273,6 +273,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "user", name=op.f("pk_members")),
     )
     op.create_table(
+        "models",
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("outcomes", sa.Integer(), nullable=False),
+        sa.Column("accuracy", sa.Double(), nullable=False),
+        sa.Column("error_seconds", sa.Double(), nullable=False),
+        sa.Column("coverage_80", sa.Double(), nullable=True),
+        sa.Column("coverage_90", sa.Double(), nullable=True),
+        sa.Column("coverage_95", sa.Double(), nullable=True),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "site", "pool", "source", name=op.f("pk_models")),
+    )
+    op.create_table(
         "net_links",
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("one_end", sa.String(length=63), nullable=False),
@@ -296,6 +312,25 @@ def upgrade() -> None:
         sa.Column("user", sa.String(length=63), nullable=False),
         sa.PrimaryKeyConstraint("user", name=op.f("pk_net_operators")),
     )
+    op.create_table(
+        "outcomes",
+        sa.Column("attempt", sa.String(length=26), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("predicted_seconds", sa.Double(), nullable=False),
+        sa.Column("actual_seconds", sa.Double(), nullable=False),
+        sa.Column("score", sa.Double(), nullable=False),
+        sa.Column("within_80", sa.Integer(), nullable=True),
+        sa.Column("below_90", sa.Integer(), nullable=True),
+        sa.Column("below_95", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("attempt", "kind", name=op.f("pk_outcomes")),
+    )
+    with op.batch_alter_table("outcomes", schema=None) as batch_op:
+        batch_op.create_index("ix_outcomes_at", ["at"], unique=False)
+
     op.create_table(
         "outputs",
         sa.Column("task_id", sa.String(length=26), nullable=False),
@@ -321,6 +356,25 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_projects")),
     )
+    op.create_table(
+        "queue_history",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("pool", sa.String(length=255), nullable=False),
+        sa.Column("job", sa.String(length=63), nullable=False),
+        sa.Column("user", sa.String(length=16), nullable=False),
+        sa.Column("processors", sa.Integer(), nullable=False),
+        sa.Column("limit_seconds", sa.BigInteger(), nullable=False),
+        sa.Column("submitted_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=False),
+        sa.Column("ended_at", sa.Double(), nullable=False),
+        sa.Column("kept_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_history")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("queue_history", schema=None) as batch_op:
+        batch_op.create_index("ix_queue_history_site", ["site", "id"], unique=False)
+
     op.create_table(
         "receipts",
         sa.Column("task_id", sa.String(length=26), nullable=False),
@@ -519,6 +573,7 @@ def upgrade() -> None:
         sa.Column("links", sa.Text(), nullable=False),
         sa.Column("stretches", sa.Text(), nullable=False),
         sa.Column("bytes_per_second", sa.Double(), nullable=False),
+        sa.Column("most_bytes_per_second", sa.Double(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("done_bytes", sa.BigInteger(), nullable=False),
         sa.Column("ends_at", sa.Double(), nullable=True),

@@ -1,0 +1,311 @@
+"""What the brain is told of data and the network: where data sets are, ways between places, and what is promised of the links.
+
+Read only for a round in which some task reads a data set. A promise is a transfer that is not over: its path and window are in its
+row, written in the transaction of the decision, and gone with the transfer's end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.domain.dataset import DatasetRef, TransferState
+from isthmus.domain.errors import IsthmusError, NotFound
+from isthmus.domain.lifecycle import TASK_ENDED
+from isthmus.domain.network import Figure, LinkView, NetworkView
+from isthmus.domain.network import Source as Whence
+from isthmus.domain.placement import Placement, WaitingTask
+from isthmus.domain.roads import HOME, Held, Piece, Roads, Route, Way
+from isthmus.domain.task import TaskSpec
+from isthmus.engine.datasets import end_transfer, labels_of, plan_transfer
+from isthmus.engine.leases import Lease, guard
+from isthmus.engine.networkview import read_network
+from isthmus.engine.taskdata import refs_of
+from isthmus.placement.carrying import UPLOADS
+from isthmus.store import datasets, tables
+
+_PROMISED_SHARE = 0.95  # of a link; the rest is for headers and for what nobody planned
+_UNKNOWN_BYTES_PER_SECOND = 50e6  # of a way that nobody declared or measured, as for uploads
+_UNKNOWN_LINK = 100e9  # bits/s of a link of which nobody said anything: it is not what holds a transfer up
+_BY_TIME, _BY_LATENCY, _BY_PRICE = 2, 2, 1  # paths of each kind that are looked at, for each pair of places
+_TYPICAL_BYTES = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataView:
+    """What a round's tasks read, by the name of the version as `DatasetRef.versioned` has it, and the ways to it."""
+
+    pieces: Mapping[str, Piece]
+    roads: Roads
+
+    def of(self, refs: Iterable[DatasetRef]) -> tuple[Piece, ...]:
+        """The pieces of one task, each once; a version that is gone is a piece without a place."""
+        names = dict.fromkeys(ref.versioned for ref in refs)
+        lost = Piece(name="", size_bytes=0, places=frozenset())
+        return tuple(self.pieces.get(name, replace(lost, name=name)) for name in names)
+
+
+NOTHING = DataView(pieces={}, roads=Roads())
+
+
+class RoadMap:
+    """Reads `DataView`s; remembers paths as long as the network does not change."""
+
+    def __init__(self, home_region: str) -> None:
+        self._home_region = home_region
+        self._known: object = None
+        self._network: _Network | None = None
+
+    def read(self, connection: sa.Connection, now: float, specs: Iterable[TaskSpec]) -> DataView:
+        """For these tasks; nothing is read when none of them reads a data set."""
+        refs = {ref for spec in specs for ref in refs_of(spec)}
+        if not refs:
+            return NOTHING
+        pieces = _pieces(connection, refs)
+        servers = {row.site: row.address for row in connection.execute(tables.data_servers.select())}
+        network = self._of(read_network(connection, now), now)
+        held, coming = _promises(connection, now)
+        sources = sorted({place for piece in pieces.values() for place in piece.places if servers.get(place)})
+        routes, links = {}, dict(network.links)
+        for source in sources:
+            for target in sorted(servers):
+                if target != source:
+                    routes[source, target] = network.between(source, target, links)
+        roads = Roads(links=links, routes=routes, held=held, coming=coming, home_region=self._home_region)
+        return DataView(pieces=pieces, roads=roads)
+
+    def _of(self, view: NetworkView, now: float) -> _Network:
+        known = (
+            tuple(
+                (one.link.name, one.source, one.up, one.link, _rounded(one.available_bits_per_second))
+                for one in view.links
+            ),
+            tuple((pair.source, pair.target, _rounded(pair.available_bits_per_second)) for pair in view.pairs),
+        )
+        if self._network is None or known != self._known:
+            self._known, self._network = known, _Network(view, now)
+        return self._network
+
+
+class _Network:
+    """Paths over the links that are up, found when they are asked for."""
+
+    def __init__(self, view: NetworkView, now: float) -> None:
+        self._view = view
+        self._ways = {
+            _name(one): (one, way) for one in view.links if one.up for way in (_way(one, now),) if way is not None
+        }
+        self.links = {name: way for name, (_, way) in self._ways.items()}
+        self._now = now
+        self._paths: dict[tuple[str, str], tuple[Route, ...]] = {}
+
+    def between(self, source: str, target: str, links: dict[str, Way]) -> tuple[Route, ...]:
+        """Routes, the one first that brings a gigabyte soonest; `links` gets a link of the pair's own where no path is declared."""
+        if (source, target) not in self._paths:
+            self._paths[source, target] = self._search(source, target)
+        found = self._paths[source, target]
+        if found:
+            return found
+        own = f"{source}>{target}"
+        pair = self._view.between(source, target)
+        seen = pair.available_bits_per_second if pair is not None else None
+        if pair is not None and not pair.up:
+            return ()
+        links[own] = _as_way(seen, self._now) if seen is not None else Way(bytes_per_second=_UNKNOWN_BYTES_PER_SECOND)
+        latency = pair.delay_seconds.value if pair is not None and pair.delay_seconds is not None else 0.0
+        return (Route(links=(own,), latency_seconds=latency, bytes_per_second=links[own].bytes_per_second),)
+
+    def _search(self, source: str, target: str) -> tuple[Route, ...]:
+        names = {node.name for node in self._view.nodes}
+        if source not in names or target not in names or not self._ways:
+            return ()
+        from isthmus.network.paths import shortest_paths
+        from isthmus.network.topology import Link, Topology
+
+        rows = list(self._ways.values())
+        keys = list(self._ways)
+        topology = Topology.of(
+            sorted(names),
+            [
+                Link(
+                    source=one.source,
+                    target=one.target,
+                    capacity_bits_per_second=8 * way.bytes_per_second,
+                    latency_seconds=one.delay_seconds.value if one.delay_seconds is not None else 0.0,
+                    loss=min(one.loss.value, 0.99) if one.loss is not None else 0.0,
+                    price_per_byte=float(one.price_per_gb) / 1e9,
+                )
+                for one, way in rows
+            ],
+        )
+        ends = topology.node(source), topology.node(target)
+        latency = topology.latency_seconds + 1e-6
+        seconds = latency + 8 * _TYPICAL_BYTES / topology.capacity_bits_per_second
+        found = shortest_paths(topology, *ends, seconds, _BY_TIME)
+        found += shortest_paths(topology, *ends, latency, _BY_LATENCY)
+        if topology.price_per_byte.any():
+            found += shortest_paths(topology, *ends, topology.price_per_byte + 1e-15 * seconds, _BY_PRICE)
+        routes = {}
+        for path in found:
+            along = [rows[number] for number in path.links]
+            routes[path.links] = Route(
+                links=tuple(keys[number] for number in path.links),
+                latency_seconds=path.latency_seconds,
+                bytes_per_second=min(way.bytes_per_second for _, way in along),
+                price_per_gigabyte=sum((one.price_per_gb for one, _ in along), start=type(along[0][0].price_per_gb)(0)),
+                programmable=any(one.programmable for one, _ in along),
+            )
+        return tuple(
+            sorted(routes.values(), key=lambda route: _TYPICAL_BYTES / route.bytes_per_second + route.latency_seconds)
+        )
+
+
+def _name(one: LinkView) -> str:
+    return f"{one.link.name}>{one.target}"
+
+
+def _way(one: LinkView, now: float) -> Way:
+    """What may be promised of a link: what was seen to be free, else what was declared."""
+    seen = one.available_bits_per_second
+    if seen is not None and not seen.is_stale(now) and seen.value > 0:
+        return _as_way(seen, now)
+    return Way(bytes_per_second=(one.capacity_bits_per_second or _UNKNOWN_LINK) * _PROMISED_SHARE / 8)
+
+
+def _as_way(seen: Figure, now: float) -> Way:
+    error = seen.error_at(now)
+    rate = max(1.0, seen.value) * _PROMISED_SHARE / 8
+    part = min(0.9, error / max(seen.value, 1.0))
+    return Way(
+        bytes_per_second=rate,
+        source="declared" if seen.source is Whence.DECLARED else "measured",
+        low=rate * (1 - part),
+        high=rate * (1 + part),
+    )
+
+
+def _rounded(figure: Figure | None) -> float | None:
+    """To about a tenth, so that paths are not searched again for every packet that was measured."""
+    return None if figure is None or figure.value <= 0 else round(math.log(figure.value) * 10)
+
+
+def _pieces(connection: sa.Connection, refs: Iterable[DatasetRef]) -> dict[str, Piece]:
+    rows = {ref: datasets.version(connection, ref) for ref in sorted(refs, key=str)}
+    places = datasets.whole_places(
+        connection, [replace(ref, version=row.version, path="") for ref, row in rows.items() if row is not None]
+    )
+    found = {}
+    for ref, row in rows.items():
+        if row is not None:
+            name = f"{row.project}/{row.name}@{row.version}"
+            found[ref.versioned] = Piece(
+                name=name,
+                size_bytes=int(row.size_bytes),
+                places=places[name],
+                regions=frozenset(labels_of(row).regions),
+            )
+    return found
+
+
+def _promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
+    t = tables.transfers.c
+    held: list[Held] = []
+    coming: dict[tuple[str, str], float] = {}
+    query = sa.select(
+        t.project,
+        t.name,
+        t.version,
+        t.target,
+        t.links,
+        t.stretches,
+        t.ends_at,
+        t.size_bytes,
+        t.done_bytes,
+        t.state,
+        t.bytes_per_second,
+    ).where(t.state.in_(datasets.OPEN))
+    for row in connection.execute(query):
+        links, stretches = orjson.loads(row.links), orjson.loads(row.stretches)
+        last = max((part["ends"] for part in stretches), default=now)
+        rate = row.bytes_per_second or _UNKNOWN_BYTES_PER_SECOND
+        ends = row.ends_at or (last if stretches else now + (row.size_bytes - row.done_bytes) / rate)
+        coming[f"{row.project}/{row.name}@{row.version}", row.target] = max(ends, now)
+        parts = [(part["begins"], part["ends"], part["bytes_per_second"]) for part in stretches if part["ends"] > now]
+        if row.state == "moving" and stretches and ends > max(last, now):  # it is late: it still uses its path
+            parts.append((max(last, now), ends, min(rate, max(part["bytes_per_second"] for part in stretches))))
+        held += [
+            Held(link=link, begins=begins, ends=until, bytes_per_second=speed)
+            for link in links
+            for begins, until, speed in parts
+        ]
+    return tuple(held), coming
+
+
+def promise(connection: sa.Connection, now: float, user: str, task: str, placement: Placement, home_region: str) -> int:
+    """Write the transfers that a placement plans, in its transaction; answers how many. One that cannot be any more is left to
+    the staging of the attempt, which plans again or tells why not."""
+    count = 0
+    for one in placement.transfers:
+        if not one.stretches or one.shared or one.name == UPLOADS or one.source == HOME:
+            continue
+        try:
+            transfer = plan_transfer(
+                connection,
+                now=now,
+                user=user,
+                ref=DatasetRef.parse(one.name),
+                target=one.target,
+                home_region=home_region,
+                cached=True,
+                task_id=task,
+            )
+        except (IsthmusError, NotFound):
+            continue
+        if transfer:
+            stretches = [
+                {"begins": part.begins, "ends": part.ends, "bytes_per_second": part.bytes_per_second}
+                for part in one.stretches
+            ]
+            t = tables.transfers.c
+            connection.execute(
+                tables.transfers.update()
+                .where(t.id == transfer, t.state == "planned", t.links == "[]")
+                .values(
+                    source=one.source,
+                    links=orjson.dumps(one.links).decode(),
+                    stretches=orjson.dumps(stretches).decode(),
+                    ends_at=one.ends,
+                )
+            )
+            count += 1
+    return count
+
+
+def sweep(connection: sa.Connection, now: float, lease: Lease) -> int:
+    """End planned transfers that no task waits for any more, so that their links are free again; answers how many."""
+    guard(connection, lease)
+    t, a, x = tables.transfers.c, tables.tasks.c, tables.task_data.c
+    wanted = (
+        sa.select(x.task_id)
+        .join(tables.tasks, a.id == x.task_id)
+        .where(x.project == t.project, x.name == t.name, x.version == t.version)
+        .where(a.site == t.target, a.state.not_in([state.value for state in TASK_ENDED]))
+    )
+    query = tables.transfers.select().where(
+        t.state == "planned", t.cached.is_(True), t.task_id != "", t.target != HOME, ~wanted.exists()
+    )
+    rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+    for row in rows:
+        end_transfer(connection, now, row, TransferState.CANCELLED, "No task waits for it any more.")
+    return len(rows)
+
+
+def with_data(task: WaitingTask, spec: TaskSpec, data: DataView) -> WaitingTask:
+    """The task with what it reads."""
+    refs: Sequence[Any] = refs_of(spec)
+    return replace(task, data=data.of(refs)) if refs else task
