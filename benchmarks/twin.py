@@ -85,7 +85,7 @@ def main() -> None:
 
 def _year(data: Path, days: int) -> tuple[dict[str, object], list[tuple[str, str, str, str]]]:
     """Seconds and memory of a year; of fewer days under names that say so."""
-    words = [sys.executable, "-m", "benchmarks.twin_year", "--json", "--days", str(days), "--data", str(data)]
+    words = [sys.executable, "-m", "benchmarks.twin_year", "--days", str(days), "--data", str(data)]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     got = json.loads(done.stdout.splitlines()[-1])
     name = "year" if days == 365 else f"{days}_days"

@@ -1,4 +1,4 @@
-"""A year of a national platform in the twin: `python -m benchmarks.twin_year [--days N] [--data DIR] [--json]`.
+"""A year of a national platform in the twin: `python -m benchmarks.twin_year [--days N] [--data DIR]`; the last line is one JSON object.
 
 250,000 jobs a day on 30 sites under our router in its fast mode, EASY at each site. A home's jobs are drawn, seeded, from one of three real
 logs (KTH, CTC, SDSC-SP2 in turn): processors, run time and request of one job together, arrivals by the log's hours of the week;
@@ -129,10 +129,8 @@ def main() -> None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(named) if named else beside)
     parser.add_argument("--days", type=float, default=365.0)
-    parser.add_argument("--json", action="store_true", help="say nothing but the last line")
     arguments = parser.parse_args()
-    say: Callable[[str], None] = (lambda _: None) if arguments.json else print
-    print(json.dumps(run(arguments.data / "traces" / "pwa", arguments.days, say)))
+    print(json.dumps(run(arguments.data / "traces" / "pwa", arguments.days, print)))
 
 
 if __name__ == "__main__":
