@@ -16,6 +16,7 @@ from isthmus import __version__
 from isthmus.api import (
     agent,
     agent_data,
+    alto,
     audit,
     benchmarks,
     blobs,
@@ -54,6 +55,7 @@ ROUTERS: tuple[Router, ...] = (
     benchmarks.router,
     forecasts.router,
     network.router,
+    alto.router,
     usage.router,
     people.router,
     tokens.router,
