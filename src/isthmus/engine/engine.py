@@ -224,9 +224,9 @@ class Engine:
         self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int], data: DataView
     ) -> list[WaitingTask]:
         now = self.clock.now()
-        run_of = self._run_times.estimate
+        known = self._run_times.known
         return [
-            with_data(waiting_task("0" * 26, user, spec, input_bytes=size, run=run_of(user, spec, now)), spec, data)
+            with_data(waiting_task("0" * 26, user, spec, input_bytes=size, **known(user, spec, now)), spec, data)
             for spec, size in zip(specs, input_bytes, strict=True)
         ]
 

@@ -215,6 +215,19 @@ queue_history = (
 )
 Index("ix_queue_history_site", queue_history.c.site, queue_history.c.id)
 
+carbon_series = (
+    Table(  # the intensity of a site's grid by the hour, as an operator brought it in, and what is forecast after it
+        "carbon_series",
+        metadata,
+        Column("site", _Name, primary_key=True),
+        Column("first_hour", Integer, nullable=False),  # hours since 1970 in UTC
+        Column("grams", Text, nullable=False),  # JSON: numbers, one for each hour
+        Column("forecast", Text, nullable=False, default="[]"),  # JSON: numbers for the hours after
+        Column("error", Double),  # mean relative error of such forecasts on the series itself
+        _at("updated_at", nullable=False),
+    )
+)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,
@@ -537,6 +550,8 @@ replicas = Table(
     _at("whole_at"),
 )
 Index("ix_replicas_site", replicas.c.site, replicas.c.state)
+_LEAVING = "state = 'leaving'"
+Index("ix_replicas_leaving", replicas.c.site, sqlite_where=text(_LEAVING), postgresql_where=text(_LEAVING))
 
 transfers = Table(
     "transfers",

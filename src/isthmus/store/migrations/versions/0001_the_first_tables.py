@@ -146,6 +146,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "pool", "kind", name=op.f("pk_capabilities")),
     )
     op.create_table(
+        "carbon_series",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("first_hour", sa.Integer(), nullable=False),
+        sa.Column("grams", sa.Text(), nullable=False),
+        sa.Column("forecast", sa.Text(), nullable=False),
+        sa.Column("error", sa.Double(), nullable=True),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_carbon_series")),
+    )
+    op.create_table(
         "contents",
         sa.Column("blake3", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -419,6 +429,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "name", "version", "site", name=op.f("pk_replicas")),
     )
     with op.batch_alter_table("replicas", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_replicas_leaving",
+            ["site"],
+            unique=False,
+            sqlite_where=sa.text("state = 'leaving'"),
+            postgresql_where=sa.text("state = 'leaving'"),
+        )
         batch_op.create_index("ix_replicas_site", ["site", "state"], unique=False)
 
     op.create_table(
