@@ -18,6 +18,7 @@ from isthmus.agent.dataserver import keeping_data
 from isthmus.agent.journal import Journal
 from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link, make_client
+from isthmus.agent.network import NetworkDoor
 from isthmus.agent.service import Agent, AgentSettings
 from isthmus.agent.state import Identity, StateDirectory
 from isthmus.data.http import HttpBlobStore
@@ -48,6 +49,21 @@ def parser() -> argparse.ArgumentParser:
         help="answer path measurements (STAMP, RFC 8762) from this prefix; may be given again",
     )
     found.add_argument("--reflect-port", type=int, default=862, help="the UDP port for that; below 1024 needs root")
+    found.add_argument(
+        "--measure",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="measure paths to addresses in this prefix when the control plane asks; may be given again",
+    )
+    found.add_argument(
+        "--router",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="SOCKET",
+        help="pass the control plane's requests on to the router's daemon at this socket; may be given again",
+    )
     found.add_argument("--data-root", type=Path, metavar="DIR", help="keep datasets in this directory")
     found.add_argument(
         "--data-listen",
@@ -113,8 +129,9 @@ async def serve(
         link = Link(client)
         try:
             site = (make_site or _build)(config, identity.site, HttpBlobStore(client, spool=state.spool))
+            door = NetworkDoor(arguments.measure, arguments.router)
             async with keeping_data(arguments, identity.site, state, link, client) as keeping:
-                await _work(link, site, config, state, settings, stop, keeping)
+                await _work(link, site, config, state, settings, stop, keeping, door)
         finally:
             await link.close()
     finally:
@@ -129,13 +146,14 @@ async def _work(
     settings: AgentSettings | None,
     stop: asyncio.Event,
     keeping: Keeping | None,
+    door: NetworkDoor,
 ) -> None:
     if config.accounts_allowed is not None:
         site = AccountGuard(site, config.accounts_allowed)
     try:
         journal = Journal(state.journal)
         try:
-            await Agent(link, site, journal, settings, keeping).run(stop)
+            await Agent(link, site, journal, settings, keeping, door).run(stop)
         finally:
             await journal.close()
     finally:

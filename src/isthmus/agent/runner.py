@@ -17,7 +17,9 @@ from typing import Any
 from isthmus.agent.journal import Entry, Journal, interrupted
 from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Call, Garbled
+from isthmus.agent.network import NetworkDoor
 from isthmus.domain.errors import IsthmusError, Refused, Unavailable
+from isthmus.network.measurement.probing import Probes
 from isthmus.sites import wire
 from isthmus.sites.port import Job, Observation, Sighting, Site, StageOutcome
 
@@ -42,9 +44,11 @@ class Runner:
         bulk_at_once: int = 4,
         longest_seconds: float = 3600.0,
         keeping: Keeping | None = None,
+        network: NetworkDoor | None = None,
     ) -> None:
         self._site = site
         self._keeping = keeping
+        self._network = network or NetworkDoor()
         self._journal = journal
         self._deliver = deliver
         self._quick = asyncio.Semaphore(quick_at_once)
@@ -158,6 +162,11 @@ class Runner:
         return answer.decode()
 
     async def _call_method(self, call: Call) -> Any:
+        match call.arguments:
+            case Probes() as asked:
+                return await self._network.measure(asked)
+            case wire.RouterAsked(socket=socket, request=request):
+                return await self._network.ask_router(socket, request)
         if call.method.startswith("data_"):
             return await self._call_keeping(call)
         method = getattr(self._site, call.method)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from isthmus.agent.journal import Journal
 from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link
+from isthmus.agent.network import NetworkDoor
 from isthmus.agent.runner import Runner
 from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unauthenticated, Unavailable
 from isthmus.sites import wire
@@ -44,6 +45,7 @@ class Agent:
         journal: Journal,
         settings: AgentSettings | None = None,
         keeping: Keeping | None = None,
+        network: NetworkDoor | None = None,
     ) -> None:
         self._link = link
         self._journal = journal
@@ -57,6 +59,7 @@ class Agent:
             quick_at_once=self._settings.quick_at_once,
             bulk_at_once=self._settings.bulk_at_once,
             keeping=keeping,
+            network=network,
         )
 
     async def run(self, stop: asyncio.Event) -> None:

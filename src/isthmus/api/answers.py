@@ -13,6 +13,7 @@ from isthmus.domain.network import NetNode, Source
 from isthmus.domain.placement import Receipt
 from isthmus.domain.site import Pool, SiteState
 from isthmus.domain.task import TaskSpec
+from isthmus.network.control.desired import Match
 from isthmus.trust.access import Role, Scope
 
 Item = TypeVar("Item")
@@ -273,7 +274,7 @@ class ModelOfPool(_Answer):
     kind: Literal["wait", "runtime"]
     site: Name
     pool: str
-    source: Literal["measured", "learned", "declared"]
+    source: Literal["measured", "learned", "converted", "declared"]
     outcomes: int
     accuracy: float
     error_seconds: float
@@ -281,6 +282,18 @@ class ModelOfPool(_Answer):
     coverage_90: float | None
     coverage_95: float | None
     since: datetime
+    updated_at: datetime
+
+
+class Carbon(_Answer):
+    """The carbon intensity of a site's grid by the hour, and the forecast of the hours after the last; `error` is the mean relative
+    error that such forecasts had on the series."""
+
+    site: Name
+    first_at: datetime
+    grams_per_kwh: list[float]
+    forecast: list[float]
+    error: float | None
     updated_at: datetime
 
 
@@ -413,6 +426,22 @@ class NetPaths(_Answer):
     target: Name
     size_bytes: int
     paths: list[NetPath]
+
+
+class NetPolicy(_Answer):
+    """Which way packets with these marks go from one site to another; `programmed_at` is null while its routers do not have it."""
+
+    name: Name
+    source: Name
+    target: Name
+    nodes: list[Name]
+    match: Match
+    owner: Literal["transfer", "task", "operator"]
+    wanted: bool
+    error: str
+    programmed_at: datetime | None
+    moved_at: datetime | None
+    created_at: datetime
 
 
 class Enrolment(_Answer):

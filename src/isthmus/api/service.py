@@ -46,6 +46,9 @@ class EngineFace(Protocol):
     def wake_sites(self) -> None:
         """A site joined, left or was changed."""
 
+    def wake_routers(self) -> None:
+        """A policy of the network was wanted or given up."""
+
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
     ) -> None:

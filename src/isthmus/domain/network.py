@@ -90,12 +90,14 @@ class Control:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetNode:
-    """A site or a router. `address` answers STAMP; `prefixes` are a site's networks; `locator` is where a router's SIDs come from."""
+    """A site or a router. `address` and the UDP port `port` answer STAMP; `prefixes` are a site's networks, `address4` is where its router hands IPv4 packets to; `locator` is where a router's SIDs come from."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     name: str
     kind: NodeKind
     address: str = ""
+    port: int = 862
+    address4: str = ""
     prefixes: tuple[str, ...] = ()
     locator: str = ""
     control: Control | None = None

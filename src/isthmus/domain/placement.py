@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from isthmus.domain.hours import Hours
 from isthmus.domain.roads import Carriage, Piece, Roads
 from isthmus.domain.site import Energy, Pool, SiteState
 from isthmus.domain.task import Constraints, Demand, Objective
@@ -25,7 +27,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A figure with its source (`measured`, `learned`, `declared`), and where they are known its quantiles and the mean error
+    """A figure with its source (`measured`, `learned`, `converted` from other pools, `declared`), and where they are known its quantiles and the mean error
     of such figures so far (0 = perfect). `seconds` is the value that is most often near."""
 
     seconds: float
@@ -40,6 +42,13 @@ class Estimate:
     def late(self) -> float:
         """What it is at worst, nine times out of ten."""
         return self.seconds if self.p90 is None else max(self.seconds, self.p90)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunTimesByPool:
+    """Run times at pools, by site and pool, where they differ from those anywhere. Tasks that are alike share one."""
+
+    by_pool: Mapping[tuple[str, str], Estimate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,8 @@ class PoolView:
     bandwidth_source: str = "declared"
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
+    cpu_hours: Hours | None = None  # where the price of a processor differs by the hour, and of an accelerator
+    accelerator_hours: Hours | None = None
     energy: Energy = field(default_factory=Energy)
     waits: WaitTable | None = None  # None: nothing was learned yet of waiting there
     handling: Estimate | None = None  # learned: bringing a task there and collecting what it left, without its run
@@ -93,6 +104,7 @@ class WaitingTask:
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
+    run_at: RunTimesByPool | None = None
     standing: Standing | None = None  # of its project; None where only one project has work
 
 

@@ -146,7 +146,7 @@ class Round:
                     row.user,
                     specs[row.id],
                     input_bytes=row.input_bytes,
-                    run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
+                    **self._run_times.known(row.user, specs[row.id], snapshot.now),
                     avoid_sites=orjson.loads(row.avoid_sites),
                     standing=standings[row.project],
                 ),
