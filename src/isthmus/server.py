@@ -75,6 +75,8 @@ class Options:
     local_images: str = "auto"
     tes_files: tuple[Path, ...] = ()
     http_outputs: tuple[str, ...] = ()
+    routers: tuple[Path, ...] = ()
+    measure_seconds: float = 60.0
     region: str = ""
 
     @property
@@ -141,12 +143,29 @@ def parse(argv: Sequence[str]) -> Options:
         help="let outputs be put at https://HOST:PORT although it is not on the public internet; may be given again",
     )
     parser.add_argument(
+        "--router",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SOCKET",
+        help="speak to the router's daemon (isthmus.network.control.daemon) at this socket; may be given again",
+    )
+    parser.add_argument(
+        "--measure-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="between two rounds in which agents measure the network (60)",
+    )
+    parser.add_argument(
         "--region",
         default="",
         metavar="NAME",
         help="where this service keeps content: data that may not leave its regions is kept here only if this is one of them",
     )
     arguments = parser.parse_args(argv)
+    if not arguments.measure_every >= 1:
+        raise Invalid("--measure-every", "is less than a second.", remedy="Give 1 or more.")
     if arguments.region and not is_name(arguments.region):
         raise Invalid("--region", f"{arguments.region[:80]!r} is no name.", remedy="Use a-z, 0-9, . _ - as sites do.")
     addresses = tuple(parse_address(text) for text in arguments.listen or ["127.0.0.1:8800"])
@@ -181,6 +200,8 @@ def parse(argv: Sequence[str]) -> Options:
         tes_files=tuple(directory(path) for path in arguments.tes_files),
         region=arguments.region,
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
+        routers=tuple(arguments.router),
+        measure_seconds=arguments.measure_every,
     )
 
 
@@ -313,7 +334,8 @@ async def serve(options: Options) -> None:
         engine = Engine(
             database,
             blobs,
-            EngineSettings(home_region=options.region),
+            EngineSettings(home_region=options.region, measure_interval=options.measure_seconds),
+            routers=options.routers,
             owner=instance_of(state),
             unseal=sealer.unseal,
             presign=s3,

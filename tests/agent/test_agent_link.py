@@ -86,8 +86,8 @@ METHODS = {
 
 
 def test_every_method_is_cut_below() -> None:
-    """The table above is whole."""
-    assert set(METHODS) == set(wire.METHODS)
+    """The table above is whole; what is said about data has tests of its own."""
+    assert set(METHODS) == {name for name in wire.METHODS if not name.startswith("data_")}
 
 
 @pytest.mark.parametrize("weather", [Weather.CUT, Weather.HOLD, Weather.DEAF])

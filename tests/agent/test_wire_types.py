@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.data.port import DataKeeper
 from isthmus.domain import errors
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.site import Pool, SiteDescription
@@ -173,11 +174,12 @@ def test_results_arrive_as_they_were_sent(answer: tuple[str, Any]) -> None:
 
 
 def test_every_method_of_the_port_travels() -> None:
-    """The table of methods is the port's, but for close, which stays at each end."""
+    """The table of methods is the port's and the network's two, but for close, which stays at each end."""
     from isthmus.sites.port import Site
 
     port = {name for name in vars(Site) if not name.startswith("_")}
-    assert set(wire.METHODS) == port - {"close"}
+    data = {name for name in vars(DataKeeper) if name.startswith("data_")}
+    assert set(wire.METHODS) == (port - {"close"}) | data | {"measure", "ask_router"}
 
 
 @pytest.mark.parametrize(

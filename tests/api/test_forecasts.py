@@ -37,3 +37,34 @@ async def test_everybody_sees_how_good_the_forecasts_were(house: House, admin: h
     labels = 'kind="wait",pool="cpu",site="here",source="learned"'
     assert f"isthmus_forecast_accuracy{{{labels}}} 0.7" in told
     assert f'isthmus_forecast_coverage{{bound="95",{labels}}} 0.95' in told
+
+
+async def test_operators_bring_in_carbon_by_the_hour(house: House, admin: httpx.AsyncClient, joined: str) -> None:
+    """What was brought in is seen by everybody; only operators bring it; a half hour, nothing at all and less than nothing are
+    refused."""
+    path = f"/v1/sites/{joined}/carbon"
+    bo = house.client(house.person("bo"))
+    problem_of(await bo.get(path), 404)
+    series = {"first_at": "2026-12-01T13:00:00Z", "grams_per_kwh": [100.0, 120.5]}
+    problem_of(await bo.put(path, json=series), 403)
+    put = await admin.put(path, json=series)
+    assert put.status_code == 200, put.text
+    seen = (await bo.get(path)).json()
+    assert (seen["grams_per_kwh"], seen["forecast"], seen["error"]) == ([100.0, 120.5], [], None)
+    assert seen["first_at"].startswith("2026-12-01T13:00:00")
+    for wrong in ({"first_at": "2026-12-01T13:30:00Z"}, {"grams_per_kwh": []}, {"grams_per_kwh": [-1.0]}):
+        problem_of(await admin.put(path, json=series | wrong), 422)
+
+
+async def test_tariffs_by_the_hour_are_checked(admin: httpx.AsyncClient, joined: str) -> None:
+    """24 or 168 prices are taken, another number or a power by the hour is refused."""
+    path = f"/v1/sites/{joined}"
+    for name, amount, status in (
+        ("cpu_hour", ",".join(["0.1"] * 24), 200),
+        ("carbon_grams_per_kwh", ",".join(["80"] * 168), 200),
+        ("cpu_hour", "0.1,0.2", 422),
+        ("cpu_watts", ",".join(["8"] * 24), 422),
+        ("cpu_hour", "cheap", 422),
+    ):
+        got = await admin.patch(path, json={"prices": {"*": {name: amount}}})
+        assert got.status_code == status, (name, got.text)

@@ -96,7 +96,8 @@ async def test_paths_are_compared_by_what_is_free_now(house: House, admin: httpx
     assert fat["price_per_gb"] == "0.02"
     assert thin["taken_by_itself"]
     assert not fat["taken_by_itself"]
-    assert fat["programmable"]
+    assert thin["programmable"]
+    assert not fat["programmable"]  # r4 has no locator: nothing holds packets to it
     assert "9.9 times as long for 1 GB; but cheaper by 0.02 for a GB; but 70 ms less delay" in thin["why"]
     assert (await paths(size_bytes=1000))[0]["nodes"][2] == "r3"
     now = house.clock()
@@ -113,3 +114,64 @@ async def test_paths_are_compared_by_what_is_free_now(house: House, admin: httpx
     assert (second["why"], second["up"]) == ("a link is down", False)
     problem_of(await admin.get("/v1/network/paths", params={"source": "alpha", "target": "gamma"}), 404)
     assert (await paths(target="r3"))[0]["links"] == ["alpha-r1", "r1-r3"]
+
+
+async def test_policies_are_wanted_listed_and_given_up(house: House, admin: httpx.AsyncClient) -> None:
+    """Operators steer; a path that is none, a mark that is used and a name that is there are refused; giving up waits for the router."""
+    declared = body()
+    for node in declared["nodes"]:
+        if node["name"] in ("r1", "r2"):
+            node["control"] = {"socket": f"/run/{node['name']}.sock"}
+        if node["name"] in ("r3", "r4"):
+            node["locator"] = f"fc00:{node['name'][1]}::/32"
+    assert (await admin.put("/v1/network", json=declared)).status_code == 200
+    fat = {"nodes": ["alpha", "r1", "r4", "r2", "beta"]}
+    bo = house.client(house.person("bo", scopes=(Scope.NETWORK_OPERATE,)))
+    problem_of(await bo.put("/v1/network/policies/fat", json=fat), 403)
+    made = await admin.put("/v1/network/policies/fat", json=fat)
+    assert made.status_code == 201, made.text
+    assert (made.json()["match"]["dscp"], made.json()["owner"]) == (1, "operator")
+    assert made.json()["programmed_at"] is None
+    problem_of(await admin.put("/v1/network/policies/fat", json=fat), 409)
+    problem_of(await admin.put("/v1/network/policies/other", json={**fat, "dscp": 1}), 409)
+    problem_of(await admin.put("/v1/network/policies/other", json={**fat, "dscp": 64}), 422)
+    problem_of(await admin.put("/v1/network/policies/other", json={**fat, "from_prefix": "here"}), 422)
+    for nodes in (["alpha", "beta"], ["alpha", "r1", "r2", "beta"], ["alpha", "r1", "r9", "beta"], ["r1", "r4", "r2"]):
+        assert problem_of(await admin.put("/v1/network/policies/x", json={"nodes": nodes}), 422)["errors"][0]["field"]
+    assert [one["name"] for one in (await bo.get("/v1/network/policies")).json()["items"]] == ["fat"]
+    assert (await admin.delete("/v1/network/policies/fat")).status_code == 204
+    (left,) = (await admin.get("/v1/network/policies")).json()["items"]
+    assert left["wanted"] is False
+    problem_of(await admin.delete("/v1/network/policies/none"), 404)
+
+
+async def test_figures_of_links_are_there_for_prometheus(house: House, admin: httpx.AsyncClient) -> None:
+    """Prometheus' own reader takes them: base units, labels for link and direction, the source of each figure; what is gone goes."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    await admin.put("/v1/network", json=body())
+    figure = Figure(value=8e6, error=0.0, measured_at=house.clock() - 30, source=Source.TRANSFERS)
+    seen = Measured(source="r1", target="r3", link="r1-r3", metric=Metric.AVAILABLE, figure=figure)
+    house.service.database.write_now(record, [seen])
+
+    async def samples() -> dict[tuple[str, str, str], tuple[float, dict[str, str]]]:
+        text = (await admin.get("/metrics")).text
+        return {
+            (one.name, one.labels["source"], one.labels["target"]): (one.value, one.labels)
+            for family in text_string_to_metric_families(text)
+            for one in family.samples
+            if one.name.startswith("isthmus_link_")
+        }
+
+    found = await samples()
+    assert found["isthmus_link_available_bytes_per_second", "r1", "r3"] == (
+        1e6,
+        {"link": "r1-r3", "source": "r1", "target": "r3", "origin": "transfers"},
+    )
+    assert found["isthmus_link_delay_seconds", "r3", "r1"][0] == 0.005
+    assert found["isthmus_link_capacity_bytes_per_second", "r1", "r4"][0] == 125e6
+    assert found["isthmus_link_figure_age_seconds", "r1", "r3"][0] == 30
+    assert ("isthmus_link_figure_age_seconds", "r3", "r1") not in found
+    assert found["isthmus_link_up", "r1", "r3"][0] == 1
+    await admin.put("/v1/network", json={"nodes": [], "links": []})
+    assert await samples() == {}

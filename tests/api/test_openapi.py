@@ -30,6 +30,8 @@ BEYOND_A_SCHEMA = (
     "put_member",
     "create_token",
     "declare_network",
+    "start_twin_run",
+    "put_policy",
 )
 # Streams that do not end, what would end the session's own rights, and faces with suites of their own.
 LEFT_OUT = ("stream_events", "revoke_token", "put_user", "disable_user")

@@ -1,9 +1,13 @@
-"""How `isthmus site show` tells how good the forecasts were."""
+"""How `isthmus site show` tells how good the forecasts were, and how a series of carbon is read."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import click
 import pytest
 
+from isthmus.cli.site_carbon import read_series
 from isthmus.cli.site_forecasts import show_forecasts
 
 
@@ -22,3 +26,16 @@ def test_figures_stand_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert wait.split()[-3:] == ["81%", "90%", "95%"]
     show_forecasts([])
     assert capsys.readouterr().out == ""
+
+
+def test_a_series_is_read_whole_by_hour() -> None:
+    """A heading is passed over, zones count, order does not, a gap has the value before it; the last of an hour counts."""
+    lines = ["time,grams", "2026-12-01T03:00+02:00,30", "2026-12-01T00:00Z,20", "", "2026-12-01T03:15,60", "# end"]
+    assert read_series(lines) == (datetime(2026, 12, 1, 0, tzinfo=UTC), [20.0, 30.0, 30.0, 60.0])
+
+
+@pytest.mark.parametrize("lines", [[], ["time,grams"], ["2026-12-01T00:00Z,1", "nonsense"]])
+def test_what_is_no_series_is_refused(lines: list[str]) -> None:
+    """Nothing at all, a heading alone, and a line that is none."""
+    with pytest.raises(click.BadParameter):
+        read_series(lines)

@@ -90,6 +90,42 @@ class Link:
         """Deliver an answer; Refused when the control plane will never take it."""
         await self._post(f"/v1/agent/calls/{call_id}/answer", answer.encode(), read_timeout=60.0)
 
+    async def announce(self, body: Mapping[str, Any]) -> dict[str, str]:
+        """Say what the site keeps of data; its certificate and what goes with it."""
+        response = await self._post("/v1/agent/data", body)
+        try:
+            return {str(name): str(value) for name, value in orjson.loads(response.content).items()}
+        except (orjson.JSONDecodeError, AttributeError):
+            raise _garbled() from None
+
+    async def contents(self, transfer: str) -> dict[str, str]:
+        """BLAKE3 -> SHA-256 of the contents of a transfer that the service holds."""
+        found: dict[str, str] = {}
+        start: int | None = 0
+        while start is not None:
+            try:
+                path = f"/v1/agent/transfers/{transfer}/contents"
+                response = await self._client.get(path, params={"start": start}, timeout=_PATIENCE)
+            except httpx.HTTPError as error:
+                raise Unavailable(f"The control plane cannot be reached ({type(error).__name__}).") from None
+            _check(response)
+            try:
+                document = orjson.loads(response.content)
+                found |= document["contents"]
+                start = document["next"]
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                raise _garbled() from None
+        return found
+
+    async def report_contents(self, transfer: str, contents: Mapping[str, str]) -> list[str]:
+        """Tell under which SHA-256 contents of a transfer were uploaded; those that are not what was said."""
+        path = f"/v1/agent/transfers/{transfer}/contents"
+        response = await self._post(path, {"contents": dict(contents)}, read_timeout=600.0)
+        try:
+            return [str(one) for one in orjson.loads(response.content)["wrong"]]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise _garbled() from None
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()

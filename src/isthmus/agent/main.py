@@ -14,8 +14,11 @@ from pathlib import Path
 
 from isthmus.agent.accounts import AccountGuard
 from isthmus.agent.config import SiteConfig, read_site_config
+from isthmus.agent.dataserver import keeping_data
 from isthmus.agent.journal import Journal
+from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link, make_client
+from isthmus.agent.network import NetworkDoor
 from isthmus.agent.service import Agent, AgentSettings
 from isthmus.agent.state import Identity, StateDirectory
 from isthmus.data.http import HttpBlobStore
@@ -46,6 +49,38 @@ def parser() -> argparse.ArgumentParser:
         help="answer path measurements (STAMP, RFC 8762) from this prefix; may be given again",
     )
     found.add_argument("--reflect-port", type=int, default=862, help="the UDP port for that; below 1024 needs root")
+    found.add_argument(
+        "--measure",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="measure paths to addresses in this prefix when the control plane asks; may be given again",
+    )
+    found.add_argument(
+        "--router",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="SOCKET",
+        help="pass the control plane's requests on to the router's daemon at this socket; may be given again",
+    )
+    found.add_argument("--data-root", type=Path, metavar="DIR", help="keep datasets in this directory")
+    found.add_argument(
+        "--data-listen",
+        metavar="HOST:PORT",
+        help="let sites with a ticket of the control plane read datasets from here; nobody may otherwise",
+    )
+    found.add_argument(
+        "--data-address", metavar="HOST:PORT", help="where other sites dial that, if elsewhere than it listens"
+    )
+    found.add_argument(
+        "--data-quota", default="0", metavar="SIZE", help="room for datasets, such as 20T; else the disk's"
+    )
+    found.add_argument(
+        "--data-cold",
+        metavar="URL",
+        help="a slow store for what is seldom used: file:///DIR, s3://BUCKET/PREFIX, sftp://HOST/DIR",
+    )
     found.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return found
 
@@ -94,7 +129,9 @@ async def serve(
         link = Link(client)
         try:
             site = (make_site or _build)(config, identity.site, HttpBlobStore(client, spool=state.spool))
-            await _work(link, site, config, state, settings, stop)
+            door = NetworkDoor(arguments.measure, arguments.router)
+            async with keeping_data(arguments, identity.site, state, link, client) as keeping:
+                await _work(link, site, config, state, settings, stop, keeping, door)
         finally:
             await link.close()
     finally:
@@ -108,13 +145,15 @@ async def _work(
     state: StateDirectory,
     settings: AgentSettings | None,
     stop: asyncio.Event,
+    keeping: Keeping | None,
+    door: NetworkDoor,
 ) -> None:
     if config.accounts_allowed is not None:
         site = AccountGuard(site, config.accounts_allowed)
     try:
         journal = Journal(state.journal)
         try:
-            await Agent(link, site, journal, settings).run(stop)
+            await Agent(link, site, journal, settings, keeping, door).run(stop)
         finally:
             await journal.close()
     finally:

@@ -15,14 +15,19 @@ from dataclasses import replace
 from typing import Any
 
 from isthmus.agent.journal import Entry, Journal, interrupted
+from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Call, Garbled
-from isthmus.domain.errors import IsthmusError, Unavailable
+from isthmus.agent.network import NetworkDoor
+from isthmus.domain.errors import IsthmusError, Refused, Unavailable
+from isthmus.network.measurement.probing import Probes
 from isthmus.sites import wire
-from isthmus.sites.port import Observation, Sighting, Site
+from isthmus.sites.port import Job, Observation, Sighting, Site, StageOutcome
 
 log = logging.getLogger(__name__)
 
-_BULK = frozenset({"stage", "collect"})  # move data, for minutes: in a lane of their own
+_BULK = frozenset(
+    {"stage", "collect", "data_drop", "data_chill", "data_warm", "data_verify"}
+)  # move data, for minutes: in a lane of their own
 Deliver = Callable[[str, str], None]
 
 
@@ -38,8 +43,12 @@ class Runner:
         quick_at_once: int = 8,
         bulk_at_once: int = 4,
         longest_seconds: float = 3600.0,
+        keeping: Keeping | None = None,
+        network: NetworkDoor | None = None,
     ) -> None:
         self._site = site
+        self._keeping = keeping
+        self._network = network or NetworkDoor()
         self._journal = journal
         self._deliver = deliver
         self._quick = asyncio.Semaphore(quick_at_once)
@@ -153,18 +162,46 @@ class Runner:
         return answer.decode()
 
     async def _call_method(self, call: Call) -> Any:
+        match call.arguments:
+            case Probes() as asked:
+                return await self._network.measure(asked)
+            case wire.RouterAsked(socket=socket, request=request):
+                return await self._network.ask_router(socket, request)
+        if call.method.startswith("data_"):
+            return await self._call_keeping(call)
         method = getattr(self._site, call.method)
         match call.arguments:
             case wire.Nothing():
                 return await method()
             case wire.Jobs(jobs=jobs):
-                return await method(jobs)
+                return await self._stage(jobs) if call.method == "stage" else await method(jobs)
             case wire.NativeIds(native_ids=native_ids):
                 return await method(native_ids)
             case wire.LogPiece(ref=ref, stream=stream, offset=offset, limit=limit):
                 return await method(ref, stream, offset, min(limit, wire.MAX_LOG_PIECE_BYTES))
             case wire.Refs(refs=refs):
                 return await self._look(call.method, refs) if call.method in _LOOK_METHODS else await method(refs)
+
+    async def _stage(self, jobs: Sequence[Job]) -> dict[str, StageOutcome]:
+        """Stage jobs, files of datasets from what is kept here."""
+        lacking: dict[str, StageOutcome] = {}
+        if self._keeping is not None:
+            jobs, absent = await self._keeping.localise(jobs)
+            lacking |= absent
+        return {**lacking, **(await self._site.stage(jobs) if jobs else {})}
+
+    async def _call_keeping(self, call: Call) -> Any:
+        if self._keeping is None:
+            raise Refused("This site keeps no data.", remedy="Start its agent with --data-root.")
+        method = getattr(self._keeping, call.method)
+        match call.arguments:
+            case wire.Orders(orders=orders):
+                return await method(orders)
+            case wire.Ids(ids=ids):
+                return await method(ids)
+            case wire.Manifests(manifests=manifests):
+                return await method(manifests)
+        raise wire.Unreadable("The call does not fit its method.")
 
     async def _look(self, method: str, refs: Sequence[Any]) -> Any:
         """A look for jobs that never says "not there" of a job whose submission was under way at any moment of it."""

@@ -8,7 +8,9 @@ import logging
 from dataclasses import dataclass
 
 from isthmus.agent.journal import Journal
+from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link
+from isthmus.agent.network import NetworkDoor
 from isthmus.agent.runner import Runner
 from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unauthenticated, Unavailable
 from isthmus.sites import wire
@@ -36,7 +38,15 @@ class AgentSettings:
 class Agent:
     """Serves one site's adapter to the control plane behind `link`."""
 
-    def __init__(self, link: Link, site: Site, journal: Journal, settings: AgentSettings | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        site: Site,
+        journal: Journal,
+        settings: AgentSettings | None = None,
+        keeping: Keeping | None = None,
+        network: NetworkDoor | None = None,
+    ) -> None:
         self._link = link
         self._journal = journal
         self._settings = settings or AgentSettings()
@@ -48,6 +58,8 @@ class Agent:
             self._queue,
             quick_at_once=self._settings.quick_at_once,
             bulk_at_once=self._settings.bulk_at_once,
+            keeping=keeping,
+            network=network,
         )
 
     async def run(self, stop: asyncio.Event) -> None:

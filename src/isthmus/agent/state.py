@@ -52,6 +52,13 @@ class StateDirectory:
         spool.mkdir(exist_ok=True, mode=0o700)
         return spool
 
+    @property
+    def data(self) -> Path:
+        """A directory for the key and the certificate of the site's data."""
+        data = self._path / "data"
+        data.mkdir(exist_ok=True, mode=0o700)
+        return data
+
     def identity(self) -> Identity | None:
         """Who the agent is; None before it enrolled."""
         try:

@@ -13,6 +13,7 @@ from isthmus.domain.network import NetNode, Source
 from isthmus.domain.placement import Receipt
 from isthmus.domain.site import Pool, SiteState
 from isthmus.domain.task import TaskSpec
+from isthmus.network.control.desired import Match
 from isthmus.trust.access import Role, Scope
 
 Item = TypeVar("Item")
@@ -208,6 +209,13 @@ class AuditLine(_Answer):
     body: dict[str, Any]
 
 
+class TaskCounts(_Answer):
+    """Tasks by state, none where there is none; `more` names the states of which there are more than was counted."""
+
+    states: dict[TaskState, int]
+    more: list[TaskState]
+
+
 class HoldingReason(_Answer):
     """A reason that holds waiting tasks: how many, at which pools, and what would help most of them."""
 
@@ -273,7 +281,7 @@ class ModelOfPool(_Answer):
     kind: Literal["wait", "runtime"]
     site: Name
     pool: str
-    source: Literal["measured", "learned", "declared"]
+    source: Literal["measured", "learned", "converted", "declared"]
     outcomes: int
     accuracy: float
     error_seconds: float
@@ -281,6 +289,18 @@ class ModelOfPool(_Answer):
     coverage_90: float | None
     coverage_95: float | None
     since: datetime
+    updated_at: datetime
+
+
+class Carbon(_Answer):
+    """The carbon intensity of a site's grid by the hour, and the forecast of the hours after the last; `error` is the mean relative
+    error that such forecasts had on the series."""
+
+    site: Name
+    first_at: datetime
+    grams_per_kwh: list[float]
+    forecast: list[float]
+    error: float | None
     updated_at: datetime
 
 
@@ -303,6 +323,29 @@ class Load(_Answer):
     ended_last_hour: int
     last_seen_at: datetime | None
     error: str
+
+
+class SiteHour(_Answer):
+    """A part of a site's time: processors that Isthmus used in the mean, what started, ended, failed, and the waits of what
+    started."""
+
+    at: datetime
+    cpus: float
+    started: int
+    ended: int
+    failed: int
+    wait_p50_seconds: float | None
+    wait_p90_seconds: float | None
+
+
+class SiteHistory(_Answer):
+    """A site's work over a time in equal parts; not `complete` when there was more than is read for one answer."""
+
+    site: Name
+    since: datetime
+    until: datetime
+    complete: bool
+    buckets: list[SiteHour]
 
 
 class Benchmark(_Answer):
@@ -415,6 +458,22 @@ class NetPaths(_Answer):
     paths: list[NetPath]
 
 
+class NetPolicy(_Answer):
+    """Which way packets with these marks go from one site to another; `programmed_at` is null while its routers do not have it."""
+
+    name: Name
+    source: Name
+    target: Name
+    nodes: list[Name]
+    match: Match
+    owner: Literal["transfer", "task", "operator"]
+    wanted: bool
+    error: str
+    programmed_at: datetime | None
+    moved_at: datetime | None
+    created_at: datetime
+
+
 class Enrolment(_Answer):
     """A one-time token for an agent."""
 
@@ -514,6 +573,18 @@ class Me(_Answer):
     scopes: list[Scope]
     projects: dict[str, str]
     sites: list[str]
+
+
+class TwinRun(_Answer):
+    """A run of a scenario by the twin; `figures` and `homes` (a row of texts for each) once it is done."""
+
+    id: Id
+    name: str
+    created_at: datetime
+    state: Literal["running", "done", "failed"]
+    message: str
+    figures: dict[str, float]
+    homes: list[dict[str, str]]
 
 
 class Version(_Answer):

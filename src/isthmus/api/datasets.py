@@ -60,12 +60,13 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyRequest:
-    """Where a version (0: the newest) is to be as well."""
+    """Where a version (0: the newest) is to be as well; the transfer takes at most `bytes_per_second` (0: no bound)."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     site: PlaceText
     version: VersionNumber = 0
     pinned: bool = False
+    bytes_per_second: Annotated[float, Field(ge=0, le=1e15)] = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,11 +228,12 @@ async def copy_dataset(
     ref = DatasetRef(project=project, name=name, version=asked.version)
     if asked.site != HOME:
         await service.database.read(_need_account, asked.site, caller)
-    return answer({"transfer": await _plan(service, caller, ref, asked.site, pinned=asked.pinned)})
+    shown = await _plan(service, caller, ref, asked.site, pinned=asked.pinned, most=asked.bytes_per_second)
+    return answer({"transfer": shown})
 
 
 async def _plan(
-    service: Service, caller: Caller, ref: DatasetRef, target: str, *, pinned: bool
+    service: Service, caller: Caller, ref: DatasetRef, target: str, *, pinned: bool, most: float = 0.0
 ) -> dict[str, Any] | None:
     now, region = service.clock(), service.settings.region
 
@@ -245,6 +247,7 @@ async def _plan(
             home_region=region,
             pinned=pinned,
             cached=target == HOME,
+            most_bytes_per_second=most,
         )
         return dataset_rows.one_transfer(connection, ref.project, planned) if planned else None
 

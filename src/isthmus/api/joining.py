@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 from isthmus.api.audit import note
 from isthmus.api.schemas import NameText
 from isthmus.domain.errors import Conflict, Invalid
+from isthmus.domain.hours import read_hours
 from isthmus.domain.ids import is_name
 from isthmus.domain.site import SiteState
 from isthmus.domain.task import FORBID_UNKNOWN
@@ -21,6 +21,7 @@ from isthmus.sites import registry
 from isthmus.sites.transport.port import is_account
 from isthmus.store import events, tables
 
+_BY_HOUR = {"cpu_hour", "accelerator_hour", "carbon_grams_per_kwh"}
 _PRICES = {"cpu_hour", "accelerator_hour", "cpu_watts", "accelerator_watts", "pue", "carbon_grams_per_kwh"}
 Accounts = dict[str, str]
 Prices = dict[str, dict[str, str]]
@@ -52,11 +53,11 @@ def _check_prices(prices: Prices) -> None:
             if name not in _PRICES:
                 raise Invalid(f"prices.{pool}.{name}", "is no price.", remedy=f"Use {', '.join(sorted(_PRICES))}.")
             try:
-                good = 0 <= Decimal(amount) < Decimal(10) ** 12
-            except InvalidOperation:
-                good = False
-            if not good:
-                raise Invalid(f"prices.{pool}.{name}", f"{amount[:40]!r} is no amount.", remedy='Write it like "0.02".')
+                hours = read_hours(amount)
+            except Invalid as error:
+                raise Invalid(f"prices.{pool}.{name}", error.cause, remedy=error.remedy) from error
+            if len(hours.values) > 1 and name not in _BY_HOUR:
+                raise Invalid(f"prices.{pool}.{name}", "is one amount for all hours.", remedy="Give one.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +148,15 @@ def insert_site(connection: sa.Connection, join: Join, *, user: str, now: float)
         connection.execute(s.update().where(s.c.name == join.name).values(values))
         # What joins again may be another machine: measure and learn anew.
         t = tables
-        for table in (t.benchmarks, t.capabilities, t.site_queues, t.queue_history, t.outcomes, t.models):
+        for table in (
+            t.benchmarks,
+            t.capabilities,
+            t.site_queues,
+            t.queue_history,
+            t.outcomes,
+            t.models,
+            t.carbon_series,
+        ):
             connection.execute(table.delete().where(table.c.site == join.name))
     connection.execute(o.delete().where(o.c.site == join.name, o.c.user == user))
     connection.execute(o.insert().values(site=join.name, user=user))

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+import ipaddress
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
 
 import sqlalchemy as sa
-from fastapi import Query, Request, Response
+from fastapi import Path, Query, Request, Response
+from pydantic import Field
 
 from isthmus.api import answers
 from isthmus.api.audit import note
 from isthmus.api.body import NAME, UserPath, answer, nothing, read_body, when
 from isthmus.api.routing import Router
+from isthmus.api.schemas import NameText
 from isthmus.api.service import Calling, Serving
-from isthmus.domain.errors import NotFound
+from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.network import DeclaredNetwork, Figure, LinkView, NetworkView, PairView
+from isthmus.domain.task import FORBID_UNKNOWN
+from isthmus.engine import steering
 from isthmus.engine.declaring import declare
 from isthmus.engine.networkview import read_network
+from isthmus.network.control.desired import Match
 from isthmus.store import tables
 from isthmus.trust.access import Administrators, NetworkOperators, Signed
 
 router = Router("network")
+NamePath = Annotated[str, Path(pattern=NAME)]
 End = Annotated[str, Query(pattern=NAME)]
 GREATEST_SIZE_BYTES = 10**18
 
@@ -64,6 +71,87 @@ async def list_paths(
     found = await asyncio.to_thread(candidate_paths, view, source, target, count=limit, size_bytes=float(size_bytes))
     paths = [{**asdict(path), "price_per_gb": f"{path.price_per_gb:f}"} for path in found]
     return answer({"source": source, "target": target, "size_bytes": size_bytes, "paths": paths})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steer:
+    """Go over `nodes`, from site to site; without marks the service chooses some, which the answer tells."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    nodes: tuple[NameText, ...]
+    dscp: Annotated[int | None, Field(json_schema_extra={"minimum": 0, "maximum": 63})] = None
+    flow_label: Annotated[int | None, Field(json_schema_extra={"minimum": 0, "maximum": 0xFFFFF})] = None
+    application_id: Annotated[int | None, Field(json_schema_extra={"minimum": 0, "maximum": 0xFFFFFFFF})] = None
+    from_prefix: str | None = None
+
+    def match(self) -> Match | None:
+        """The marks; None when there are none."""
+        for name, most in (("dscp", 63), ("flow_label", 0xFFFFF), ("application_id", 0xFFFFFFFF)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                raise Invalid(name, f"{value} is not 0 to {most}.")
+        source = self.from_prefix
+        try:
+            source = None if source is None else str(ipaddress.ip_network(source))
+        except ValueError:
+            raise Invalid("from_prefix", f"{source!r} is not a prefix.", remedy="Such as fd10:5::/64.") from None
+        found = Match(dscp=self.dscp, flow_label=self.flow_label, application_id=self.application_id, source=source)
+        return None if found.is_empty else found
+
+
+@router.route("GET", "/v1/network/policies", rule=Signed(None), answer=answers.Page[answers.NetPolicy])
+async def list_policies(service: Serving) -> Response:
+    """The policies of transfers, tasks and operators, and whether the routers have them; all at once."""
+    found = await service.database.read(steering.policies)
+    return answer({"items": [_policy(one) for one in found], "next_cursor": None})
+
+
+@router.route(
+    "PUT",
+    "/v1/network/policies/{name}",
+    rule=NetworkOperators(),
+    body=Steer,
+    answer=answers.NetPolicy,
+    status=201,
+    errors=[409],
+)
+async def put_policy(request: Request, service: Serving, caller: Calling, name: NamePath) -> Response:
+    """Ask that packets with these marks go this way; its routers follow soon, and it is moved when the way fails."""
+    steer = await read_body(request, Steer)
+    match = steer.match()
+    now = service.clock()
+
+    def store(connection: sa.Connection) -> steering.Wanted:
+        view = read_network(connection, now)
+        made = steering.want(connection, view, name=name, nodes=steer.nodes, owner="operator", now=now, match=match)
+        note(connection, now, caller.user, "network.steer", name, {"nodes": list(steer.nodes)})
+        return made
+
+    made = await service.database.write(store)
+    service.engine.wake_routers()
+    return answer(_policy(made), status=201)
+
+
+@router.route("DELETE", "/v1/network/policies/{name}", rule=NetworkOperators(), status=204)
+async def delete_policy(service: Serving, caller: Calling, name: NamePath) -> Response:
+    """Give a policy up: its routers forget it, then it is gone."""
+    now = service.clock()
+
+    def change(connection: sa.Connection) -> None:
+        p = tables.net_policies
+        if connection.execute(sa.select(p.c.name).where(p.c.name == name)).first() is None:
+            raise NotFound(f"There is no policy {name}.")
+        steering.give_up(connection, name)
+        note(connection, now, caller.user, "network.give_up", name)
+
+    await service.database.write(change)
+    service.engine.wake_routers()
+    return nothing()
+
+
+def _policy(one: steering.Wanted) -> dict[str, Any]:
+    times = {name: when(getattr(one, name)) for name in ("programmed_at", "moved_at", "created_at")}
+    return {**asdict(one), **times}
 
 
 @router.route("PUT", "/v1/network/operators/{user}", rule=Administrators(), status=204)

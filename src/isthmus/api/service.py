@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 from isthmus.api.feed import Feed
 from isthmus.api.limits import RateLimit
 from isthmus.api.metrics import Audits, Metrics
+from isthmus.api.twin_runs import TwinRuns
 from isthmus.api.uploads import Uploads
 from isthmus.data.port import BlobStore
 from isthmus.domain.placement import Receipt
@@ -45,6 +46,9 @@ class EngineFace(Protocol):
 
     def wake_sites(self) -> None:
         """A site joined, left or was changed."""
+
+    def wake_routers(self) -> None:
+        """A policy of the network was wanted or given up."""
 
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
@@ -98,6 +102,7 @@ class Service:
     feed: Feed = field(init=False)
     uploads: Uploads = field(init=False)
     metrics: Metrics = field(init=False)
+    twin: TwinRuns = field(init=False)
     home: Home = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +116,7 @@ class Service:
         )
         self.uploads = Uploads(self.state / "uploads", self.blobs, max_bytes=self.settings.max_upload_bytes)
         self.metrics = Metrics()
+        self.twin = TwinRuns(self.state / "twin")
         self.home = Home(self.database, self.blobs)
 
 

@@ -162,13 +162,17 @@ def get(session: Session, name: str, to: Path | None) -> int:
 @_name
 @click.argument("site", metavar="SITE")
 @click.option("--pin", "pinned", is_flag=True, help=_("Keep the copy from being evicted."))
+@click.option("--rate", default="", metavar="SIZE", help=_("At most so many bytes a second, such as 20M."))
 @click.option("--wait/--no-wait", "waits", default=True, help=_("Wait until it is there (the default)."))
 @answers
-def cp(session: Session, name: str, site: str, pinned: bool, waits: bool) -> int:
+def cp(session: Session, name: str, site: str, pinned: bool, rate: str, waits: bool) -> int:
     from isthmus.client import datasets
+    from isthmus.domain.units import parse_size
 
     ref = _ref(session, name)
-    transfer = session.run(datasets.copy(ref, site, pinned=pinned))
+    transfer = session.run(
+        datasets.copy(ref, site, pinned=pinned, bytes_per_second=parse_size(rate, "rate") if rate else 0)
+    )
     if transfer is None:
         session.answer({"transfer": None}, _("{ref} is at {site} already").format(ref=ref, site=site))
         return exits.OK

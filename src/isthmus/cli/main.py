@@ -27,6 +27,7 @@ COMMANDS = {
     "logs": ("isthmus.cli.logs:logs", "Show what a task writes", _SEE),
     "why": ("isthmus.cli.why:why", "Why a task runs where it runs, or why it waits", _SEE),
     "usage": ("isthmus.cli.usage:usage", "What was used, and what it costs", _SEE),
+    "top": ("isthmus.cli.top:top", "Watch sites, tasks and transfers in the terminal", _SEE),
     "events": ("isthmus.cli.events:events", "What happens, as it happens", _SEE),
     "site": ("isthmus.cli.site:site", "Join, watch, drain and leave sites", _SITES),
     "net": ("isthmus.cli.net:net", "The network: declare it, see it measured, compare paths", _SITES),

@@ -21,6 +21,9 @@ net = Group(
         "show": (_HERE + "show", "Nodes and links, with measured delay, loss and bandwidth", _SEE),
         "paths": (_HERE + "paths", "The paths between two sites, and why one is preferred", _SEE),
         "load": (_HERE + "load", "Declare the network of a YAML file; shows what changes", _DECLARE),
+        "policies": (_HERE + "policies", "Which packets are led over which path, and whether routers have it", _SEE),
+        "steer": (_HERE + "steer", "Lead packets with some marks over a path", _DECLARE),
+        "unsteer": (_HERE + "unsteer", "Let them go by themselves again", _DECLARE),
         "operators": (_HERE + "operators", "Make users operators of the network, or no longer", _DECLARE),
     },
     examples="""
@@ -233,6 +236,83 @@ def _show_differences(found: list[dict[str, Any]]) -> None:
     for one in found:
         fields = "; ".join(f"{name} {was or '-'} -> {becomes or '-'}" for name, (was, becomes) in one["fields"].items())
         screen.put(f"{signs[one['change']]} {one['what']} {one['name']}{': ' + fields if fields else ''}")
+
+
+@command(
+    "policies",
+    examples="""
+    isthmus net policies
+    isthmus net policies --json
+    """,
+    help=_("The policies of transfers, tasks and operators: the path, the marks of the packets, and since when the routers have it."),
+)  # fmt: skip
+@answers
+def policies(session: Session) -> int:
+    from isthmus.client import network
+
+    found = session.run(network.policies())
+    if session.as_json:
+        screen.put_json(found)
+        return exits.OK
+    rows = []
+    for one in found:
+        marks = " ".join(f"{key}={value}" for key, value in one["match"].items() if value is not None)
+        state = "programmed" if one["programmed_at"] else "waiting" if one["wanted"] else "given up"
+        state += ", moved" if one["moved_at"] else ""
+        rows.append((one["name"], " ".join(one["nodes"]), marks, one["owner"], state, one["error"]))
+    screen.table(("POLICY", "PATH", "MARKS", "OWNER", "STATE", "ERROR"), rows)
+    return exits.OK
+
+
+@command(
+    "steer",
+    examples="""
+    isthmus net steer backup alpha r1 r3 r2 beta
+    isthmus net steer backup alpha r1 r3 r2 beta --dscp 10
+    """,
+    help=_(
+        "Lead packets with some marks from one site over routers to another. Without a mark the service chooses a DSCP that no other "
+        "policy of the pair has, and says which. When a link of the path fails, the policy moves to another path and stays there."
+    ),
+)
+@click.argument("name")
+@click.argument("nodes", nargs=-1, required=True)
+@click.option("--dscp", type=click.IntRange(0, 63), help=_("Packets with this DSCP."))
+@click.option("--flow-label", type=click.IntRange(0, 0xFFFFF), help=_("IPv6 packets with this flow label."))
+@click.option("--application-id", type=click.IntRange(0, 0xFFFFFFFF), help=_("IPv6 packets with this application id in an option."))  # fmt: skip
+@click.option("--from", "from_prefix", metavar="PREFIX", help=_("Packets from these addresses."))
+@answers
+def steer(
+    session: Session,
+    name: str,
+    nodes: tuple[str, ...],
+    dscp: int | None,
+    flow_label: int | None,
+    application_id: int | None,
+    from_prefix: str | None,
+) -> int:
+    from isthmus.client import network
+
+    steps = network.steer(
+        name, nodes, dscp=dscp, flow_label=flow_label, application_id=application_id, from_prefix=from_prefix
+    )
+    made = session.run(steps)
+    marks = ", ".join(f"{key} {value}" for key, value in made["match"].items() if value is not None)
+    session.answer(made, _("Packets with {marks} are led over {path}.").format(marks=marks, path=" ".join(nodes)))
+    if not session.as_json:
+        screen.suggest("isthmus net policies")
+    return exits.OK
+
+
+@command("unsteer", examples="isthmus net unsteer backup", help=_("Give a policy up; its routers forget it."))
+@click.argument("name")
+@answers
+def unsteer(session: Session, name: str) -> int:
+    from isthmus.client import network
+
+    session.run(network.unsteer(name))
+    session.answer({"name": name}, _("The policy {name} is given up.").format(name=name))
+    return exits.OK
 
 
 @command(

@@ -51,7 +51,7 @@ def ls(
     watch: bool,
     **filters: Any,
 ) -> int:
-    _check_states(states)
+    check_states(states)
     filters |= {"state": states, "tag": [tag.replace("=", ":", 1) for tag in tags], "since": screen.since(since)}
     filters["project"] = session.project_given
     amount = None if everything else limit
@@ -71,7 +71,8 @@ def ls(
         time.sleep(WATCH_SECONDS)
 
 
-def _check_states(states: tuple[str, ...]) -> None:
+def check_states(states: tuple[str, ...]) -> None:
+    """A usage error that names an unknown state and the one that may be meant."""
     from difflib import get_close_matches
 
     from isthmus.domain.lifecycle import TaskState
@@ -190,7 +191,7 @@ def show(session: Session, task_id: str) -> int:
 def cancel(session: Session, ids: tuple[str, ...], array_id: str, states: tuple[str, ...], yes: bool) -> int:
     from isthmus.client import operations
 
-    _check_states(states)
+    check_states(states)
     wanted = list(ids)
     if states:
         mine = str(session.run(operations.me()).get("user", ""))

@@ -110,6 +110,20 @@ def site_forecasts(name: str) -> Steps[list[Document]]:
     return (yield from every(f"{_site(name)}/forecasts", dict, paged=False))
 
 
+def bring_carbon(name: str, first_at: str, grams_per_kwh: list[float]) -> Steps[Document]:
+    """Bring in the carbon intensity of a site's grid by the hour."""
+    body = {"first_at": first_at, "grams_per_kwh": grams_per_kwh}
+    call = request("PUT", f"{_site(name)}/carbon", json=body, repeatable=True)
+    found: Document = (yield from send(call)).document()
+    return found
+
+
+def site_carbon(name: str) -> Steps[Document]:
+    """The carbon intensity of a site's grid by the hour, with its forecast."""
+    found: Document = (yield from send(request("GET", f"{_site(name)}/carbon"))).document()
+    return found
+
+
 def enrol_site(name: str) -> Steps[Document]:
     """A one-time token for the agent of a site; it is answered once."""
     return (yield from _post(f"{_site(name)}/enrolments"))

@@ -198,9 +198,11 @@ def files(ref: DatasetRef) -> Steps[list[DatasetFile]]:
     return named
 
 
-def copy(ref: DatasetRef, site: str, *, pinned: bool = False) -> Steps[Transfer | None]:
-    """Have a copy at a site as well; the transfer that brings it, None when it is there."""
-    body = {"site": site, "version": ref.version, "pinned": pinned}
+def copy(ref: DatasetRef, site: str, *, pinned: bool = False, bytes_per_second: float = 0.0) -> Steps[Transfer | None]:
+    """Have a copy at a site as well; the transfer that brings it, None when it is there. It takes at most `bytes_per_second`."""
+    body: dict[str, Any] = {"site": site, "version": ref.version, "pinned": pinned}
+    if bytes_per_second:
+        body["bytes_per_second"] = bytes_per_second
     call = request("POST", f"{_path(ref)}:copy", json=body, repeatable=True)
     return _transfer((yield from send(call)).document())
 
@@ -250,8 +252,9 @@ def wait(transfer: Transfer, *, watch: Watch = unwatched) -> Steps[Transfer]:
         pause = min(_LOOK_SECONDS, pause * 1.5)
         transfer = yield from one_transfer(transfer.id, project=transfer.project)
     if transfer.state != TransferState.DONE:
+        said = "failed" if transfer.state == TransferState.FAILED else "was cancelled"
         raise Conflict(
-            f"The transfer was {transfer.state}: {transfer.message or 'nobody said why.'}",
+            f"The transfer {said}: {transfer.message or 'nobody said why.'}",
             remedy=f"`isthmus data show {transfer.project}/{transfer.dataset}` shows its copies.",
             code=f"transfer_{transfer.state}",
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from isthmus.client.operations import every
 from isthmus.client.wire import Steps, request, send
 from isthmus.domain.network import DeclaredNetwork, NetLink, NetNode
 
@@ -29,6 +31,32 @@ def paths(source: str, target: str, *, size_bytes: int = 10**9, limit: int = 4) 
     return _object((yield from send(request("GET", "/v1/network/paths", params=params))).document())
 
 
+def policies() -> Steps[list[Document]]:
+    """The policies of transfers, tasks and operators."""
+    return (yield from every("/v1/network/policies", dict, paged=False))
+
+
+def steer(
+    name: str,
+    nodes: Sequence[str],
+    *,
+    dscp: int | None = None,
+    flow_label: int | None = None,
+    application_id: int | None = None,
+    from_prefix: str | None = None,
+) -> Steps[Document]:
+    """Let packets with these marks go over these nodes; without marks the service chooses one."""
+    marks = {"dscp": dscp, "flow_label": flow_label, "application_id": application_id, "from_prefix": from_prefix}
+    body = {"nodes": list(nodes), **{key: value for key, value in marks.items() if value is not None}}
+    call = request("PUT", f"/v1/network/policies/{quote(name, safe='')}", json=body, repeatable=False)
+    return _object((yield from send(call)).document())
+
+
+def unsteer(name: str) -> Steps[None]:
+    """Give a policy up."""
+    yield from send(request("DELETE", f"/v1/network/policies/{quote(name, safe='')}"))
+
+
 def add_operator(user: str) -> Steps[None]:
     """Make a user operator of the network."""
     yield from send(request("PUT", f"/v1/network/operators/{quote(user, safe='')}"))
@@ -44,7 +72,13 @@ def _object(document: Any) -> Document:
 
 
 def _node(node: NetNode) -> Document:
-    found: Document = {"name": node.name, "kind": node.kind.value, "address": node.address}
+    found: Document = {
+        "name": node.name,
+        "kind": node.kind.value,
+        "address": node.address,
+        "address4": node.address4,
+        "port": node.port,
+    }
     found |= {"prefixes": list(node.prefixes), "locator": node.locator}
     if node.control is not None:
         found["control"] = {"socket": node.control.socket, "agent": node.control.agent}

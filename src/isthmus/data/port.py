@@ -67,6 +67,10 @@ class DataKeeper(Protocol):
         """Move versions to the site's cold store."""
         ...
 
+    async def data_warm(self, manifests: Sequence[str]) -> None:
+        """Bring versions back from the site's cold store."""
+        ...
+
     async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """For each version the paths whose content here is missing or damaged; reads all of it."""
         ...

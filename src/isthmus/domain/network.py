@@ -90,21 +90,29 @@ class Control:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetNode:
-    """A site or a router. `address` answers STAMP; `prefixes` are a site's networks; `locator` is where a router's SIDs come from."""
+    """A site or a router. `address` and the UDP port `port` answer STAMP; `prefixes` are a site's networks, `address4` is where its router hands IPv4 packets to; `locator` is where a router's SIDs come from."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     name: str
     kind: NodeKind
     address: str = ""
+    port: int = 862
+    address4: str = ""
     prefixes: tuple[str, ...] = ()
     locator: str = ""
     control: Control | None = None
+    longitude: float | None = None  # degrees east, for maps
+    latitude: float | None = None  # degrees north
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise Invalid(
                 "name", f"{self.name!r} is no name of a node.", remedy="Use a-z, 0-9, . _ -, at most 63 characters."
             )
+        for field, most in (("longitude", 180), ("latitude", 90)):
+            value = getattr(self, field)
+            if value is not None and not -most <= value <= most:
+                raise Invalid(field, f"is {value}.", remedy=f"It must be from -{most} to {most} degrees.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

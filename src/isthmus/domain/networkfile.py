@@ -13,8 +13,8 @@ from isthmus.domain.network import Control, DeclaredNetwork, NetLink, NetNode, N
 from isthmus.domain.quantities import read_rate, read_share, read_time
 
 _TOP = ("name", "routers", "control", "sites", "links")
-_ROUTER = ("address", "locator", "control")
-_SITE = ("address", "prefixes", "daemons", "programs")
+_ROUTER = ("address", "port", "locator", "control", "longitude", "latitude")
+_SITE = ("address", "address4", "port", "prefixes", "daemons", "programs", "longitude", "latitude")
 _LINK = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "price_per_gb", "interfaces")
 _LEAST_MTU, _GREATEST_MTU = 1280, 65_535
 _Value = TypeVar("_Value")
@@ -42,8 +42,11 @@ def _router(name: str, value: object) -> NetNode:
         name=name,
         kind=NodeKind.ROUTER,
         address=_take(given, "address", where, _address, ""),
+        port=_take(given, "port", where, _port, 862),
         locator=_take(given, "locator", where, _locator, ""),
         control=_take(given, "control", where, _control, None),
+        longitude=_take(given, "longitude", where, _degrees, None),
+        latitude=_take(given, "latitude", where, _degrees, None),
     )
 
 
@@ -58,7 +61,11 @@ def _site(name: str, value: object) -> NetNode:
         name=name,
         kind=NodeKind.SITE,
         address=_take(given, "address", where, _address, ""),
+        port=_take(given, "port", where, _port, 862),
+        address4=_take(given, "address4", where, _address4, ""),
         prefixes=tuple(_prefix(item, f"{where}.prefixes.{place}") for place, item in enumerate(prefixes)),
+        longitude=_take(given, "longitude", where, _degrees, None),
+        latitude=_take(given, "latitude", where, _degrees, None),
     )
 
 
@@ -139,6 +146,13 @@ def _address(value: object, where: str) -> str:
         raise Invalid(where, f"{value!r} is not an address.", remedy="Such as 10.65.1.1 or fd10:1::1.") from None
 
 
+def _address4(value: object, where: str) -> str:
+    found = _address(value, where)
+    if ":" in found:
+        raise Invalid(where, f"{value!r} is not IPv4.", remedy="Such as 10.65.1.1.")
+    return found
+
+
 def _prefix(value: object, where: str) -> str:
     try:
         return str(ipaddress.ip_network(_text(value, where)))
@@ -153,10 +167,24 @@ def _locator(value: object, where: str) -> str:
     return found
 
 
+def _port(value: object, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65_535:
+        raise Invalid(where, f"{value!r} is no port.", remedy="1 to 65535.")
+    return value
+
+
 def _mtu(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not _LEAST_MTU <= value <= _GREATEST_MTU:
         raise Invalid(where, f"{value!r} is no size of packets.", remedy=f"Bytes, {_LEAST_MTU} to {_GREATEST_MTU}.")
     return value
+
+
+def _degrees(value: object, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Invalid(
+            where, f"{value!r} is not a number.", remedy="Degrees, such as 114.9; west and south are negative."
+        )
+    return float(value)
 
 
 def _price(value: object, where: str) -> Decimal:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from isthmus.domain.hours import Hours
 from isthmus.domain.roads import Carriage, Piece, Roads
 from isthmus.domain.site import Energy, Pool, SiteState
 from isthmus.domain.task import Constraints, Demand, Objective
@@ -25,7 +27,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A figure with its source (`measured`, `learned`, `declared`), and where they are known its quantiles and the mean error
+    """A figure with its source (`measured`, `learned`, `converted` from other pools, `declared`), and where they are known its quantiles and the mean error
     of such figures so far (0 = perfect). `seconds` is the value that is most often near."""
 
     seconds: float
@@ -40,6 +42,13 @@ class Estimate:
     def late(self) -> float:
         """What it is at worst, nine times out of ten."""
         return self.seconds if self.p90 is None else max(self.seconds, self.p90)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunTimesByPool:
+    """Run times at pools, by site and pool, where they differ from those anywhere. Tasks that are alike share one."""
+
+    by_pool: Mapping[tuple[str, str], Estimate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +69,11 @@ class PoolView:
     bandwidth_source: str = "declared"
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
+    cpu_hours: Hours | None = None  # where the price of a processor differs by the hour, and of an accelerator
+    accelerator_hours: Hours | None = None
     energy: Energy = field(default_factory=Energy)
     waits: WaitTable | None = None  # None: nothing was learned yet of waiting there
+    handling: Estimate | None = None  # learned: bringing a task there and collecting what it left, without its run
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
 
 
@@ -92,6 +104,7 @@ class WaitingTask:
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
+    run_at: RunTimesByPool | None = None
     standing: Standing | None = None  # of its project; None where only one project has work
 
 
@@ -188,6 +201,7 @@ class Candidate:
     wait: Estimate | None = None
     transfer: Estimate | None = None
     run: Estimate | None = None
+    handling: Estimate | None = None  # handing over and collecting, learned at the site
     price: Decimal | None = None
     energy_kwh: Decimal | None = None
     carbon_grams: Decimal | None = None
@@ -198,14 +212,16 @@ class Candidate:
         """Seconds from now to the end, when all was estimated."""
         if self.wait is None or self.transfer is None or self.run is None:
             return None
-        return self.wait.seconds + self.transfer.seconds + self.run.seconds
+        handling = 0.0 if self.handling is None else self.handling.seconds
+        return self.wait.seconds + self.transfer.seconds + self.run.seconds + handling
 
     @property
     def late_seconds(self) -> float | None:
         """Seconds from now to the end if the run is as long as one in ten."""
         if self.wait is None or self.transfer is None or self.run is None:
             return None
-        return self.wait.seconds + self.transfer.late + self.run.late
+        handling = 0.0 if self.handling is None else self.handling.late
+        return self.wait.seconds + self.transfer.late + self.run.late + handling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from isthmus.domain.errors import Invalid
+from isthmus.domain.hours import Hours
 from isthmus.domain.ids import is_name
 from isthmus.domain.queue import SiteQueue
 
@@ -65,6 +66,7 @@ class Energy:
     watts_per_accelerator: Decimal = Decimal(0)
     pue: Decimal = Decimal(1)
     carbon_grams_per_kwh: Decimal | None = None
+    carbon_hours: Hours | None = None  # where the grid's intensity is known by the hour
 
     @property
     def known(self) -> bool:
@@ -79,11 +81,14 @@ class Energy:
         joules = self.watts_per_cpu * cpu_seconds + self.watts_per_accelerator * accelerator_seconds
         return (joules * self.pue / 3_600_000).quantize(Decimal("0.000001"))
 
-    def grams(self, kwh: Decimal | None) -> Decimal | None:
-        """What the energy emits, in grams of CO2 equivalent; None where either is not known."""
-        if kwh is None or self.carbon_grams_per_kwh is None:
+    def grams(self, kwh: Decimal | None, begin: float = 0.0, seconds: float = 0.0) -> Decimal | None:
+        """What the energy emits when it is drawn from `begin` (seconds since 1970) on for so long, in grams of CO2 equivalent;
+        None where either is not known."""
+        hours = self.carbon_hours
+        intensity = self.carbon_grams_per_kwh if hours is None else hours.mean(begin, seconds)
+        if kwh is None or intensity is None:
             return None
-        return (kwh * self.carbon_grams_per_kwh).quantize(Decimal("0.001"))
+        return (kwh * intensity).quantize(Decimal("0.001"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,17 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.errors import Unavailable
+from isthmus.domain.hours import Hours, read_hours
 from isthmus.domain.site import Energy
 from isthmus.domain.usage import Usage
+from isthmus.engine.carbon import carbon_hours
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.jobs import reference
 from isthmus.engine.leases import Lease, guard
@@ -95,7 +98,8 @@ def record(
         there.update(connection.execute(query).scalars())
     tariffs = _tariffs(connection)
     fresh = [(row, usage) for row, usage in ready if row.key not in there]
-    rows = [_usage_row(now, row, usage, tariffs.get(row.site, {})) for row, usage in fresh]
+    carbon = carbon_hours(connection)
+    rows = [_usage_row(now, row, usage, tariffs.get(row.site, {}), carbon.get(row.site)) for row, usage in fresh]
     if rows:
         used = dict.fromkeys({row.project for row, _ in fresh}, 0.0)
         for row, usage in fresh:
@@ -130,32 +134,54 @@ def _mark(connection: sa.Connection, keys: Sequence[str], state: str) -> None:
         )
 
 
-def charge(usage: Usage, tariff: Mapping[str, Any]) -> Decimal:
-    """What a usage costs at a tariff of `cpu_hour` and `accelerator_hour`, to the sixth decimal."""
+def charge(usage: Usage, tariff: Mapping[str, Any], begin: float) -> Decimal:
+    """What a usage costs at a tariff of `cpu_hour` and `accelerator_hour` in the hours of its run, to the sixth decimal."""
     cpu_hours = Decimal(usage.allocated_cpu_seconds) / 3600
     accelerator_hours = Decimal(usage.accelerators * usage.elapsed_seconds) / 3600
-    total = cpu_hours * Decimal(str(tariff.get("cpu_hour", 0))) + accelerator_hours * Decimal(
-        str(tariff.get("accelerator_hour", 0))
-    )
+    each = {
+        name: _hours(tariff, name).mean(begin, usage.elapsed_seconds) if name in tariff else Decimal(0)
+        for name in ("cpu_hour", "accelerator_hour")
+    }
+    total = cpu_hours * each["cpu_hour"] + accelerator_hours * each["accelerator_hour"]
     return total.quantize(Decimal("0.000001"))
 
 
-def energy_of(tariff: Mapping[str, Any]) -> Energy:
-    """What an operator declared of a pool's power and grid, beside its prices."""
-    intensity = tariff.get("carbon_grams_per_kwh")
+def by_hour(tariff: Mapping[str, Any], name: str) -> Hours | None:
+    """A figure of a tariff that differs by the hour; None where it does not."""
+    found = _hours(tariff, name) if name in tariff else None
+    return found if found is not None and len(found.values) > 1 else None
+
+
+def flat(tariff: Mapping[str, Any], name: str) -> Decimal:
+    """A figure of a tariff, or the mean over its hours; 0 where it has none."""
+    return _hours(tariff, name).middle if name in tariff else Decimal(0)
+
+
+def _hours(tariff: Mapping[str, Any], name: str) -> Hours:
+    return _read(str(tariff[name]))
+
+
+_read = lru_cache(maxsize=4096)(read_hours)
+
+
+def energy_of(tariff: Mapping[str, Any], carbon: Hours | None = None) -> Energy:
+    """What an operator declared of a pool's power and grid, beside its prices; `carbon` is a series that was brought in."""
+    declared = "carbon_grams_per_kwh" in tariff
     return Energy(
         watts_per_cpu=Decimal(str(tariff.get("cpu_watts", 0))),
         watts_per_accelerator=Decimal(str(tariff.get("accelerator_watts", 0))),
         pue=Decimal(str(tariff.get("pue", 1))),
-        carbon_grams_per_kwh=None if intensity is None else Decimal(str(intensity)),
+        carbon_grams_per_kwh=flat(tariff, "carbon_grams_per_kwh") if declared else None,
+        carbon_hours=carbon or by_hour(tariff, "carbon_grams_per_kwh"),
     )
 
 
-def _usage_row(now: float, row: Any, usage: Usage, prices: Mapping[str, Any]) -> dict[str, Any]:
+def _usage_row(now: float, row: Any, usage: Usage, prices: Mapping[str, Any], carbon: Hours | None) -> dict[str, Any]:
     tariff = prices.get(row.pool, prices.get("*", {}))
-    energy = energy_of(tariff)
+    energy = energy_of(tariff, carbon)
+    begin = usage.started_at if usage.started_at is not None else (usage.ended_at or now) - usage.elapsed_seconds
     kwh = energy.kwh(usage.allocated_cpu_seconds, usage.accelerators * usage.elapsed_seconds)
-    grams = energy.grams(kwh)
+    grams = energy.grams(kwh, begin, usage.elapsed_seconds)
     return {
         "attempt": row.key,
         "task_id": row.task_id,
@@ -178,7 +204,7 @@ def _usage_row(now: float, row: Any, usage: Usage, prices: Mapping[str, Any]) ->
         "max_rss_bytes": usage.max_rss_bytes,
         "read_bytes": usage.read_bytes,
         "written_bytes": usage.written_bytes,
-        "charge": str(charge(usage, tariff)),
+        "charge": str(charge(usage, tariff, begin)),
         "energy_kwh": None if kwh is None else str(kwh),
         "carbon_grams": None if grams is None else str(grams),
         "created_at": now,

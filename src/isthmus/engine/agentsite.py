@@ -16,6 +16,7 @@ from isthmus.domain.errors import Busy, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
 from isthmus.engine.mailbox import Mailbox
+from isthmus.network.measurement.probing import Probes, Told
 from isthmus.sites import wire
 from isthmus.sites.port import (
     Collected,
@@ -50,11 +51,14 @@ class AgentTimeouts:
     collect: float = 600.0
     usage: float = 60.0
     clean: float = 120.0
+    measure: float = 90.0
+    ask_router: float = 20.0
     data_pull: float = 60.0
     data_send: float = 60.0
     data_status: float = 30.0
     data_drop: float = 300.0
     data_chill: float = 3600.0
+    data_warm: float = 3600.0
     data_verify: float = 3600.0
 
 
@@ -134,6 +138,17 @@ class AgentSite:
         """Remove the jobs' directories at the site."""
         await self._ask("clean", wire.Refs(refs=tuple(refs)))
 
+    async def measure(self, asked: Probes) -> tuple[Told, ...]:
+        """Have the agent measure paths; Forbidden where its operator does not let it."""
+        found: tuple[Told, ...] = await self._ask("measure", asked)
+        names = {probe.name for probe in asked.probes}
+        return tuple(one for one in found if one.name in names)
+
+    async def ask_router(self, socket: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Have the agent pass a request to a router's daemon at its machine."""
+        found: dict[str, Any] = await self._ask("ask_router", wire.RouterAsked(socket=socket, request=request))
+        return found
+
     async def data_pull(self, orders: Sequence[TransferOrder]) -> Mapping[str, TransferProgress]:
         """Have the agent fetch versions."""
         return await self._progress("data_pull", wire.Orders(orders=tuple(orders)), [order.id for order in orders])
@@ -153,6 +168,10 @@ class AgentSite:
     async def data_chill(self, manifests: Sequence[str]) -> None:
         """Have the agent move versions to its cold store."""
         await self._ask("data_chill", wire.Manifests(manifests=tuple(manifests)))
+
+    async def data_warm(self, manifests: Sequence[str]) -> None:
+        """Have the agent bring versions back from its cold store."""
+        await self._ask("data_warm", wire.Manifests(manifests=tuple(manifests)))
 
     async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Have the agent read versions and compare."""

@@ -193,6 +193,7 @@ def plan_transfer(
     cached: bool = False,
     pinned: bool = False,
     task_id: str = "",
+    most_bytes_per_second: float = 0.0,
 ) -> str:
     """Plan that a version comes to a place; the id of the transfer, also of one that is on its way. Empty: it is there.
     Refused when it may not be there, or when no place holds it."""
@@ -252,6 +253,7 @@ def plan_transfer(
             size_bytes=row.size_bytes,
             cached=cached,
             task_id=task_id,
+            most_bytes_per_second=most_bytes_per_second,
             created_by=user,
             created_at=now,
             updated_at=now,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,14 +21,17 @@ from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
+from isthmus.engine.handling import Handling
 from isthmus.engine.home import Home
 from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
 from isthmus.engine.learning import EVERY_SECONDS, RunTimes
 from isthmus.engine.leases import Lease, LostLease
 from isthmus.engine.leaving import live_attempts
+from isthmus.engine.measuring import Measuring
 from isthmus.engine.moving import Mover
 from isthmus.engine.placing import Round, look_again
 from isthmus.engine.roads import DataView, sweep, with_data
+from isthmus.engine.routers import Routers
 from isthmus.engine.scoring import Scoring
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sitework import SiteWorker
@@ -69,6 +73,7 @@ class Engine:
         deliver: Deliver = deliver_nowhere,
         agent_site: AgentSiteMaker | None = None,
         clock: Clock | None = None,
+        routers: Sequence[Path] = (),
         passes: Passes | None = None,
     ) -> None:
         self.database = database
@@ -93,9 +98,17 @@ class Engine:
         data.wake = self.mover.due.set
         self._deliver = deliver
         self._run_times = RunTimes(database)
+        self._measuring = Measuring(
+            database,
+            self.fleet,
+            self.clock,
+            every_seconds=self.settings.measure_interval,
+            train_every_seconds=self.settings.train_interval,
+        )
+        self._routers = Routers(database, self.fleet, self.clock, routers)
         self._wait_times = WaitTimes(database)
         self._scoring = Scoring(database)
-        self._round = Round(self.settings, self._run_times, self._wait_times)
+        self._round = Round(self.settings, self._run_times, self._wait_times, Handling(database))
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -116,6 +129,8 @@ class Engine:
             ("benchmarks", self._take_in_benchmarks()),
             ("transfers", self.mover.run()),
             ("house", self._keep_house()),
+            ("measuring", self._measuring.run(self._places)),
+            ("routers", self._routers.run(self._places)),
         ):
             self._loops.append(asyncio.create_task(loop, name=name))
 
@@ -151,6 +166,10 @@ class Engine:
         self._leases_due.set()
         self._look_again()
 
+    def wake_routers(self) -> None:
+        """A policy was wanted or given up: make the routers follow soon."""
+        self._routers.wake()
+
     @property
     def audits(self) -> Auditing:
         """The audits of contested rounds."""
@@ -182,7 +201,7 @@ class Engine:
         tasks = self._as_waiting(specs, user, input_bytes, data)
         snapshot = replace(snapshot, roads=data.roads)
         snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
-        receipts = decide(snapshot, tasks, pricing=False).receipts
+        receipts = decide(self._round.handling.into(snapshot), tasks, pricing=False).receipts
         return tuple(
             replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)
         )
@@ -205,9 +224,9 @@ class Engine:
         self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int], data: DataView
     ) -> list[WaitingTask]:
         now = self.clock.now()
-        run_of = self._run_times.estimate
+        known = self._run_times.known
         return [
-            with_data(waiting_task("0" * 26, user, spec, input_bytes=size, run=run_of(user, spec, now)), spec, data)
+            with_data(waiting_task("0" * 26, user, spec, input_bytes=size, **known(user, spec, now)), spec, data)
             for spec, size in zip(specs, input_bytes, strict=True)
         ]
 
@@ -251,6 +270,11 @@ class Engine:
                 if not task.cancelled() and task.exception() is not None:
                     log.error("site %s: its worker broke and is started again", name, exc_info=task.exception())
                 await self._let_go(f"site:{name}")
+
+    def _places(self) -> bool:
+        """Whether the placement round is this process's now, and with it what is done once for the whole service."""
+        lease = self._held.get(_PLACEMENT)
+        return lease is not None and self._fresh(lease)
 
     def _fresh(self, lease: Lease) -> bool:
         """Whether the lease was renewed lately enough that nobody else can hold it. Uses the clock that never jumps."""
@@ -334,6 +358,7 @@ class Engine:
             await self.clock.sleep(EVERY_SECONDS)
             try:
                 await self._run_times.refresh()
+                await self._round.handling.refresh(self.clock.now())
                 lease = self._held.get(_PLACEMENT)
                 if lease is not None and self._fresh(lease):
                     await self._scoring.refresh(self.clock.now(), lease)

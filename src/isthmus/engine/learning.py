@@ -12,14 +12,15 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import sqlalchemy as sa
 
 from isthmus.domain.errors import Refused
 from isthmus.domain.lifecycle import EndReason
-from isthmus.domain.placement import Estimate
+from isthmus.domain.placement import Estimate, RunTimesByPool
 from isthmus.domain.task import TaskSpec
+from isthmus.engine.speeds import Speeds, read_capabilities
 from isthmus.store import tables
 from isthmus.store.database import Database
 from isthmus.store.documents import load
@@ -44,6 +45,13 @@ def command_of(spec: TaskSpec) -> str:
     return _DIGITS.sub("#", "\n".join(words))[:4000]
 
 
+class Known(TypedDict):
+    """What is known of a task's run time."""
+
+    run: Estimate | None
+    run_at: RunTimesByPool | None
+
+
 class RunTimes:
     """Forecasts run times; `refresh` learns from what ended since the last time. `estimate` may be called from any thread."""
 
@@ -51,7 +59,8 @@ class RunTimes:
         self._database = database
         self._model: RunTimeModel | None = None
         self._after: tuple[float, str] = (0.0, "")
-        self._known: dict[tuple[str, str, int, int], Estimate | None] = {}
+        self._speeds = Speeds()
+        self._known: dict[tuple[str, str, int, int, int], Known] = {}
         self._lock = threading.Lock()  # over the model while it takes in records
         self._absent = False
 
@@ -59,6 +68,8 @@ class RunTimes:
         """Read the newest usage records made since the last call, at most `PAGE`, and learn from them; answers how many."""
         if self._absent:
             return 0
+        if self._speeds.measured(await self._database.read(read_capabilities)) and self._model is not None:
+            await asyncio.to_thread(self._learn, [])
         limit = FIRST if self._model is None else PAGE
         rows = list(reversed(await self._database.read(_newest, *self._after, limit)))
         if not rows or (self._model is None and len(rows) < ENOUGH):
@@ -77,15 +88,22 @@ class RunTimes:
 
     def estimate(self, user: str, spec: TaskSpec, now: float) -> Estimate | None:
         """What the task is likely to take, in seconds; None when nothing like it has ended yet."""
+        return self.known(user, spec, now)["run"]
+
+    def known(self, user: str, spec: TaskSpec, now: float) -> Known:
+        """What the task is likely to take anywhere, and at the pools where that differs."""
         demand = spec.demand
-        wish = (user, command_of(spec), demand.cpus_per_node * demand.nodes, demand.walltime_seconds)
+        devices = demand.accelerators.count * demand.nodes
+        wish = (user, command_of(spec), demand.cpus_per_node * demand.nodes, devices, demand.walltime_seconds)
         with self._lock:
             if self._model is None:
-                return None
+                return {"run": None, "run_at": None}
             if wish not in self._known:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
-                self._known[wish] = _estimate(self._model, *wish, now)
+                run = _estimate(self._model, *wish[:3], demand.walltime_seconds, now)
+                run_at = None if run is None else self._speeds.convert(wish[1:4], run)
+                self._known[wish] = {"run": run, "run_at": run_at}
             return self._known[wish]
 
     def _learn(self, rows: Sequence[Any]) -> None:
@@ -98,9 +116,12 @@ class RunTimes:
             with self._lock:
                 for row, command in ended[start : start + _HANDFUL]:
                     model.observe(_record(row, command, model))
+                    what = (command, max(1, row.cpus), row.accelerators)
+                    self._speeds.observe(what, (row.site, row.pool), row.elapsed_seconds)
         if model.due:
             model = RunTimeModel.from_state(model.state())
             model.train()
+        self._speeds.fit()
         with self._lock:
             self._model = model
             self._known = {}
@@ -119,7 +140,12 @@ def _estimate(
     if forecast.source is Source.DECLARED:
         return None
     return Estimate(
-        seconds=forecast.point, source=forecast.source.value, p10=forecast.p10, p90=forecast.p90, error=forecast.error
+        seconds=forecast.point,
+        source=forecast.source.value,
+        p10=forecast.p10,
+        p50=forecast.p50,
+        p90=forecast.p90,
+        error=forecast.error,
     )
 
 
@@ -169,7 +195,10 @@ def _columns() -> sa.Select[Any]:
             u.c.created_at,
             u.c.elapsed_seconds,
             u.c.ended_at,
+            u.c.site,
+            u.c.pool,
             a.c.cpus,
+            a.c.accelerators,
             a.c.walltime_seconds,
             a.c.reason,
             sa.func.coalesce(a.c.submitted_at, a.c.created_at).label("submitted_at"),

@@ -21,13 +21,16 @@ from isthmus.domain.dataset import (
     DatasetRef,
     Going,
     ReplicaState,
+    Tier,
     TransferOrder,
     TransferProgress,
     TransferState,
 )
 from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
+from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
 from isthmus.engine.clock import Clock
+from isthmus.engine.evicting import room_for, set_tier
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import Fleet
 from isthmus.engine.home import Home
@@ -120,11 +123,16 @@ class Mover:
     async def _begin(self, row: Any, lease: Lease) -> None:
         """Choose where it comes from, write the intent with a higher fence, and only then send the order."""
         offer = await self._database.read(choose, row, self._settings.home_region, self._clock.now())
+        if offer.warm_first:
+            await self._warm(row, offer.warm_first, lease)
+            return
         if offer.wait_for_home:
             await self._bring_home(row, lease)
             return
         if offer.not_before > self._clock.now():
             await self._put_off(row, lease, "Its window has not come.", at=offer.not_before)
+            return
+        if row.target != HOME and not await self._has_room(row, lease):
             return
         fence = await self._database.write(_intend, self._clock.now(), lease, row, offer)
         failpoint("transfer.intended")
@@ -151,6 +159,23 @@ class Mover:
         await self._database.write(plan)
         await self._put_off(row, lease, "Waits for the service, through which it goes.")
         self.due.set()
+
+    async def _warm(self, row: Any, site: str, lease: Lease) -> None:
+        """The only copy is a cold one: it is brought back at its site first."""
+        await self._keeper(site).data_warm([row.manifest])
+        await self._database.write(_warmed, lease, row, site)
+        self.due.set()
+
+    async def _has_room(self, row: Any, lease: Lease) -> bool:
+        """Whether it fits under its target's quota; copies of less value go first, which takes a moment."""
+        now = self._clock.now()
+        missing, chill = await self._database.write(room_for, now, lease, row.target, row.size_bytes)
+        if chill:
+            await self._keeper(row.target).data_chill(sorted({copy.manifest for copy in chill}))
+            await self._database.write(set_tier, lease, chill, Tier.COLD)
+        if missing:
+            await self._put_off(row, lease, f"Waits for room at {row.target}: {show_size(missing)} over its quota.")
+        return not missing
 
     async def _order(self, row: Any, offer: Offer, fence: int, lease: Lease) -> None:
         order = TransferOrder(
@@ -376,6 +401,12 @@ def _later(connection: sa.Connection, lease: Lease, row: Any, at: float, message
         .where(_t.id == row.id, _t.state.in_(datasets.OPEN))
         .values(message=message[:2000], due_at=at, tries=row.tries + tried)
     )
+
+
+def _warmed(connection: sa.Connection, lease: Lease, row: Any, site: str) -> None:
+    guard(connection, lease)
+    where = (_r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == site)
+    connection.execute(tables.replicas.update().where(*where).values(tier=Tier.WARM.value))
 
 
 def _leaving(connection: sa.Connection, limit: int) -> Sequence[Any]:

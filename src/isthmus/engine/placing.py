@@ -28,6 +28,7 @@ from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.failpoints import failpoint
+from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
@@ -45,6 +46,7 @@ from isthmus.store.documents import dump, load
 log = logging.getLogger(__name__)
 _ENDED = [state.value for state in ATTEMPT_ENDED]
 _PAGES = 5
+_READING_TASKS = 300  # tasks looked at in one go while some of them read data sets: ways are looked at for each of them
 
 
 def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
@@ -62,7 +64,9 @@ class Round:
     `prices` are those of the last round, empty when nothing is contested.
     """
 
-    def __init__(self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes) -> None:
+    def __init__(
+        self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes, handling: Handling
+    ) -> None:
         self._settings = settings
         self._run_times = run_times
         self._wait_times = wait_times
@@ -71,6 +75,8 @@ class Round:
         self.prices: tuple[ScarcePrice, ...] = ()
         self.roads = RoadMap(settings.home_region)
         self.auditing = Auditing()
+        self.handling = handling
+        self._reading = False
         self._warming = Warming("isthmus.placement.joint", "contested rounds stay in plain order")
 
     async def run(self, database: Database, now: float, lease: Lease) -> int:
@@ -79,6 +85,8 @@ class Round:
         found: tuple[ScarcePrice, ...] = ()
         line: Line | None = None
         limit, weight = self._settings.round_tasks, self._settings.fair_weight
+        if self._reading:
+            limit = min(limit, _READING_TASKS)
         for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
             snapshot = replace(
                 await database.read(read_snapshot, now), prices=found or self.prices, gap=self.auditing.gap
@@ -94,6 +102,7 @@ class Round:
                 rows = [row for row in rows if row.id in specs]
             snapshot = await self._apart(database, snapshot, rows, specs)
             data = await self._data(database, now, specs)
+            self._reading = bool(data.pieces)
             snapshot = replace(snapshot, roads=data.roads)
             tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data, line.leads)
             if decision.contested:
@@ -103,7 +112,7 @@ class Round:
             found = decision.prices or found
             failpoint("place.decided")
             placed += await database.write(self._write, now, lease, specs, decision)
-            if len(rows) + len(broken) < self._settings.round_tasks:
+            if len(rows) + len(broken) < limit:
                 break
         self.prices = self.auditing.adjust(found)
         return placed
@@ -137,7 +146,7 @@ class Round:
                     row.user,
                     specs[row.id],
                     input_bytes=row.input_bytes,
-                    run=self._run_times.estimate(row.user, specs[row.id], snapshot.now),
+                    **self._run_times.known(row.user, specs[row.id], snapshot.now),
                     avoid_sites=orjson.loads(row.avoid_sites),
                     standing=standings[row.project],
                 ),
@@ -146,7 +155,7 @@ class Round:
             )
             for row in rows
         ]
-        snapshot = self._wait_times.into(snapshot, {shape_of(task) for task in tasks})
+        snapshot = self.handling.into(self._wait_times.into(snapshot, {shape_of(task) for task in tasks}))
         return tasks, decide(snapshot, tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:

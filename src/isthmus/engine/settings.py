@@ -27,6 +27,8 @@ class EngineSettings:
     usage_patience: float = 7 * 86400.0  # accounting that stays silent for a week is recorded as lost
     hopeless_interval: float = 20.0  # between two looks at a task that no pool can take as things are
     benchmark_interval: float = 2.0  # between two looks for benchmarks that ended
+    measure_interval: float = 60.0  # between two rounds of small measurements of the network
+    train_interval: float = 600.0  # between two packet trains of an agent
     max_waiting: int = 1_000_000  # tasks of one project that have not ended; more is refused
     events_kept_seconds: float = 30 * 86400.0
     fair_half_life: float = 86400.0  # what a project used this long ago counts half in its fair share

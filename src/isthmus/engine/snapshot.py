@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
 
 import orjson
 import sqlalchemy as sa
@@ -14,13 +13,15 @@ from isthmus.domain.placement import (
     Estimate,
     PoolView,
     Promise,
+    RunTimesByPool,
     Snapshot,
     Standing,
     WaitingTask,
 )
 from isthmus.domain.site import SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
-from isthmus.engine.accounting import energy_of
+from isthmus.engine.accounting import by_hour, energy_of, flat
+from isthmus.engine.carbon import carbon_hours
 from isthmus.store import tables
 from isthmus.store.documents import load
 
@@ -33,6 +34,7 @@ _STALE_SECONDS = 120.0  # a site whose pools were not seen for this long is not 
 def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
     """Every pool of every site that has not left, with what was promised there."""
     promised, unseen = _promises(connection)
+    carbon = carbon_hours(connection)
     views: list[PoolView] = []
     query = tables.sites.select().where(tables.sites.c.state != SiteState.LEFT.value).order_by(tables.sites.c.name)
     for row in connection.execute(query):
@@ -46,7 +48,7 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
             views.append(
                 PoolView(
                     site=row.name,
-                    pool=replace(pool, price_per_cpu_hour=Decimal(str(tariff.get("cpu_hour", 0)))),
+                    pool=replace(pool, price_per_cpu_hour=flat(tariff, "cpu_hour")),
                     state=SiteState(row.state),
                     reachable=not row.error and fresh,
                     region=row.region,
@@ -56,8 +58,10 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     promised_unseen=unseen.get((row.name, pool.name), Promise()),
                     accounts=frozenset(orjson.loads(row.accounts)),
                     max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
-                    price_per_accelerator_hour=Decimal(str(tariff.get("accelerator_hour", 0))),
-                    energy=energy_of(tariff),
+                    price_per_accelerator_hour=flat(tariff, "accelerator_hour"),
+                    cpu_hours=by_hour(tariff, "cpu_hour"),
+                    accelerator_hours=by_hour(tariff, "accelerator_hour"),
+                    energy=energy_of(tariff, carbon.get(row.name)),
                 )
             )
     return Snapshot(now=now, pools=tuple(views))
@@ -132,6 +136,7 @@ def waiting_task(
     *,
     input_bytes: int,
     run: Estimate | None,
+    run_at: RunTimesByPool | None = None,
     avoid_sites: Sequence[str] = (),
     standing: Standing | None = None,
 ) -> WaitingTask:
@@ -148,5 +153,6 @@ def waiting_task(
         options=frozenset(spec.backend_parameters),
         avoid_sites=tuple(avoid_sites),
         run=run,
+        run_at=run_at,
         standing=standing,
     )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import orjson
 import sqlalchemy as sa
 
-from isthmus.domain.dataset import HOME, DatasetManifest, Labels, ReplicaState
+from isthmus.domain.dataset import HOME, DatasetManifest, Labels, ReplicaState, Tier
 from isthmus.domain.errors import Conflict, Unavailable
 from isthmus.engine import datasets as intents
 from isthmus.store import datasets, tables
@@ -39,6 +39,7 @@ class Offer:
     bytes_per_second: float = 0.0
     not_before: float = 0.0
     wait_for_home: bool = False
+    warm_first: str = ""  # a site whose cold copy is the only one
 
 
 def choose(connection: sa.Connection, row: Any, home_region: str, now: float) -> Offer:
@@ -56,10 +57,18 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
     whole = {copy.site for copy in copies if copy.state == ReplicaState.WHOLE and copy.site != row.target}
     if not whole:
         raise Conflict(f"No place holds all of {name}.", code="no_whole_replica")
+    cold = {copy.site for copy in copies if copy.site in whole and copy.tier == Tier.COLD}
+    if whole == cold:
+        cold &= _servers(connection, cold, now).keys()
+        if not cold:
+            raise Unavailable(f"No site that holds {name} answers.")
+        return Offer(warm_first=min(cold))
+    whole -= cold
     servers = _servers(connection, whole, now)
     stretches = orjson.loads(row.stretches)
     begins = float(stretches[0]["begins"]) if stretches else 0.0
-    rate = row.size_bytes / max(1e-3, float(stretches[-1]["ends"]) - begins) if stretches else 0.0
+    planned = row.size_bytes / max(1e-3, float(stretches[-1]["ends"]) - begins) if stretches else 0.0
+    rate = min((bound for bound in (planned, float(row.most_bytes_per_second)) if bound > 0), default=0.0)
     if row.target == HOME:
         if not servers:
             raise Unavailable(f"No site that holds {name} answers.")

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from isthmus.data.lifecycle import faded
 from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, Labels, ReplicaState
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, NotFound, Refused, Unavailable
 from isthmus.domain.task import Input, TaskSpec
@@ -23,8 +24,6 @@ from isthmus.sites.port import CollectedFile, JobFile
 from isthmus.store import datasets, tables
 from isthmus.store.database import Database
 from isthmus.store.documents import load
-
-HALF_LIFE_SECONDS = 7 * 86400.0  # of a replica's heat
 
 
 class Arriving(Unavailable):
@@ -204,15 +203,8 @@ def count_use_of(connection: sa.Connection, now: float, site: str, task_ids: Seq
         row = copies.get(site) or copies.get(HOME)
         if row is not None:
             heat = faded(row.heat, row.heat_at, now) + count
-            values = {"heat": heat, "heat_at": now, "used_at": now, "uses": row.uses + count}
+            values = {"heat": heat, "heat_at": now, "used_at": now, "uses": row.uses + count, "tier": "warm"}
             connection.execute(tables.replicas.update().where(*where, r.site == row.site).values(**values))
-
-
-def faded(heat: float, heat_at: float | None, now: float) -> float:
-    """A heat of the past as it is now."""
-    if heat_at is None:
-        return 0.0
-    return float(heat * 2 ** (-max(0.0, now - heat_at) / HALF_LIFE_SECONDS))
 
 
 async def made_by(home: Home, spec_text: str, files: Sequence[CollectedFile]) -> list[Made]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from isthmus.domain.errors import NotFound
 from isthmus.domain.network import LinkView, NetworkView, NodeKind
-from isthmus.network.paths import Constraints, shortest_paths
+from isthmus.network.paths import Constraints, shortest_path, shortest_paths
 from isthmus.network.topology import Link, Topology
 
 _UNKNOWN_CAPACITY = 1e15
@@ -30,14 +30,14 @@ class CandidatePath:
     capacity_bits_per_second: float | None
     """Of its narrowest link, as declared."""
     free_bits_per_second: float | None
-    """What its links have free now: as measured, else all of the capacity."""
+    """What its links have free now: as measured (for the way that packets take by themselves, also from end to end), else all of the capacity."""
     price_per_gb: Decimal
     mtu_bytes: int
     up: bool
     taken_by_itself: bool
     """Whether it is the one that packets take without a policy, as far as routers go by declared delay."""
     programmable: bool
-    """Whether a policy can put packets on it: the routers at which it enters and leaves the network obey Isthmus."""
+    """Whether a policy can put packets on it: its ends obey Isthmus, and some routers on it hold packets to it (see `waypoints`)."""
     seconds: float | None
     """How long it takes to move the bytes that were asked about over what is free."""
     why: str
@@ -75,17 +75,62 @@ def candidate_paths(
         if view.node(name) is None:
             raise NotFound(f"The network has no node {name!r}.", remedy="`isthmus net show` shows the nodes.")
     topology, links = as_topology(view)
-    others = frozenset(
-        place
-        for place, node in enumerate(view.nodes)
-        if node.kind is NodeKind.SITE and node.name not in (source, target)
-    )
     start, end = topology.node(source), topology.node(target)
-    found = shortest_paths(topology, start, end, topology.weight, _MOST_LOOKED_AT, Constraints(avoid_nodes=others))
+    found = shortest_paths(
+        topology, start, end, topology.weight, _MOST_LOOKED_AT, Constraints(avoid_nodes=_others(view, source, target))
+    )
     itself = next((path.links for path in found if all(links[link].up for link in path.links)), None)
     made = [_candidate(view, [links[link] for link in path.links], path.links == itself, size_bytes) for path in found]
     ordered = sorted(made, key=_order)[:count]
     return tuple(_explained(one, ordered, size_bytes) for one in ordered)
+
+
+def own_way(view: NetworkView, source: str, target: str) -> tuple[LinkView, ...] | None:
+    """The links that packets take without a policy, as far as routers go by declared delay; None when an end is not there or no way is whole."""
+    if view.node(source) is None or view.node(target) is None:
+        return None
+    topology, links = as_topology(view)
+    down = frozenset(place for place, link in enumerate(links) if not link.up)
+    avoid = Constraints(avoid_links=down, avoid_nodes=_others(view, source, target))
+    found = shortest_path(topology, topology.node(source), topology.node(target), topology.weight, avoid)
+    return None if found is None else tuple(links[link] for link in found.links)
+
+
+def waypoints(view: NetworkView, nodes: Sequence[str]) -> tuple[str, ...] | None:
+    """The fewest routers between the first and the last of a path of routers that hold packets to it, where routing leads from each to the next
+    by declared delay; None when no choice of routers with a locator does."""
+    locators = {node.name for node in view.nodes if node.locator}
+    if not nodes or not {nodes[0], nodes[-1]} <= locators:
+        return None
+    at, chosen = 0, list[str]()
+    while at < len(nodes) - 1:
+        reach = next(
+            (
+                end
+                for end in range(len(nodes) - 1, at, -1)
+                if nodes[end] in locators and _leads(view, nodes[at : end + 1])
+            ),
+            None,
+        )
+        if reach is None:
+            return None
+        chosen.append(nodes[reach])
+        at = reach
+    return tuple(chosen[:-1])
+
+
+def _leads(view: NetworkView, nodes: Sequence[str]) -> bool:
+    way = own_way(view, nodes[0], nodes[-1])
+    return way is not None and [link.target for link in way] == list(nodes[1:])
+
+
+def _others(view: NetworkView, source: str, target: str) -> frozenset[int]:
+    """Sites that are neither end: they carry no traffic of others."""
+    return frozenset(
+        place
+        for place, node in enumerate(view.nodes)
+        if node.kind is NodeKind.SITE and node.name not in (source, target)
+    )
 
 
 def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_bytes: float) -> CandidatePath:
@@ -96,11 +141,13 @@ def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_
         link.available_bits_per_second.value if link.available_bits_per_second else link.capacity_bits_per_second
         for link in links
     ]
+    pair = view.between(links[0].source, links[-1].target) if itself else None
+    if pair is not None and pair.available_bits_per_second is not None:
+        free.append(pair.available_bits_per_second.value)
     known = [value for value in free if value is not None]
     least = min(known) if known else None
     nodes = (links[0].source, *(link.target for link in links))
     routers = [name for name in nodes if (node := view.node(name)) is not None and node.kind is NodeKind.ROUTER]
-    obeys = {node.name for node in view.nodes if node.locator}
     seconds = None if least is None else (math.inf if least <= 0 else size_bytes * 8 / least + (delay or 0.0))
     return CandidatePath(
         nodes=nodes,
@@ -113,7 +160,7 @@ def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_
         mtu_bytes=min(link.link.mtu_bytes for link in links),
         up=all(link.up for link in links),
         taken_by_itself=itself,
-        programmable=bool(routers) and {routers[0], routers[-1]} <= obeys,
+        programmable=waypoints(view, routers) is not None,
         seconds=seconds,
         why="",
     )

@@ -20,8 +20,8 @@ from isthmus.domain.units import show_duration
 HORIZON_SECONDS = 7 * 86400.0  # a transfer that would not be done by then finds its path full
 UPLOADS = "uploads"
 _CRUMB = 0.01  # less than this share of a route's own rate is not worth a promise
-_STRETCHES = 32  # a transfer in more parts than this begins after all that is promised
-_STEPS = 256  # and so does one that would have to look at more than so many changes of what is left
+_STRETCHES = 16  # a transfer in more parts than this begins after all that is promised
+_STEPS = 128  # and so does one that would have to look at more than so many changes of what is left
 _SAME = 1 + 1e-9
 _GIGABYTE = 10**9
 _TRUST = ("through the service", "declared", "learned", "measured")  # an estimate is as good as its worst part
@@ -115,9 +115,11 @@ class Traffic:
         self._now = now
         self._use = {name: _Use(way, now) for name, way in roads.links.items()}
         self._coming = dict(roads.coming)
+        self._promised = False
         self._choices: dict[tuple[frozenset[str], str], list[_Choice]] = {}
         for one in roads.held if held is None else held:
             if one.link in self._use:
+                self._promised = True
                 self._use[one.link].add(one.begins, one.ends, one.bytes_per_second)
 
     def bring(self, task: WaitingTask, view: PoolView, prefer: Preference = _SOONEST) -> Bringing | Blocked:
@@ -150,6 +152,7 @@ class Traffic:
         """What was chosen is gone for those that come later, and data that comes is there for them."""
         for one in carriages:
             for stretch in one.stretches:
+                self._promised = True
                 for link in one.links:
                     self._use[link].add(stretch.begins, stretch.ends, stretch.bytes_per_second)
             if one.name != UPLOADS and not one.shared:
@@ -178,13 +181,16 @@ class Traffic:
         for bound, choice in self._by_bound(piece, site, prefer):
             if best is not None and best[0] <= bound * _SAME:
                 break
-            stretches = self._earliest(piece.size_bytes, choice)
+            money = prefer.per_money * piece.size_bytes * choice.price_per_byte
+            before = self._now + HORIZON_SECONDS
+            if best is not None and prefer.per_second > 0:  # what cannot be better any more is not looked at further
+                before = min(before, self._now + (best[0] - money) / prefer.per_second - choice.latency)
+            stretches = self._earliest(piece.size_bytes, choice, before)
             if stretches is None:
                 full = True
                 continue
             ends = (stretches[-1].ends if stretches else self._now) + choice.latency
-            cost = prefer.per_second * (ends - self._now)
-            cost += prefer.per_money * piece.size_bytes * choice.price_per_byte
+            cost = prefer.per_second * (ends - self._now) + money
             if prefer.worth is not None:
                 cost += sum(prefer.worth(link, stretches) for link in choice.use)
             if best is None or cost < best[0]:
@@ -275,17 +281,17 @@ class Traffic:
         moving = arrives - choice.latency - begins
         return carriage, _estimate(arrives - self._now, moving, [self._use[link].way for link in route.links])
 
-    def _earliest(self, size: float, choice: _Choice) -> tuple[Stretch, ...] | None:
-        """The earliest rates that carry `size` over all links, or None within the horizon."""
+    def _earliest(self, size: float, choice: _Choice, before: float) -> tuple[Stretch, ...] | None:
+        """The earliest rates that carry `size` over all links, or None when that is not done `before`."""
         use = [self._use[link] for link in choice.use]
         if size <= 0 or not use:
             return ()
-        until = self._now + HORIZON_SECONDS
         begins = max(one.open_at for one in use)
-        found = _fill(use, float(size), begins, 1.0 / choice.alone_per_byte)
-        if found is None:  # too much in pieces: after all that is promised
-            found = _fill(use, float(size), max(begins, *(one.times[-1] for one in use)), 1.0 / choice.alone_per_byte)
-        return found if found is not None and found[-1].ends <= until else None
+        found = _fill(use, float(size), begins, 1.0 / choice.alone_per_byte, before)
+        if found == ():  # too much in pieces: after all that is promised
+            begins = max(begins, *(one.times[-1] for one in use))
+            found = _fill(use, float(size), begins, 1.0 / choice.alone_per_byte, before)
+        return found
 
     def _reserve(self, carriage: Carriage, saved: dict[str, _Use]) -> None:
         """Hold the links for the task's next piece; `saved` gets what they were."""
@@ -312,13 +318,16 @@ def promises(carriages: Iterable[Carriage]) -> Iterator[Held]:
                 )
 
 
-def _fill(use: Sequence[_Use], left: float, at: float, own: float) -> tuple[Stretch, ...] | None:
-    """The earliest rates from `at` on that carry `left` bytes over all links; None when that takes too many steps."""
+def _fill(use: Sequence[_Use], left: float, at: float, own: float, before: float) -> tuple[Stretch, ...] | None:
+    """The earliest rates from `at` on that carry `left` bytes over all links; None when that is not done `before`, nothing
+    when it takes too many steps."""
     crumb = _CRUMB * own
     found: list[Stretch] = []
     steps = [(one.times, one.rates, one.way.bytes_per_second) for one in use]
     places = [bisect_right(times, at) - 1 for times, _, _ in steps]
     for _ in range(_STEPS):
+        if at + left / own > before:
+            return None
         ends = rate = float("inf")
         for place, (times, rates, most) in zip(places, steps, strict=True):
             rate = min(rate, most - rates[place])
@@ -328,18 +337,18 @@ def _fill(use: Sequence[_Use], left: float, at: float, own: float) -> tuple[Stre
             last = at + left / rate
             if last <= ends:
                 found.append(Stretch(begins=at, ends=last, bytes_per_second=rate))
-                return tuple(found)
+                return tuple(found) if last <= before else None
             found.append(Stretch(begins=at, ends=ends, bytes_per_second=rate))
             left -= (ends - at) * rate
             if len(found) >= _STRETCHES:
-                return None
+                return ()
         if ends == float("inf"):
             return None
         at = ends
         for number, (times, _, _) in enumerate(steps):
             if places[number] + 1 < len(times) and times[places[number] + 1] <= at:
                 places[number] += 1
-    return None
+    return ()
 
 
 def _volumes(use: _Use, begins: float, seconds: float, count: int) -> list[float]:

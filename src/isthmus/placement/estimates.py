@@ -71,20 +71,26 @@ def is_long(wait: Estimate) -> bool:
     return wait.seconds > (NOTICED_SECONDS if wait.source == "learned" else SCHEDULER_LAG_SECONDS)
 
 
-def run(task: WaitingTask) -> Estimate:
-    """Seconds of running: what similar tasks took, or what the user declared at most."""
+def run(task: WaitingTask, view: PoolView | None = None) -> Estimate:
+    """Seconds of running at a pool (None: anywhere): what similar tasks took, or what the user declared at most."""
     if task.run is not None:
-        return task.run
+        if view is None or task.run_at is None:
+            return task.run
+        return task.run_at.by_pool.get((view.site, view.pool.name), task.run)
     return Estimate(seconds=float(task.demand.walltime_seconds), source="declared")
 
 
-def price(task: WaitingTask, view: PoolView, run_seconds: float) -> Decimal:
-    """What the run would cost at the pool's tariff."""
-    if not view.pool.price_per_cpu_hour and not view.price_per_accelerator_hour:
+def price(task: WaitingTask, view: PoolView, run_seconds: float, begin: float) -> Decimal:
+    """What the run would cost at the pool's tariff in the hours in which it would run, from `begin` (seconds since 1970) on."""
+    cpu = view.pool.price_per_cpu_hour if view.cpu_hours is None else view.cpu_hours.mean(begin, run_seconds)
+    device = view.price_per_accelerator_hour
+    if view.accelerator_hours is not None:
+        device = view.accelerator_hours.mean(begin, run_seconds)
+    if not cpu and not device:
         return Decimal(0)
     demand = task.demand
-    each_hour = view.pool.price_per_cpu_hour * demand.cpus_per_node * demand.nodes
-    each_hour += view.price_per_accelerator_hour * demand.accelerators.count * demand.nodes
+    each_hour = cpu * demand.cpus_per_node * demand.nodes
+    each_hour += device * demand.accelerators.count * demand.nodes
     return (each_hour * round(run_seconds) / 3600).quantize(Decimal("0.000001"))
 
 

@@ -69,6 +69,6 @@ def _plan(now: float, task: WaitingTask, view: PoolView, traffic: Traffic) -> _P
     brought = traffic.bring(task, view)
     if isinstance(brought, Blocked):
         return None
-    run = estimates.run(task)
-    price = estimates.price(task, view, run.seconds) + brought.price
+    run = estimates.run(task, view)
+    price = estimates.price(task, view, run.seconds, now + brought.estimate.seconds) + brought.price
     return _Plan(view=view, end=now + brought.estimate.seconds + run.late, price=price)

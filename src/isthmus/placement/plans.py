@@ -27,14 +27,18 @@ def best_plans(task: WaitingTask, receipt: Receipt, count: int = SHOWN) -> tuple
     by = yardstick(task, receipt.candidates)
     able = [one for one in receipt.candidates if one.why in _ABLE and one.finish_seconds is not None]
     able.sort(key=lambda one: (one.why is not Why.CHOSEN, *order(task, one, by), one.site, one.pool))
-    return tuple(_plan(one) for one in able[:count])
+    return tuple(plan_of(one) for one in able[:count])
 
 
-def _plan(one: Candidate) -> Plan:
+def plan_of(one: Candidate) -> Plan:
+    """A candidate that was estimated, with the quantiles of its end."""
     assert one.wait is not None
     assert one.transfer is not None
     assert one.run is not None
-    parts = (one.wait, one.transfer, one.run)
+    named = {"wait": one.wait, "transfer": one.transfer, "run": one.run}
+    if one.handling is not None:
+        named["handling"] = one.handling
+    parts = named.values()
     middle = sum(part.seconds for part in parts)
     sooner = math.hypot(*(_below(part) for part in parts))
     later = math.hypot(*(part.late - part.seconds for part in parts))
@@ -45,7 +49,7 @@ def _plan(one: Candidate) -> Plan:
         finish_p10_seconds=max(0.0, middle - sooner),
         finish_p50_seconds=middle,
         finish_p90_seconds=middle + later,
-        sources={"wait": one.wait.source, "transfer": one.transfer.source, "run": one.run.source},
+        sources={name: part.source for name, part in named.items()},
         price=one.price,
         energy_kwh=one.energy_kwh,
         carbon_grams=one.carbon_grams,

@@ -272,7 +272,7 @@ class _Pass:
 
 def _wish(task: WaitingTask) -> object:
     """What a decision depends on: tasks of one wish are turned away alike."""
-    return (_shape(task), task.objective, task.avoid_sites, task.run, task.input_bytes, task.data)
+    return (_shape(task), task.objective, task.avoid_sites, task.run, task.run_at, task.input_bytes, task.data)
 
 
 def _shape(task: WaitingTask) -> object:
@@ -311,19 +311,22 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic,
     brought = traffic.bring(task, view, prefer)
     if isinstance(brought, Blocked):
         return _refused(view, brought)
-    run = estimates.run(task)
+    run = estimates.run(task, view)
     energy = estimates.energy_kwh(task, view, run.seconds)
+    wait = estimates.wait(task, view, ledger.promised, ledger.unseen)
+    begin = now + wait.seconds + brought.estimate.seconds
     candidate = Candidate(
         site=view.site,
         pool=view.pool.name,
         why=Why.LATER_FINISH,
-        wait=estimates.wait(task, view, ledger.promised, ledger.unseen),
+        wait=wait,
         transfer=brought.estimate,
         run=run,
-        price=estimates.price(task, view, run.seconds) + brought.price,
+        handling=view.handling,
+        price=estimates.price(task, view, run.seconds, begin) + brought.price,
         transfers=brought.carriages,
         energy_kwh=energy,
-        carbon_grams=view.energy.grams(energy),
+        carbon_grams=view.energy.grams(energy, begin, run.seconds),
     )
     late = candidate.late_seconds
     assert late is not None

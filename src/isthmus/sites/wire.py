@@ -21,6 +21,7 @@ from isthmus.domain.dataset import TransferOrder, TransferProgress
 from isthmus.domain.errors import Corrupt, IsthmusError, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
+from isthmus.network.measurement.probing import Probes, Told
 from isthmus.sites.port import (
     Collected,
     Full,
@@ -82,6 +83,14 @@ class LogPiece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RouterAsked:
+    """The arguments of ask_router: the socket of a router's daemon, and the request as the daemon takes it."""
+
+    socket: str
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """The arguments of data_pull and data_send."""
 
@@ -102,7 +111,7 @@ class Manifests:
     manifests: tuple[str, ...]
 
 
-Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece | Orders | Ids | Manifests
+Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece | Orders | Ids | Manifests | Probes | RouterAsked
 Outcome = Staged | Submitted | Rejected | Full | Uncertain | Collected
 
 
@@ -148,13 +157,17 @@ METHODS: Final[Mapping[str, Method]] = {
     "collect": Method(arguments=Jobs, outcomes=frozenset({"collected", "rejected", "uncertain"}), mutating=True),
     "usage": Method(arguments=Refs, result=dict[str, Usage]),
     "clean": Method(arguments=Refs, mutating=True),
+    "measure": Method(arguments=Probes, result=tuple[Told, ...]),
+    "ask_router": Method(arguments=RouterAsked, result=dict[str, Any]),
     "data_pull": Method(arguments=Orders, result=dict[str, TransferProgress]),
     "data_send": Method(arguments=Orders, result=dict[str, TransferProgress]),
     "data_status": Method(arguments=Ids, result=dict[str, TransferProgress]),
     "data_drop": Method(arguments=Manifests),
     "data_chill": Method(arguments=Manifests),
+    "data_warm": Method(arguments=Manifests),
     "data_verify": Method(arguments=Manifests, result=dict[str, tuple[str, ...]]),
 }
+"""The methods of a site's port, and the two of the network, which an agent serves where its operator lets it."""
 
 _FAILURES: Final[Mapping[str, type[IsthmusError]]] = {
     kind.__name__: kind
@@ -189,7 +202,7 @@ def keys_of(arguments: Arguments) -> tuple[str, ...]:
             return tuple(ref.key for ref in refs)
         case LogPiece(ref=ref):
             return (ref.key,)
-        case Nothing() | NativeIds() | Orders() | Ids() | Manifests():
+        case Nothing() | NativeIds() | Probes() | RouterAsked() | Orders() | Ids() | Manifests():
             return ()
 
 
@@ -213,7 +226,7 @@ def encode_result(name: str, result: Any) -> bytes:
         return _dump({"result": base64.b64encode(result).decode()})
     if spec.result is None:
         return _dump({"result": None})
-    if spec.result is not SiteDescription:
+    if isinstance(result, Mapping):
         result = dict(result)
     return _dump({"result": _to_json(spec.result, result)})
 

@@ -215,6 +215,19 @@ queue_history = (
 )
 Index("ix_queue_history_site", queue_history.c.site, queue_history.c.id)
 
+carbon_series = (
+    Table(  # the intensity of a site's grid by the hour, as an operator brought it in, and what is forecast after it
+        "carbon_series",
+        metadata,
+        Column("site", _Name, primary_key=True),
+        Column("first_hour", Integer, nullable=False),  # hours since 1970 in UTC
+        Column("grams", Text, nullable=False),  # JSON: numbers, one for each hour
+        Column("forecast", Text, nullable=False, default="[]"),  # JSON: numbers for the hours after
+        Column("error", Double),  # mean relative error of such forecasts on the series itself
+        _at("updated_at", nullable=False),
+    )
+)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,
@@ -553,6 +566,7 @@ transfers = Table(
     Column("links", Text, nullable=False, default="[]"),  # JSON: the path, in travelling order
     Column("stretches", Text, nullable=False, default="[]"),  # JSON: the window, domain.roads.Stretch
     Column("bytes_per_second", Double, nullable=False, default=0.0),  # as measured lately
+    Column("most_bytes_per_second", Double, nullable=False, default=0.0),  # what its user allows; 0 = no bound
     Column("size_bytes", BigInteger, nullable=False),
     Column("done_bytes", BigInteger, nullable=False, default=0),
     _at("ends_at"),  # predicted
@@ -619,6 +633,22 @@ net_operators = Table(  # users that may declare the network, beside the adminis
     "net_operators",
     metadata,
     Column("user", _Name, primary_key=True),
+)
+
+net_policies = Table(  # which way packets shall go, for a transfer or a task, or because an operator said so
+    "net_policies",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("source", _Name, nullable=False),
+    Column("target", _Name, nullable=False),
+    Column("nodes", Text, nullable=False),  # JSON list: the path that is wanted now, end to end
+    Column("match", Text, nullable=False),  # JSON network.control.desired.Match: the marks of its packets
+    Column("owner", String(8), nullable=False),  # transfer | task | operator
+    Column("wanted", Boolean, nullable=False, default=True),  # false: its routers forget it, then the row goes
+    Column("error", Text, nullable=False, default=""),  # why its routers do not have it
+    _at("programmed_at"),  # since when its routers have it as it is here
+    _at("moved_at"),  # when a failure took it to another path
+    _at("created_at", nullable=False),
 )
 
 link_states = Table(  # measured figures, the newest of each source

@@ -95,6 +95,7 @@ def declared(name: str) -> dict[str, Any]:
         "sites": {
             site.name: {
                 "address": addressing.site_address(site.name),
+                "address4": addressing.site_address4(site.name),
                 "prefixes": [addressing.site_prefix(site.name), addressing.site_prefix4(site.name)],
             }
             for site in topology.sites

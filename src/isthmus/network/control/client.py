@@ -30,24 +30,24 @@ class RouterClient:
 
     def apply(self, state: DesiredState) -> Changes:
         """Make the router do this, and nothing else of ours."""
-        return from_json(self._ask({"do": "apply", "state": desired.as_json(state)}))
+        return from_json(self.ask({"do": "apply", "state": desired.as_json(state)}))
 
     def set_paths(self, policy: str, paths: tuple[WeightedPath, ...]) -> Changes:
         """Give one policy other paths, at once and without loss."""
         raw = [asdict(path) for path in paths]
-        return from_json(self._ask({"do": "set_paths", "policy": policy, "paths": raw}))
+        return from_json(self.ask({"do": "set_paths", "policy": policy, "paths": raw}))
 
     def reconcile(self) -> Changes:
         """Compare what is with what was asked for last, and correct it."""
-        return from_json(self._ask({"do": "reconcile"}))
+        return from_json(self.ask({"do": "reconcile"}))
 
     def state(self) -> DesiredState:
         """What was asked for last."""
-        return desired.read(self._ask({"do": "state"})["state"])
+        return desired.read(self.ask({"do": "state"})["state"])
 
     def links(self) -> Mapping[str, bool]:
         """The interfaces, and whether each is up and has a carrier."""
-        found: Mapping[str, bool] = self._ask({"do": "links"})["links"]
+        found: Mapping[str, bool] = self.ask({"do": "links"})["links"]
         return found
 
     def watch(self) -> LinkWatch:
@@ -61,7 +61,8 @@ class RouterClient:
         connection.settimeout(None)
         return LinkWatch(connection)
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One request as the daemon takes it, and its answer; raises what the daemon refuses with."""
         try:
             with self._connect() as connection, connection.makefile("rb") as lines:
                 connection.sendall(json.dumps(request).encode() + b"\n")

@@ -30,6 +30,8 @@ from isthmus.network.measurement.stamped import Received, StampedSocket
 
 MOST_SESSIONS = 4096
 _AT_ONCE = 64
+_BUFFER_BYTES = 4 << 20
+"""For a packet train, as far as the system lets us."""
 _CLOCK_SECONDS = 10.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -51,6 +53,7 @@ class Reflector:
         self._allowed = [_prefix(text) for text in allowed]
         self._port = port
         self._stamped = StampedSocket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        self._stamped.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         try:
             self._stamped.socket.bind((address, port))
         except OSError as error:

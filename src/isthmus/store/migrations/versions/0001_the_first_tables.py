@@ -146,6 +146,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", "pool", "kind", name=op.f("pk_capabilities")),
     )
     op.create_table(
+        "carbon_series",
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("first_hour", sa.Integer(), nullable=False),
+        sa.Column("grams", sa.Text(), nullable=False),
+        sa.Column("forecast", sa.Text(), nullable=False),
+        sa.Column("error", sa.Double(), nullable=True),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("site", name=op.f("pk_carbon_series")),
+    )
+    op.create_table(
         "contents",
         sa.Column("blake3", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -311,6 +321,21 @@ def upgrade() -> None:
         "net_operators",
         sa.Column("user", sa.String(length=63), nullable=False),
         sa.PrimaryKeyConstraint("user", name=op.f("pk_net_operators")),
+    )
+    op.create_table(
+        "net_policies",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("source", sa.String(length=63), nullable=False),
+        sa.Column("target", sa.String(length=63), nullable=False),
+        sa.Column("nodes", sa.Text(), nullable=False),
+        sa.Column("match", sa.Text(), nullable=False),
+        sa.Column("owner", sa.String(length=8), nullable=False),
+        sa.Column("wanted", sa.Boolean(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("programmed_at", sa.Double(), nullable=True),
+        sa.Column("moved_at", sa.Double(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_policies")),
     )
     op.create_table(
         "outcomes",
@@ -573,6 +598,7 @@ def upgrade() -> None:
         sa.Column("links", sa.Text(), nullable=False),
         sa.Column("stretches", sa.Text(), nullable=False),
         sa.Column("bytes_per_second", sa.Double(), nullable=False),
+        sa.Column("most_bytes_per_second", sa.Double(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("done_bytes", sa.BigInteger(), nullable=False),
         sa.Column("ends_at", sa.Double(), nullable=True),

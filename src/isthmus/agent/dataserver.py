@@ -1,0 +1,201 @@
+"""Announces what this site keeps, renews its certificate, and runs its data server where the operator lets it listen."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from isthmus.agent.keeping import Keeping, Standing
+from isthmus.agent.link import Backoff, Link
+from isthmus.agent.state import StateDirectory
+from isthmus.data.cold import ColdStore
+from isthmus.data.http import HttpBlobStore
+from isthmus.data.transfer.port import Credentials
+from isthmus.domain.errors import Invalid, IsthmusError
+from isthmus.domain.units import parse_size
+
+if TYPE_CHECKING:
+    from isthmus.data.transfer.server import Server
+
+log = logging.getLogger(__name__)
+ANNOUNCE_SECONDS = 60.0
+RENEW_SECONDS = 86_400.0  # a certificate lasts a month
+
+
+@asynccontextmanager
+async def keeping_data(
+    arguments: argparse.Namespace, site: str, state: StateDirectory, link: Link, client: httpx.AsyncClient
+) -> AsyncIterator[Keeping | None]:
+    """What the site keeps while the agent runs; None without --data-root."""
+    if arguments.data_root is None:
+        if arguments.data_listen or arguments.data_cold:
+            raise Invalid("data-root", "is missing.", remedy="Name the directory that datasets are kept in.")
+        yield None
+        return
+    cold = ColdStore(arguments.data_cold) if arguments.data_cold else None
+    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold)
+    desk = _Desk(
+        keeping,
+        link,
+        state.data,
+        site=site,
+        listen=arguments.data_listen or "",
+        address=arguments.data_address or "",
+        quota_bytes=parse_size(arguments.data_quota, "data-quota"),
+        cold=cold is not None,
+    )
+    announcing = asyncio.create_task(desk.run(), name="announcing data")
+    try:
+        yield keeping
+    finally:
+        announcing.cancel()
+        await asyncio.gather(announcing, return_exceptions=True)
+        await keeping.close()
+        desk.stop()
+
+
+class _Desk:
+    """The key, the certificate and the server of one site."""
+
+    def __init__(
+        self,
+        keeping: Keeping,
+        link: Link,
+        directory: Path,
+        *,
+        site: str,
+        listen: str,
+        address: str,
+        quota_bytes: int,
+        cold: bool,
+    ) -> None:
+        self._keeping = keeping
+        self._link = link
+        self._directory = directory
+        self._site = site
+        self._host, self._port = _parse(listen) if listen else ("", 0)
+        self._listens = bool(listen)
+        self._address = address
+        self._quota = quota_bytes
+        self._cold = cold
+        self._server: Server | None = None
+        self._renewed_at = float("-inf")
+
+    async def run(self) -> None:
+        """Announce now, and again and again."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._announce()
+                backoff.succeeded()
+                pause = ANNOUNCE_SECONDS
+            except IsthmusError as error:
+                pause = backoff.next()
+                log.warning("data is not announced: %s Next try in %.1f s.", error, pause)
+            except (OSError, ValueError) as error:
+                pause = backoff.next()
+                log.error("data is not announced: %s", error)
+            await asyncio.sleep(pause)
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    async def _announce(self) -> None:
+        """Twice where the server listens for the first time: its certificate comes before its port is open."""
+        now = asyncio.get_running_loop().time()
+        answer = await self._link.announce(await self._body())
+        if now - self._renewed_at > RENEW_SECONDS:
+            credentials = self._keep(answer)
+            self._keeping.standing = Standing(
+                region=answer.get("region", ""),
+                service_region=answer.get("service_region", ""),
+                credentials=credentials,
+            )
+            self._renewed_at = now
+            if self._listens:
+                self._serve(credentials, answer["ticket_key"].encode())
+                await self._link.announce(await self._body())
+        else:
+            standing = self._keeping.standing
+            standing.region, standing.service_region = answer.get("region", ""), answer.get("service_region", "")
+
+    async def _body(self) -> dict[str, object]:
+        address = ""
+        if self._server is not None:
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            address = self._address or f"{host}:{self._server.port}"
+        request = await asyncio.to_thread(self._request)
+        free = await asyncio.to_thread(self._keeping.free_bytes)
+        return {
+            "request": request.decode(),
+            "address": address,
+            "quota_bytes": self._quota,
+            "free_bytes": free,
+            "cold": self._cold,
+        }
+
+    def _request(self) -> bytes:
+        """The request for the certificate; its key never leaves this directory."""
+        from isthmus.trust.authority import make_request
+
+        key, request = self._directory / "key.pem", self._directory / "request.pem"
+        if not request.exists() or not key.exists():
+            made_key, made_request = make_request(self._site)
+            _write(key, made_key)
+            _write(request, made_request)
+        return request.read_bytes()
+
+    def _keep(self, answer: dict[str, str]) -> Credentials:
+        certificate, authority = self._directory / "certificate.pem", self._directory / "authority.pem"
+        _write(certificate, answer["certificate"].encode())
+        _write(authority, answer["authority"].encode())
+        return Credentials(certificate=certificate, key=self._directory / "key.pem", authority=authority)
+
+    def _serve(self, credentials: Credentials, ticket_key: bytes) -> None:
+        from isthmus.data.transfer.server import Server
+        from isthmus.trust.authority import read_ticket_key
+
+        port = self._port if self._server is None else self._server.port
+        self.stop()
+        self._server = Server(
+            self._keeping.keep,
+            credentials,
+            ticket_keys=(read_ticket_key(ticket_key),),
+            host=self._host,
+            port=port,
+        )
+        self._server.start()
+        log.info("data can be read at %s:%d by sites with a ticket", self._host, self._server.port)
+
+
+def _parse(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise Invalid(
+            "data-listen", f"{listen!r} is no address.", remedy="Write HOST:PORT; nothing listens without it."
+        )
+    return host, int(port)
+
+
+def _write(path: Path, content: bytes) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

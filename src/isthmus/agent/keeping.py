@@ -1,0 +1,301 @@
+"""What this site keeps of datasets: contents by hash, the manifests that name them, and the transfers under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from isthmus.agent.carrying import ThroughService, pull_directly
+from isthmus.agent.link import Link
+from isthmus.data.cold import ColdStore
+from isthmus.data.hashing import hash_bytes
+from isthmus.data.http import HttpBlobStore
+from isthmus.data.transfer.keep import Keep
+from isthmus.data.transfer.port import Credentials
+from isthmus.domain.dataset import DatasetManifest, Going, TransferOrder, TransferProgress, is_blake3
+from isthmus.domain.errors import Corrupt, Forbidden, Invalid, IsthmusError, NotFound, Refused, Unavailable
+from isthmus.sites.port import Job, JobFile, Uncertain
+
+log = logging.getLogger(__name__)
+_REMEMBERED = 1000  # ended transfers
+
+
+@dataclass(slots=True)
+class _Running:
+    order: TransferOrder
+    progress: TransferProgress
+    stop: threading.Event = field(default_factory=threading.Event)
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """What the control plane said of this site: its region and the service's, and the files of its certificate."""
+
+    region: str = ""
+    service_region: str = ""
+    credentials: Credentials | None = None
+
+
+class Keeping:
+    """Implements `data.port.DataKeeper` at the site. Obeys the higher fence of two orders of one transfer."""
+
+    def __init__(self, root: Path, link: Link, blobs: HttpBlobStore, cold: ColdStore | None = None) -> None:
+        self.keep = Keep(root)
+        self.standing = Standing()
+        self._manifests = root / "manifests"
+        self._manifests.mkdir(exist_ok=True, mode=0o700)
+        self._blobs = blobs
+        self._cold = cold
+        self._service = ThroughService(self.keep, link, blobs)
+        self._running: dict[str, _Running] = {}
+
+    async def data_pull(self, orders: Sequence[TransferOrder]) -> Mapping[str, TransferProgress]:
+        """Begin, or go on, to fetch versions."""
+        return {order.id: await self._start(order, sends=False) for order in orders}
+
+    async def data_send(self, orders: Sequence[TransferOrder]) -> Mapping[str, TransferProgress]:
+        """Begin, or go on, to send versions to the service."""
+        return {order.id: await self._start(order, sends=True) for order in orders}
+
+    async def data_status(self, ids: Sequence[str]) -> Mapping[str, TransferProgress]:
+        """How far transfers are."""
+        unknown = TransferProgress(going=Going.ABSENT)
+        return {one: self._running[one].progress if one in self._running else unknown for one in ids}
+
+    async def data_drop(self, manifests: Sequence[str]) -> None:
+        """Let versions go, with every content that no other version here names."""
+        for running in list(self._running.values()):
+            if running.order.manifest in manifests:
+                await self._stop(running)
+                self._running.pop(running.order.id, None)
+        await asyncio.to_thread(self._drop, manifests)
+
+    async def data_chill(self, manifests: Sequence[str]) -> None:
+        """Move versions to the cold store; what a version that stays warm names too stays."""
+        await asyncio.to_thread(self._chill, manifests)
+
+    async def data_warm(self, manifests: Sequence[str]) -> None:
+        """Bring versions back from the cold store."""
+        for manifest in manifests:
+            contents = self._read_manifest(manifest).contents
+            await asyncio.to_thread(self._warm, contents)
+            (self._manifests / f"{manifest}.cold").unlink(missing_ok=True)
+
+    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Paths whose content here is missing or damaged; reads everything."""
+        return {manifest: await asyncio.to_thread(self._verify, manifest) for manifest in manifests}
+
+    async def close(self) -> None:
+        """Stop transfers; they go on when they are ordered again."""
+        await asyncio.gather(*(self._stop(running) for running in self._running.values()))
+
+    def used_bytes(self) -> int:
+        """Bytes of all contents here."""
+        return sum(entry.stat().st_size for entry in (self.keep.path / "contents").glob("??/*"))
+
+    def free_bytes(self) -> int:
+        """Free room of the file system."""
+        found = os.statvfs(self.keep.path)
+        return found.f_bavail * found.f_frsize
+
+    async def localise(self, jobs: Sequence[Job]) -> tuple[list[Job], dict[str, Uncertain]]:
+        """Jobs whose kept files point to this site's own copies, and those for which one is not here."""
+        ready: list[Job] = []
+        lacking: dict[str, Uncertain] = {}
+        for job in jobs:
+            kept = {file.kept for file in job.files if file.kept}
+            try:
+                await asyncio.to_thread(self._warm, kept)
+            except IsthmusError as error:
+                lacking[job.key] = Uncertain(message=str(error))
+                continue
+            ready.append(replace(job, files=tuple(self._local(file) for file in job.files)) if kept else job)
+        return ready, lacking
+
+    def _local(self, file: JobFile) -> JobFile:
+        return replace(file, kept="", path_at_site=str(self.keep.path_of(file.kept))) if file.kept else file
+
+    # --- transfers --------------------------------------------------------------------------------------------------
+
+    async def _start(self, order: TransferOrder, *, sends: bool) -> TransferProgress:
+        known = self._running.get(order.id)
+        if known is not None and known.order.fence >= order.fence:
+            return known.progress
+        if known is not None:
+            await self._stop(known)
+        while len(self._running) >= _REMEMBERED:
+            ended = next((one for one, item in self._running.items() if item.task is None or item.task.done()), None)
+            if ended is None:
+                raise Unavailable("Too many transfers are under way here.", remedy="Wait.")
+            del self._running[ended]
+        running = _Running(order, TransferProgress(going=Going.MOVING))
+        self._running[order.id] = running
+        running.task = asyncio.create_task(self._carry(running, sends), name=f"transfer {order.id}")
+        return running.progress
+
+    async def _stop(self, running: _Running) -> None:
+        running.stop.set()
+        if running.task is not None and not running.task.done():
+            if not running.order.address:
+                running.task.cancel()
+            await asyncio.gather(running.task, return_exceptions=True)
+
+    async def _carry(self, running: _Running, sends: bool) -> None:
+        order = running.order
+
+        def tell(progress: TransferProgress) -> None:
+            if running.progress.going is Going.MOVING:
+                running.progress = progress
+
+        going, message, code = Going.FAILED, "", ""
+        try:
+            manifest = await self._manifest(order)
+            await self._move(running, manifest, sends, tell)
+            going = Going.DONE
+            running.progress = TransferProgress(going=going, done_bytes=order.size_bytes)
+            log.info("transfer %s of %s is done", order.id, order.dataset)
+            return
+        except (Refused, Forbidden) as error:
+            going, message, code = Going.REFUSED, str(error), error.code
+        except IsthmusError as error:
+            message, code = str(error), error.code
+        except BaseExceptionGroup as group:
+            inner = next((error for error in group.exceptions if isinstance(error, IsthmusError)), None)
+            going = Going.REFUSED if isinstance(inner, Refused | Forbidden) else Going.FAILED
+            message, code = (str(inner), inner.code) if inner else ("It broke.", "error")
+        except (OSError, ValueError) as error:
+            message, code = f"It broke: {error}.", "error"
+        done = running.progress.done_bytes
+        running.progress = TransferProgress(going=going, done_bytes=done, message=message, code=code)
+        log.warning("transfer %s of %s: %s", order.id, order.dataset, message)
+
+    async def _move(self, running: _Running, manifest: DatasetManifest, sends: bool, tell) -> None:  # type: ignore[no-untyped-def]
+        order = running.order
+        if sends:
+            lacking = await asyncio.to_thread(self.keep.missing, manifest.contents)
+            await asyncio.to_thread(self._warm, lacking)
+            await self._service.send(order, manifest, tell, service_region=self.standing.service_region)
+            return
+        if order.regions and self.standing.region not in order.regions:
+            raise Refused(
+                f"{order.dataset} may lie in {', '.join(order.regions)} only, and this site is not there.",
+                code="data_may_not_leave",
+            )
+        await asyncio.to_thread(self._limit, manifest, order.regions)
+        if order.address:
+            if self.standing.credentials is None:
+                raise Unavailable("This site has no certificate yet.", remedy="Wait until it has announced itself.")
+            await pull_directly(order, manifest, self.keep, self.standing.credentials, stop=running.stop, tell=tell)
+        else:
+            await self._service.pull(order, manifest, tell)
+        if lacking := await asyncio.to_thread(self.keep.missing, manifest.contents):
+            raise Unavailable(f"{len(lacking)} contents did not arrive.")
+
+    def _limit(self, manifest: DatasetManifest, regions: Collection[str]) -> None:
+        """Contents carry their limit before the first byte of them is here."""
+        if regions:
+            for blake3 in manifest.contents:
+                self.keep.limit(blake3, regions)
+
+    # --- manifests --------------------------------------------------------------------------------------------------
+
+    async def _manifest(self, order: TransferOrder) -> DatasetManifest:
+        """The manifest of an order, fetched from the service when it is not here."""
+        if not is_blake3(order.manifest):
+            raise Invalid("manifest", "is no BLAKE3.")
+        try:
+            return self._read_manifest(order.manifest)
+        except NotFound:
+            pass
+        content = b"".join([chunk async for chunk in self._blobs.read(order.manifest_sha256)])
+        if hash_bytes(content) != order.manifest:
+            raise Corrupt(f"The manifest of {order.dataset} is not what its name says.")
+        found = DatasetManifest.load(content)
+        fresh = self._manifests / f"{order.manifest}.new"
+        fresh.write_bytes(content)
+        fresh.replace(self._manifests / order.manifest)
+        return found
+
+    def _read_manifest(self, manifest: str) -> DatasetManifest:
+        try:
+            content = (self._manifests / manifest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"No version with the manifest {manifest} is here.") from None
+        if hash_bytes(content) != manifest:
+            (self._manifests / manifest).unlink(missing_ok=True)
+            raise NotFound(f"The manifest {manifest} here was damaged.")
+        return DatasetManifest.load(content)
+
+    def _contents_besides(self, manifests: Collection[str], *, warm_only: bool = False) -> set[str]:
+        """What other versions here name."""
+        found: set[str] = set()
+        for path in self._manifests.iterdir():
+            if not is_blake3(path.name) or path.name in manifests:
+                continue
+            if warm_only and path.with_name(f"{path.name}.cold").exists():
+                continue
+            try:
+                found |= self._read_manifest(path.name).contents.keys()
+            except NotFound:
+                continue
+        return found
+
+    def _drop(self, manifests: Sequence[str]) -> None:
+        others = self._contents_besides(manifests)
+        for manifest in manifests:
+            try:
+                contents = self._read_manifest(manifest).contents
+            except NotFound:
+                continue
+            for blake3 in contents.keys() - others:
+                self.keep.remove(blake3)
+                (self.keep.incoming / f"service-{blake3}").unlink(missing_ok=True)
+                if self._cold is not None:
+                    self._cold.remove(blake3)
+            (self._manifests / manifest).unlink(missing_ok=True)
+            (self._manifests / f"{manifest}.cold").unlink(missing_ok=True)
+
+    def _chill(self, manifests: Sequence[str]) -> None:
+        if self._cold is None:
+            raise Refused("This site has no cold store.", remedy="Start its agent with --data-cold.")
+        warm = self._contents_besides(manifests, warm_only=True)
+        for manifest in manifests:
+            contents = self._read_manifest(manifest).contents
+            for blake3 in contents:
+                if self.keep.has(blake3):
+                    self._cold.put(self.keep, blake3)
+                elif not self._cold.has(blake3):
+                    raise NotFound(f"The content {blake3} is neither warm nor cold here.")
+            (self._manifests / f"{manifest}.cold").touch()
+            for blake3 in contents.keys() - warm:
+                self.keep.remove(blake3)
+
+    def _warm(self, contents: Collection[str]) -> None:
+        """Have contents in the keep, from the cold store where they are there; NotFound names one that is nowhere."""
+        for blake3 in contents:
+            if self.keep.has(blake3):
+                continue
+            if self._cold is None:
+                raise NotFound(f"The content {blake3} is not at this site.")
+            self._cold.get(self.keep, blake3, self.keep.regions_of(blake3))
+
+    def _verify(self, manifest: str) -> tuple[str, ...]:
+        wrong: list[str] = []
+        seen: dict[str, bool] = {}
+        for file in self._read_manifest(manifest).files:
+            if file.blake3 not in seen:
+                try:
+                    self._warm([file.blake3])
+                    self.keep.verify(file.blake3)
+                    seen[file.blake3] = True
+                except (NotFound, Corrupt):
+                    seen[file.blake3] = False
+            if not seen[file.blake3]:
+                wrong.append(file.path)
+        return tuple(wrong)

@@ -1,0 +1,108 @@
+"""A site's cold store: contents by BLAKE3 in a bucket, a slow directory or on an SFTP server, through fsspec.
+
+    file:///archive/isthmus        s3://bucket/prefix        sftp://user@host:port/path
+
+Credentials come from where the libraries look for them (environment, ~/.aws, ~/.ssh), never from the URL.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from isthmus.data.transfer.keep import Keep
+from isthmus.domain.errors import Invalid, NotFound, Unavailable
+
+KINDS = ("file", "s3", "sftp")
+
+
+class ColdStore:
+    """Contents that were moved out of a keep. All methods block. Unavailable when the store fails."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._files, self._root = _open(url, options)
+        self._url = url
+
+    def put(self, keep: Keep, blake3: str) -> None:
+        """Store a content of the keep; one that is there with the right size is left alone."""
+        place = self._place(blake3)
+        try:
+            if self._size(place) == keep.size(blake3):
+                return
+            self._files.makedirs(posixpath.dirname(place), exist_ok=True)
+            fresh = f"{place}.new"
+            self._files.put_file(str(keep.path_of(blake3)), fresh)
+            self._files.mv(fresh, place)
+        except (OSError, RuntimeError) as error:
+            raise self._failing(error) from None
+
+    def get(self, keep: Keep, blake3: str, regions: tuple[str, ...] = ()) -> None:
+        """Bring a content back into the keep; NotFound when it is not here, Corrupt when it is not what its name says."""
+        with tempfile.TemporaryDirectory(dir=keep.incoming) as directory:
+            part = Path(directory) / blake3
+            try:
+                self._files.get_file(self._place(blake3), str(part))
+            except FileNotFoundError:
+                raise NotFound(f"The content {blake3} is not in the cold store.") from None
+            except (OSError, RuntimeError) as error:
+                raise self._failing(error) from None
+            keep.put_file(part, regions=regions, expected=blake3)
+
+    def has(self, blake3: str) -> bool:
+        """Whether it is here."""
+        try:
+            return bool(self._files.exists(self._place(blake3)))
+        except (OSError, RuntimeError) as error:
+            raise self._failing(error) from None
+
+    def check(self, keep: Keep, blake3: str) -> None:
+        """Corrupt, or NotFound, unless the stored content is what its name says: read back and hashed."""
+        self.get(keep, blake3)
+        keep.remove(blake3)
+
+    def remove(self, blake3: str) -> None:
+        """Remove a content; nothing happens when it is gone."""
+        try:
+            self._files.rm_file(self._place(blake3))
+        except FileNotFoundError:
+            pass
+        except (OSError, RuntimeError) as error:
+            raise self._failing(error) from None
+
+    def _size(self, place: str) -> int:
+        try:
+            return int(self._files.info(place)["size"])
+        except FileNotFoundError:
+            return -1
+
+    def _place(self, blake3: str) -> str:
+        return f"{self._root}/objects/{blake3[:2]}/{blake3[2:4]}/{blake3}"
+
+    def _failing(self, error: Exception) -> Unavailable:
+        return Unavailable(f"The cold store {self._url} fails: {str(error)[:300] or type(error).__name__}.")
+
+
+def _open(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it."""
+    parts = urlsplit(url)
+    if parts.scheme not in KINDS or parts.password or parts.query or parts.fragment:
+        raise Invalid(
+            "cold", f"{url[:200]!r} is no store.", remedy="Write file:///DIR, s3://BUCKET/PREFIX or sftp://HOST/DIR."
+        )
+    path = parts.path.rstrip("/")
+    if parts.scheme == "file":
+        import fsspec
+
+        return fsspec.filesystem("file"), path
+    if parts.scheme == "s3":
+        from obstore.fsspec import FsspecStore
+
+        return FsspecStore("s3", **options), f"{parts.netloc}{path}"
+    from sshfs import SSHFileSystem
+
+    known = {"username": parts.username, "port": parts.port}
+    given = {name: value for name, value in known.items() if value is not None}
+    return SSHFileSystem(parts.hostname, **given, **options), path

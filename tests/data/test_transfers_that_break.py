@@ -1,0 +1,108 @@
+"""kill -9 of an agent and of the control plane in the middle of a transfer; a quota; a cold store: all with real processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from isthmus.client import datasets
+from isthmus.domain.dataset import DatasetRef
+from tests.data.centres import Centres, until
+
+pytestmark = pytest.mark.fault
+SIZE = 24_000_000
+RATE = 4_000_000  # bytes a second, so that a transfer lasts long enough to be broken
+
+
+@pytest.fixture(scope="module")
+def centres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centres]:
+    """alpha and beta; beta has a quota and a cold store."""
+    directory = tmp_path_factory.mktemp("broken")
+    with Centres(directory) as running:
+        running.join("alpha")
+        running.join("beta", more=("--data-quota", "60M", "--data-cold", f"file://{directory / 'archive'}"))
+        yield running
+
+
+def _slowly(centres: Centres, name: str) -> tuple[DatasetRef, datasets.Transfer, dict[str, bytes]]:
+    """A transfer from alpha to beta that is under way at a bounded rate."""
+    files = {f"part{number}": os.urandom(SIZE // 6) for number in range(6)}
+    ref = centres.put(name, files)
+    centres.copy(ref, "alpha")
+    with centres.client() as client:
+        transfer = client.run(datasets.copy(ref, "beta", bytes_per_second=RATE))
+    assert transfer is not None
+    return ref, transfer, files
+
+
+def _now(centres: Centres, transfer: datasets.Transfer) -> datasets.Transfer:
+    with centres.client() as client:
+        return client.run(datasets.one_transfer(transfer.id, project="default"))
+
+
+def _finished(centres: Centres, transfer: datasets.Transfer) -> datasets.Transfer:
+    with centres.client() as client:
+        return client.run(datasets.wait(transfer))
+
+
+def _whole_at_beta(centres: Centres, ref: DatasetRef) -> bool:
+    with centres.client() as client:
+        hashes = {file.blake3 for file in client.run(datasets.files(ref))}
+    return hashes <= centres.contents("beta")
+
+
+def test_a_killed_agent_goes_on_from_what_it_has(centres: Centres) -> None:
+    """The receiving agent is killed in mid transfer; its successor gets the order anew, with a higher fence, and ends it."""
+    ref, transfer, _files = _slowly(centres, "default/killed-agent")
+    until(lambda: 0 < _now(centres, transfer).done_bytes < SIZE)
+    agent = centres.agents["beta"]
+    agent.end()
+    before = _now(centres, transfer)
+    assert before.state == "moving"
+    agent.start()
+    done = _finished(centres, transfer)
+    (row,) = centres.rows("SELECT fence FROM transfers WHERE id = ?", transfer.id)
+    assert (done.through, row["fence"]) == ("direct", 2)
+    assert _whole_at_beta(centres, ref)
+
+
+def test_a_killed_control_plane_finds_the_transfer_going_on(centres: Centres) -> None:
+    """The service is killed in mid transfer; the agents go on; its successor asks, and orders nothing again."""
+    ref, transfer, _files = _slowly(centres, "default/killed-service")
+    until(lambda: 0 < _now(centres, transfer).done_bytes < SIZE)
+    centres.service.end()
+    centres.start_service()
+    done = _finished(centres, transfer)
+    (row,) = centres.rows("SELECT fence FROM transfers WHERE id = ?", transfer.id)
+    assert (done.through, row["fence"]) == ("direct", 1)
+    assert _whole_at_beta(centres, ref)
+
+
+def test_a_full_site_lets_the_least_worth_go_and_chills_the_rest(centres: Centres, tmp_path: Path) -> None:
+    """beta has room for two of them: a cached copy is dropped first, then one that somebody asked for goes cold, and comes back."""
+    cached, kept = DatasetRef.parse("default/killed-agent"), DatasetRef.parse("default/killed-service")
+    centres.execute("UPDATE replicas SET cached = 1 WHERE site = 'beta' AND name = 'killed-agent'")
+    third = centres.put("default/third", {"x": os.urandom(SIZE)})
+    centres.copy(third, "beta")
+    with centres.client() as client:
+        assert "beta" not in {copy.site for copy in client.run(datasets.dataset(cached)).replicas}
+        client.run(datasets.pin(third, site="beta"))
+    fourth = centres.put("default/fourth", {"x": os.urandom(SIZE)})
+    centres.copy(fourth, "beta")
+    with centres.client() as client:
+        tiers = {copy.site: copy.tier for copy in client.run(datasets.dataset(kept)).replicas}
+        assert tiers["beta"] == "cold"
+        cold = client.run(datasets.files(kept))
+        assert not {file.blake3 for file in cold} & centres.contents("beta")
+        # A task at beta reads the cold copy: it is warm again.
+        command = "cat in/* | wc -c > size"
+        handle = client.submit(
+            command=command, inputs=["data:default/killed-service=in"], outputs=["size"], sites="beta"
+        )
+        handle.result(timeout_seconds=90)
+        (path,) = handle.fetch(tmp_path)
+        assert int(path.read_text()) == SIZE
+        assert {copy.site: copy.tier for copy in client.run(datasets.dataset(kept)).replicas}["beta"] == "warm"

@@ -1,0 +1,52 @@
+"""What handling takes is learned from what ended, site by site, and is part of the predicted end."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from isthmus.domain.placement import Snapshot
+from isthmus.domain.task import Array, TaskSpec
+from isthmus.engine.handling import ENOUGH, Handling
+from isthmus.placement import decide
+from isthmus.store import tables
+from isthmus.store.database import Database
+from tests.engine.conftest import EngineMaker, count, join
+from tests.engine.test_life import submit, until
+from tests.placement.test_round import NOW, pool, waiting
+
+
+async def test_handling_is_learned_and_counts_in_the_predicted_end(store: Database, make_engine: EngineMaker) -> None:
+    """Nothing is known of a site before enough ended there; then the end is predicted later by the median."""
+    join(store)
+    handling = Handling(store)
+    snapshot = Snapshot(now=NOW, pools=(pool("null", free_cpus=16), pool("other", free_cpus=16)))
+    await handling.refresh(time.time())
+    assert handling.into(snapshot) == snapshot
+    engine = make_engine(store)
+    await engine.start()
+    await submit(store, TaskSpec(command=("true",), array=Array(size=2 * ENOUGH)))
+    engine.wake()
+    await until(lambda: count(store, tables.usage_records) == 2 * ENOUGH)
+    await engine.stop()
+
+    def as_if_slow(connection: object) -> None:
+        a, t = tables.attempts, tables.tasks
+        connection.execute(a.update().values(created_at=a.c.submitted_at - 7.0))  # type: ignore[attr-defined]
+        ended = a.select().with_only_columns(a.c.started_at).where(a.c.key == t.c.attempt).scalar_subquery()
+        connection.execute(t.update().values(ended_at=ended + 5.0))  # type: ignore[attr-defined]
+        connection.execute(tables.usage_records.update().values(elapsed_seconds=2))  # type: ignore[attr-defined]
+
+    store.write_now(as_if_slow)
+    await handling.refresh(time.time())
+    told = handling.into(snapshot)
+    here, other = told.pools
+    assert other.handling is None
+    assert here.handling is not None
+    assert here.handling.seconds == pytest.approx(10.0)
+    assert here.handling.source == "learned"
+    [receipt] = decide(told, [waiting()]).receipts
+    ends = {one.site: one.finish_seconds or 0.0 for one in receipt.candidates}
+    assert ends["null"] - ends["other"] == pytest.approx(10.0)
+    assert receipt.chosen_site == "other"
