@@ -258,7 +258,7 @@ def _single(rig: Rig, scale: float, losses: Sequence[float]) -> dict[str, Any]:
         weather.heal()
         figures |= _resume(rig, content)
         errors: list[float] = []
-        promised = rig.random(int(160e6 * scale))
+        promised = rig.random(int(160e6 * max(scale, 0.5)))
         for loss, rate in ((0.0, 0.6), (0.001, 0.6), (0.01, 0.4)):
             weather.brown_out("lossy", Brownout(loss=loss))
             errors += _foretold(rig.ours([promised], [{"windows": [rate * RATE / 8]}]))
