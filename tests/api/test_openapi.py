@@ -85,7 +85,7 @@ async def test_requests_made_from_the_document_find_nothing_undocumented(tmp_pat
             *("--phases", "coverage,fuzzing", "--max-examples", "3", "--seed", "1", "--workers", "1"),
             *(
                 "--exclude-path-regex",
-                "^/(ga4gh|v1/agent)",
+                "^/(ga4gh|v1/agent|v1/alto)",
                 "--request-timeout",
                 "30",
                 "--no-color",
