@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import expect
+import json
+from pathlib import Path
 
+import httpx
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.client.service import RunningService
 from tests.console.browsing import DoorBetween
 from tests.console.conftest import House, Open
+from tests.identity.provider import running_provider
 
 pytestmark = pytest.mark.real
 
@@ -71,3 +77,34 @@ def test_the_stream_resumes_where_it_was_cut(house: House, open_page: Open) -> N
         assert all(number is not None and int(number) > 0 for number in resumed)
     finally:
         door.close()
+
+
+@pytest.mark.filterwarnings("ignore")  # the stand-in's own
+def test_one_signs_in_through_an_identity_provider(browser: Browser, tmp_path: Path) -> None:
+    """The button leads to the provider and back into the page; who is no user is told so; the address keeps nothing."""
+    with running_provider({"ada": "ada", "stranger": "stranger"}) as issuer:
+        state = tmp_path / "state"
+        state.mkdir(mode=0o700)
+        settings = state / "oidc.json"
+        settings.touch(mode=0o600)
+        settings.write_text(json.dumps({"issuer": issuer, "client_id": "isthmus", "name": "University"}))
+        service = RunningService(state)
+        try:
+            service.start()
+            profile = service.profile
+            headers = {"Authorization": f"Bearer {profile.token}"}
+            httpx.post(f"{profile.url}/v1/users", json={"name": "ada"}, headers=headers).raise_for_status()
+            for person, known in (("stranger", False), ("ada", True)):
+                page = browser.new_page()
+                page.goto(profile.url)
+                page.get_by_role("link", name="Sign in with University").click()
+                page.get_by_role("textbox").first.fill(person)
+                page.get_by_role("button").first.click()
+                if known:
+                    expect(page.locator("[data-pulse=live]")).to_be_visible()
+                else:
+                    expect(page.get_by_role("alert")).to_contain_text("no user here")
+                assert "sign-in" not in page.url
+                page.close()
+        finally:
+            service.stop()

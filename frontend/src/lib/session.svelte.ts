@@ -1,5 +1,5 @@
 // Who is signed in. The token is kept in this tab only, or on this device when the person asks for it.
-// A sign-in of another kind (OIDC) ends in `enter` with the token that the service gave.
+// A sign-in through an identity provider comes back with a code in the address, which is redeemed for a token at once.
 import { api, got, Refused, useToken, type Schemas } from './api';
 import { live } from './live.svelte';
 
@@ -13,6 +13,8 @@ class Session {
   me = $state<Schemas['Me'] | null>(null);
   ready = $state(false);
   ended = $state(false);
+  /** The kind of what went wrong with a sign-in through an identity provider. */
+  failed = $state('');
 
   get admin(): boolean {
     return this.me?.is_admin === true && this.me.scopes.includes('admin');
@@ -42,6 +44,19 @@ class Session {
   }
 
   async resume(): Promise<void> {
+    const back = /^#sign-in-(code|failed)=([\w-]+)$/.exec(window.location.hash);
+    if (back) {
+      window.history.replaceState(null, '', '#/'); // neither stays in the address or the history
+      window.dispatchEvent(new HashChangeEvent('hashchange'));
+      try {
+        if (back[1] === 'failed') this.failed = back[2]!;
+        else await this.enter((await got(api.POST('/v1/sign-in:redeem', { body: { code: back[2]! } }))).token, false);
+      } catch {
+        this.failed = 'not_completed';
+      }
+      this.ready = true;
+      return;
+    }
     const token = stored();
     if (token) {
       try {

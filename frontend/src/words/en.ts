@@ -33,6 +33,11 @@ export const en = {
   'signin.keep': 'Keep me signed in on this device',
   'signin.enter': 'Sign in',
   'signin.ended': 'You were signed out: the token is no longer good.',
+  'signin.with': 'Sign in with {name}',
+  'signin.or': 'or by a token:',
+  'signin.failed.not_completed': 'The sign-in was not completed. Begin again.',
+  'signin.failed.no_user': 'The identity provider knows you, but you are no user here yet. Ask an administrator to add you.',
+  'signin.failed.provider': 'The identity provider does not answer. Try later, or sign in by a token.',
   'signin.where': 'A token is made with',
 
   'fault.unreachable': 'The service does not answer.',

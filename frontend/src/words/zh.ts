@@ -35,6 +35,11 @@ export const zh: Record<keyof typeof en, string> = {
   'signin.keep': '在此设备上保持登录',
   'signin.enter': '登录',
   'signin.ended': '已退出登录：令牌不再有效。',
+  'signin.with': '通过 {name} 登录',
+  'signin.or': '或使用令牌：',
+  'signin.failed.not_completed': '登录未完成，请重新开始。',
+  'signin.failed.no_user': '身份提供方认识您，但您还不是这里的用户。请联系管理员添加。',
+  'signin.failed.provider': '身份提供方没有响应。请稍后再试，或使用令牌登录。',
   'signin.where': '生成令牌的命令：',
 
   'fault.unreachable': '服务没有应答。',

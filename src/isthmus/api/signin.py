@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import logging
 import secrets
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
@@ -18,13 +19,14 @@ from isthmus.api.audit import note
 from isthmus.api.body import answer, read_body, when
 from isthmus.api.routing import Router
 from isthmus.api.service import Service, Serving
-from isthmus.domain.errors import Corrupt, Forbidden, NotFound, Unauthenticated
+from isthmus.domain.errors import Corrupt, Forbidden, IsthmusError, NotFound, Unauthenticated, Unavailable
 from isthmus.domain.task import FORBID_UNKNOWN
 from isthmus.store import tables
 from isthmus.trust.access import Anonymous, Scope
 from isthmus.trust.oidc import Flow, SignIn
 from isthmus.trust.tokens import mint
 
+log = logging.getLogger(__name__)
 router = Router("people")
 COOKIE = "isthmus_signin"
 _FLOW_SECONDS = 600  # from the first step to the way back
@@ -35,7 +37,7 @@ _CONTEXT = "signin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedeemRequest:
-    """What the way back carried behind `#sign-in=`."""
+    """What the way back carried behind `#sign-in-code=`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     code: str
@@ -90,7 +92,7 @@ async def begin_sign_in(request: Request, service: Serving) -> Response:
     "/v1/sign-in/oidc/callback",
     rule=Anonymous(),
     status=302,
-    errors=[401, 403, 404, 429, 503],
+    errors=[404, 429],
     headers=("Location",),
 )
 async def finish_sign_in(
@@ -100,22 +102,36 @@ async def finish_sign_in(
     code: Annotated[str, Query(max_length=_LONGEST_STATE)] = "",
     error: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
-    """The way back from the identity provider; goes on to the console with a code that this browser redeems."""
+    """The way back from the identity provider: on to the console, with a code that this browser redeems, or with the kind of
+    what went wrong (`not_completed`, `no_user`, `provider`), which the console says in words."""
     service.strangers.spend(request.client.host if request.client else "")
     sign_in = _of(service)
-    begun = _open(service, state)
-    if error or not code or "flow" not in begun or not _same_browser(request, begun):
-        raise Unauthenticated("The sign-in was not completed.", remedy="Begin again from the sign-in page.")
-    user = await sign_in.finish(code, Flow(**begun["flow"]))
-    known = await service.database.read(
-        lambda connection: connection.execute(
-            sa.select(tables.users.c.disabled).where(tables.users.c.name == user)
-        ).first()
-    )
-    if known is None or known.disabled:
-        raise Forbidden(f"There is no user {user} here.", remedy=f"Ask an administrator: isthmus user add {user}")
+    try:
+        begun = _open(service, state)
+        if error or not code or "flow" not in begun or not _same_browser(request, begun):
+            raise Unauthenticated("The sign-in was not completed.")
+        user = await sign_in.finish(code, Flow(**begun["flow"]))
+        await service.database.read(_need_user, user)
+    except Forbidden as cause:
+        return _back("failed=no_user", cause)
+    except Unauthenticated as cause:
+        return _back("failed=not_completed", cause)
+    except Unavailable as cause:
+        return _back("failed=provider", cause)
     sealed = _seal(service, {"user": user, "browser": begun["browser"], "until": service.clock() + _CODE_SECONDS})
-    return Response(status_code=302, headers={"Location": f"/#sign-in={sealed}", "Cache-Control": "no-store"})
+    return _back(f"code={sealed}")
+
+
+def _need_user(connection: sa.Connection, user: str) -> None:
+    known = connection.execute(sa.select(tables.users.c.disabled).where(tables.users.c.name == user)).first()
+    if known is None or known.disabled:
+        raise Forbidden(f"The identity provider names {user}, who is no user here: isthmus user add {user}")
+
+
+def _back(what: str, cause: IsthmusError | None = None) -> Response:
+    if cause is not None:
+        log.info("a sign-in came to nothing: %s", cause.cause)
+    return Response(status_code=302, headers={"Location": f"/#sign-in-{what}", "Cache-Control": "no-store"})
 
 
 @router.route(
