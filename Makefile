@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
-BENCHMARKS := engine faults api twin twinreal federation placement forecasting metering te transfer lab steering selective_search realrun
+BENCHMARKS := engine faults api twin twinreal federation placement forecasting metering te transfer lab steering selective_search realrun console
 
 .PHONY: demo test check console bench soak lock clean
 

@@ -143,3 +143,35 @@ async def test_policies_are_wanted_listed_and_given_up(house: House, admin: http
     (left,) = (await admin.get("/v1/network/policies")).json()["items"]
     assert left["wanted"] is False
     problem_of(await admin.delete("/v1/network/policies/none"), 404)
+
+
+async def test_figures_of_links_are_there_for_prometheus(house: House, admin: httpx.AsyncClient) -> None:
+    """Prometheus' own reader takes them: base units, labels for link and direction, the source of each figure; what is gone goes."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    await admin.put("/v1/network", json=body())
+    figure = Figure(value=8e6, error=0.0, measured_at=house.clock() - 30, source=Source.TRANSFERS)
+    seen = Measured(source="r1", target="r3", link="r1-r3", metric=Metric.AVAILABLE, figure=figure)
+    house.service.database.write_now(record, [seen])
+
+    async def samples() -> dict[tuple[str, str, str], tuple[float, dict[str, str]]]:
+        text = (await admin.get("/metrics")).text
+        return {
+            (one.name, one.labels["source"], one.labels["target"]): (one.value, one.labels)
+            for family in text_string_to_metric_families(text)
+            for one in family.samples
+            if one.name.startswith("isthmus_link_")
+        }
+
+    found = await samples()
+    assert found["isthmus_link_available_bytes_per_second", "r1", "r3"] == (
+        1e6,
+        {"link": "r1-r3", "source": "r1", "target": "r3", "origin": "transfers"},
+    )
+    assert found["isthmus_link_delay_seconds", "r3", "r1"][0] == 0.005
+    assert found["isthmus_link_capacity_bytes_per_second", "r1", "r4"][0] == 125e6
+    assert found["isthmus_link_figure_age_seconds", "r1", "r3"][0] == 30
+    assert ("isthmus_link_figure_age_seconds", "r3", "r1") not in found
+    assert found["isthmus_link_up", "r1", "r3"][0] == 1
+    await admin.put("/v1/network", json={"nodes": [], "links": []})
+    assert await samples() == {}

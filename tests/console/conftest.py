@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.client.service import RunningService
 from tests.conftest import require
@@ -17,6 +17,12 @@ from tests.console.browsing import chromium
 
 ENDED = {"succeeded", "failed", "cancelled"}
 PATIENCE = 60.0
+expect.set_options(timeout=20_000)
+
+
+def _is_complaint(line: ConsoleMessage) -> bool:
+    """An error that is not the browser's note of a refusal by the API, which the page shows in its own words."""
+    return line.type == "error" and not line.text.startswith("Failed to load resource")
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def open_page(house: House, browser: Browser) -> Iterator[Open]:
             context.add_init_script(f"sessionStorage.setItem('isthmus.token', '{token or house.token}')")
         page = context.new_page()
         if quiet:
-            page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+            page.on("console", lambda line: complaints.append(line.text) if _is_complaint(line) else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{url or house.url}/{hash_}")
         return page

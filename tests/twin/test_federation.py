@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from isthmus.domain.errors import Invalid
 from isthmus.placement.federation import fits_hole, is_open, order_of_guest
-from isthmus.twin.federation import Federation, Outcome, Router, Workload, federate
+from isthmus.twin.federation import Federation, Outcome, Router, Stream, Workload, federate
 from isthmus.twin.readers import read_swf
 from isthmus.twin.schedulers import simulate
 
@@ -229,3 +230,30 @@ def _figures(jobs: Workload, got: Outcome) -> tuple[float, Any]:
     waits = got.start_seconds - jobs.submit_seconds
     slowdown = np.maximum(1.0, (waits + jobs.run_seconds) / np.maximum(jobs.run_seconds, 10))
     return float(waits.mean()), np.array([slowdown[jobs.home == home].mean() for home in range(3)])
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@given(rows=JOBS, pieces=st.lists(st.integers(0, 80), max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_in_pieces_it_is_the_same_schedule(
+    router: Router, rows: list[tuple[int, int, int, int, int, int]], pieces: list[int]
+) -> None:
+    """Whatever the pieces: every job is told once, with the start, site and data that it has in one piece."""
+    jobs = work(sorted(rows))
+    estimates = np.maximum(jobs.run_seconds // 2, 1)
+    policies = ("easy", "easy-sjbf", "fcfs")
+    whole = federate(jobs, replace(LINKED, policies=policies), router, estimates=estimates, credit=1.0)
+    stream = Stream(replace(LINKED, policies=policies), router, credit=1.0)
+    told = []
+    for low, high in pairwise([-1, *sorted(pieces), 81]):
+        part = np.flatnonzero((jobs.submit_seconds > low) & (jobs.submit_seconds <= high))
+        told.append(stream.feed(jobs.take(part), estimates=estimates[part], last=high == 81))
+    serial = np.concatenate([one.serial for one in told])
+    assert sorted(serial.tolist()) == list(range(len(jobs)))
+    for name in ("start_seconds", "site", "data_seconds"):
+        assert np.array_equal(np.concatenate([getattr(one, name) for one in told]), getattr(whole, name)[serial])
+    assert np.array_equal(stream.carried_bytes, whole.carried_bytes)
+    assert np.array_equal(
+        np.concatenate([one.jobs.run_seconds for one in told]),
+        jobs.run_seconds[serial],
+    )

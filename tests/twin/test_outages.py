@@ -56,6 +56,19 @@ def test_easy_is_easy_where_no_two_events_coincide(rows: list[tuple[int, int, in
     assert replan(log, 8, "easy").wait_seconds.tolist() == waits.tolist()
 
 
+def test_easy_sjbf_and_conservative_differ_where_they_should() -> None:
+    """Two jobs of one processor wait behind a wide head, the longer first: SJBF starts the shorter, EASY the first that fits;
+    under conservative the first holds a reservation that the second may not delay."""
+    log = jobs((0, 100, 3, 100), (1, 10, 1, 10), (2, 50, 4, 50), (3, 60, 1, 60), (4, 40, 1, 40))
+    for scheduler in ("easy", "easy-sjbf", "conservative"):
+        assert replan(log, 4, scheduler).wait_seconds.tolist() == simulate(log, 4, scheduler).tolist()
+    # A failure of the one idle processor from 12 on: what it would have run comes after the head.
+    broken = Outage(begin_seconds=5, finish_seconds=500, processors=1)
+    got = {one: replan(log, 4, one, (broken,)) for one in ("easy-sjbf", "conservative")}
+    assert all((one.wait_seconds[2] >= 498).all() for one in got.values())
+    assert all(one.attempts.max() == 2 for one in got.values())
+
+
 def test_fcfs_on_kth_is_fcfs(traces: Path) -> None:
     """All 28,481 jobs wait as long as under the scheduler that follows single events."""
     log = read_swf(traces / "pwa" / "KTH-SP2.sc15-rebuilt.swf.gz")

@@ -13,14 +13,17 @@ from pyarrow import parquet
 
 from isthmus.cli.main import call
 from isthmus.domain.errors import Invalid, NotFound
+from isthmus.twin.readers import read_swf
 from isthmus.twin.report.page import make_page
 from isthmus.twin.scenario.account import account, hours_of
 from isthmus.twin.scenario.circles import great_circle_km, latency_circles
-from isthmus.twin.scenario.load import load_scenario, packaged_names, scenario_of
-from isthmus.twin.scenario.model import Scenario, Site
+from isthmus.twin.scenario.load import load_scenario, packaged_names, scenario_of, shapes_of
+from isthmus.twin.scenario.model import Scenario, Site, Synthetic
 from isthmus.twin.scenario.questions import capacity, compare, sweep
 from isthmus.twin.scenario.routes import least_latency_paths
-from isthmus.twin.scenario.run import run_scenario
+from isthmus.twin.scenario.run import run_scenario, stream_scenario
+from isthmus.twin.scenario.synthetic import make_workload
+from isthmus.twin.writers import parquet_rows
 
 TREE: dict[str, Any] = {
     "name": "three sites",
@@ -223,3 +226,44 @@ def test_the_commands_answer(tmp_path: Path, traces: Path, capsys: pytest.Captur
         assert capsys.readouterr().out
     assert call(["twin", "run", str(a), "--swf", str(a)]) == 64
     assert call(["twin", "run", "nowhere"]) == 66
+
+
+def test_a_stream_is_the_same_run_and_holds_only_what_is_not_over(tmp_path: Path, traces: Path) -> None:
+    """Day by day, denser, with a log among the homes: the same jobs and figures as at once; quantiles to half a per cent."""
+    tree = changed("workload.1", {"home": "c", "swf": str(traces / "pwa" / "KTH-SP2-1996-2.swf.gz"), "days": 4.0})
+    scenario = replace(scenario_of(tree, Path()), arrivals=1.3)
+    whole = run_scenario(scenario)
+    waits: list[int] = []
+    tally = stream_scenario(scenario, on_ended=lambda one, _: waits.extend(one.start_seconds - one.jobs.submit_seconds))
+    assert sorted(waits) == sorted(whole.waits.tolist())
+    got, expected = tally.figures(), whole.figures()
+    assert list(got) == list(expected)
+    p95, exact = got.pop("p95_wait_s"), expected.pop("p95_wait_s")
+    assert got == pytest.approx(expected)
+    assert sorted(waits)[int(0.95 * len(waits)) - 1] == pytest.approx(p95, rel=0.006)
+    assert exact == pytest.approx(p95, rel=0.02)
+    days = tally.by_day([site.name for site in scenario.sites])
+    assert days["jobs"].sum() == len(waits)
+    with parquet_rows(tmp_path / "rows.parquet") as add:
+        add({"a": [1, 2]})
+        add({"a": [3]})
+    assert parquet.read_table(tmp_path / "rows.parquet")["a"].to_pylist() == [1, 2, 3]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.parquet"]
+
+
+def test_jobs_like_those_of_a_log(traces: Path) -> None:
+    """Each job has the size, run time and request of one of the log's; arrivals come by the log's hours of the week."""
+    file = traces / "pwa" / "KTH-SP2.sc15-rebuilt.swf.gz"
+    shapes = shapes_of(read_swf(file), "KTH")
+    part = Synthetic(home="a", jobs_per_day=2000.0, days=14.0, most_processors=100, like=shapes)
+    made = make_workload((part,), (Site(name="a", processors=100),), 1)
+    known = set(
+        zip(shapes.processors.tolist(), shapes.run_seconds.tolist(), shapes.requested_seconds.tolist(), strict=True)
+    )
+    assert (
+        set(zip(made.processors.tolist(), made.run_seconds.tolist(), made.requested_seconds.tolist(), strict=True))
+        <= known
+    )
+    by_hour = np.bincount(made.submit_seconds // 3600 % 168, minlength=168)
+    assert np.corrcoef(by_hour, shapes.hourly)[0, 1] > 0.8
+    assert len(made) == pytest.approx(28_000, rel=0.03)

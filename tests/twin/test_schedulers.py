@@ -53,7 +53,7 @@ def test_no_processor_is_given_twice(scheduler: Scheduler, given_predictions: bo
     rows = data.draw(st.lists(row, min_size=1, max_size=40))
     log = jobs(*((s, r, w, r + more) for s, r, w, more in rows))
     estimates: Any = "requested"
-    if given_predictions and scheduler != "conservative":
+    if given_predictions:
         estimates = np.array(data.draw(st.lists(st.integers(1, 70), min_size=len(rows), max_size=len(rows))))
     waits = simulate(log, 8, scheduler, estimates)
     assert (waits >= 0).all()
@@ -76,8 +76,6 @@ def test_jobs_that_cannot_run_are_refused() -> None:
         simulate(jobs((0, 1, 5, 1), (0, 1, 1, 1)), 4, "easy")
     with pytest.raises(Invalid, match="run for less than a second"):
         simulate(jobs((0, 0, 1, 1)), 4, "easy")
-    with pytest.raises(Invalid, match="outlive"):
-        simulate(jobs((0, 9, 1, 1)), 4, "conservative")
 
 
 def test_slowdown_is_bounded() -> None:

@@ -102,7 +102,7 @@ export const live = new Live();
 export function calmly(work: () => Promise<unknown>, ms: number): () => void {
   let running = false;
   let again = false;
-  let last = 0;
+  let last = -Infinity;
   let timer: ReturnType<typeof setTimeout> | undefined;
   async function run(): Promise<void> {
     timer = undefined;

@@ -18,8 +18,13 @@ class Session {
     return this.me?.is_admin === true && this.me.scopes.includes('admin');
   }
 
+  /** Whether the token is good for this; that of an administrator is good for all. */
+  has(scope: Schemas['Scope']): boolean {
+    return this.me?.scopes.some((one) => one === scope || one === 'admin') === true;
+  }
+
   get submits(): boolean {
-    return this.me?.scopes.includes('tasks:write') === true;
+    return this.has('tasks:write');
   }
 
   get projects(): string[] {

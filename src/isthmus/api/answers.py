@@ -209,6 +209,13 @@ class AuditLine(_Answer):
     body: dict[str, Any]
 
 
+class TaskCounts(_Answer):
+    """Tasks by state, none where there is none; `more` names the states of which there are more than was counted."""
+
+    states: dict[TaskState, int]
+    more: list[TaskState]
+
+
 class HoldingReason(_Answer):
     """A reason that holds waiting tasks: how many, at which pools, and what would help most of them."""
 
@@ -316,6 +323,29 @@ class Load(_Answer):
     ended_last_hour: int
     last_seen_at: datetime | None
     error: str
+
+
+class SiteHour(_Answer):
+    """A part of a site's time: processors that Isthmus used in the mean, what started, ended, failed, and the waits of what
+    started."""
+
+    at: datetime
+    cpus: float
+    started: int
+    ended: int
+    failed: int
+    wait_p50_seconds: float | None
+    wait_p90_seconds: float | None
+
+
+class SiteHistory(_Answer):
+    """A site's work over a time in equal parts; not `complete` when there was more than is read for one answer."""
+
+    site: Name
+    since: datetime
+    until: datetime
+    complete: bool
+    buckets: list[SiteHour]
 
 
 class Benchmark(_Answer):
@@ -543,6 +573,18 @@ class Me(_Answer):
     scopes: list[Scope]
     projects: dict[str, str]
     sites: list[str]
+
+
+class TwinRun(_Answer):
+    """A run of a scenario by the twin; `figures` and `homes` (a row of texts for each) once it is done."""
+
+    id: Id
+    name: str
+    created_at: datetime
+    state: Literal["running", "done", "failed"]
+    message: str
+    figures: dict[str, float]
+    homes: list[dict[str, str]]
 
 
 class Version(_Answer):

@@ -16,10 +16,12 @@ from isthmus import __version__
 from isthmus.api import (
     agent,
     agent_data,
+    alto,
     audit,
     benchmarks,
     blobs,
     console,
+    counts,
     datasets,
     events,
     forecasts,
@@ -29,10 +31,13 @@ from isthmus.api import (
     network,
     people,
     signin,
+    site_history,
     sites,
     tasks,
     tokens,
+    twin,
     usage,
+    usage_export,
 )
 from isthmus.api.openapi import document
 from isthmus.api.problems import TooLarge, install, problem
@@ -45,16 +50,21 @@ access = logging.getLogger("isthmus.access")
 
 ROUTERS: tuple[Router, ...] = (
     tasks.router,
+    counts.router,
     holding.router,
     logs.router,
     blobs.router,
     datasets.router,
     events.router,
     sites.router,
+    site_history.router,
     benchmarks.router,
     forecasts.router,
     network.router,
+    alto.router,
     usage.router,
+    usage_export.router,
+    twin.router,
     people.router,
     tokens.router,
     signin.router,
@@ -81,6 +91,7 @@ def create_app(service: Service, routers: tuple[Router, ...] = ROUTERS) -> FastA
             with suppress(asyncio.CancelledError):
                 await keeper
             await service.feed.stop()
+            await service.twin.close()
             with suppress(Exception):
                 await service.gate.flush()
             if service.sign_in is not None:

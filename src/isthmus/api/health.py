@@ -37,5 +37,7 @@ async def openapi(request: Request) -> Response:
 @router.route("GET", "/metrics", rule=Figures(), media="text/plain")
 async def metrics(service: Serving) -> Response:
     """Figures for Prometheus."""
-    text = await service.metrics.text(service.database, service.feed.subscribers, service.engine.audits)
+    text = await service.metrics.text(
+        service.database, service.feed.subscribers, service.clock(), service.engine.audits
+    )
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from isthmus.api.netmetrics import NetworkMetrics
 from isthmus.domain.lifecycle import TaskState
+from isthmus.engine.networkview import read_network
 from isthmus.store import tables
 from isthmus.store.database import Database
 
@@ -69,6 +71,7 @@ class Metrics:
             [*which, "bound"],
             registry=self.registry,
         )
+        self.network = NetworkMetrics(self.registry)
         self.subscribers = Gauge("isthmus_event_subscribers", "Open event streams.", registry=self.registry)
 
     def seen(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -76,7 +79,7 @@ class Metrics:
         self.latency.labels(method, route).observe(seconds)
         self.answers.labels(method, route, str(status)).inc()
 
-    async def text(self, database: Database, subscribers: int, audits: Audits | None = None) -> bytes:
+    async def text(self, database: Database, subscribers: int, now: float, audits: Audits | None = None) -> bytes:
         """The figures as Prometheus reads them."""
         if audits is not None:
             if audits.gap is not None:
@@ -95,6 +98,7 @@ class Metrics:
         for site, reachable in sites:
             self.reachable.labels(site).set(1 if reachable else 0)
         self.events.set(last)
+        self.network.set(await database.read(read_network, now))
         self.subscribers.set(subscribers)
         return generate_latest(self.registry)
 

@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 from isthmus.api.feed import Feed
 from isthmus.api.limits import RateLimit
 from isthmus.api.metrics import Audits, Metrics
+from isthmus.api.twin_runs import TwinRuns
 from isthmus.api.uploads import Uploads
 from isthmus.data.port import BlobStore
 from isthmus.domain.placement import Receipt
@@ -101,6 +102,7 @@ class Service:
     feed: Feed = field(init=False)
     uploads: Uploads = field(init=False)
     metrics: Metrics = field(init=False)
+    twin: TwinRuns = field(init=False)
     home: Home = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ class Service:
         )
         self.uploads = Uploads(self.state / "uploads", self.blobs, max_bytes=self.settings.max_upload_bytes)
         self.metrics = Metrics()
+        self.twin = TwinRuns(self.state / "twin")
         self.home = Home(self.database, self.blobs)
 
 

@@ -49,14 +49,16 @@ def compare(a: str, b: str, seed: int, as_json: bool) -> int:
 
 @command(
     "sweep",
-    examples="isthmus twin sweep scenario.yaml --arrivals 1 --arrivals 1.2 --router isolated --router holes --seeds 5",
-    help=_("Every combination of loads, routers and seeds, on all cores."),
+    examples="isthmus twin sweep scenario.yaml --arrivals 1 --arrivals 1.2 --router isolated --router holes --seeds 5\n"
+    "isthmus twin sweep scenario.yaml --seeds 1000 --ray 10.0.0.1:6379",
+    help=_("Every combination of loads, routers and seeds, on all cores, or on a Ray cluster."),
 )
 @click.argument("scenario", metavar="SCENARIO.yaml")
 @click.option("--arrivals", multiple=True, type=click.FloatRange(min=0, min_open=True), help=_("A factor of load; repeat it."))  # fmt: skip
 @click.option("--router", multiple=True, type=click.Choice(["isolated", "shortest-backlog", "holes"]), help=_("A router; repeat it."))  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help=_("So many seeds, from the scenario's."))  # fmt: skip
 @click.option("--processes", type=click.IntRange(min=1), default=None, help=_("Else as many as there are cores."))
+@click.option("--ray", metavar="ADDRESS", help=_("Run on this Ray cluster (10.0.0.1:6379), or on one that is started here for it (local)."))  # fmt: skip
 @_PARQUET
 @_JSON
 def sweep(
@@ -65,6 +67,7 @@ def sweep(
     router: tuple[Any, ...],
     seeds: int,
     processes: int | None,
+    ray: str | None,
     parquet_out: Path | None,
     as_json: bool,
 ) -> int:
@@ -74,6 +77,7 @@ def sweep(
     from isthmus.twin import writers
     from isthmus.twin.scenario import questions
     from isthmus.twin.scenario.load import load_scenario
+    from isthmus.twin.summary import shown as figure
 
     base = load_scenario(scenario)
     rows = questions.sweep(
@@ -82,6 +86,7 @@ def sweep(
         routers=router or (base.router,),
         seeds=range(base.seed, base.seed + seeds),
         processes=processes or len(os.sched_getaffinity(0)),
+        ray=ray,
     )
     if parquet_out:
         writers.write_parquet(parquet_out, {name: [row[name] for row in rows] for name in rows[0]})
@@ -100,7 +105,7 @@ def sweep(
         "cost",
         "carbon_kg",
     ]
-    cells = [[value if isinstance(value := row[name], str) else f"{value:,.4g}" for name in shown] for row in rows]
+    cells = [[value if isinstance(value := row[name], str) else figure(value) for name in shown] for row in rows]
     screen.table([name.upper() for name in shown], cells, right=range(1, len(shown)))
     return exits.OK
 

@@ -101,12 +101,18 @@ class NetNode:
     prefixes: tuple[str, ...] = ()
     locator: str = ""
     control: Control | None = None
+    longitude: float | None = None  # degrees east, for maps
+    latitude: float | None = None  # degrees north
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise Invalid(
                 "name", f"{self.name!r} is no name of a node.", remedy="Use a-z, 0-9, . _ -, at most 63 characters."
             )
+        for field, most in (("longitude", 180), ("latitude", 90)):
+            value = getattr(self, field)
+            if value is not None and not -most <= value <= most:
+                raise Invalid(field, f"is {value}.", remedy=f"It must be from -{most} to {most} degrees.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from isthmus.domain.network import Control, DeclaredNetwork, NetLink, NetNode, N
 from isthmus.domain.quantities import read_rate, read_share, read_time
 
 _TOP = ("name", "routers", "control", "sites", "links")
-_ROUTER = ("address", "port", "locator", "control")
-_SITE = ("address", "address4", "port", "prefixes", "daemons", "programs")
+_ROUTER = ("address", "port", "locator", "control", "longitude", "latitude")
+_SITE = ("address", "address4", "port", "prefixes", "daemons", "programs", "longitude", "latitude")
 _LINK = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "price_per_gb", "interfaces")
 _LEAST_MTU, _GREATEST_MTU = 1280, 65_535
 _Value = TypeVar("_Value")
@@ -45,6 +45,8 @@ def _router(name: str, value: object) -> NetNode:
         port=_take(given, "port", where, _port, 862),
         locator=_take(given, "locator", where, _locator, ""),
         control=_take(given, "control", where, _control, None),
+        longitude=_take(given, "longitude", where, _degrees, None),
+        latitude=_take(given, "latitude", where, _degrees, None),
     )
 
 
@@ -62,6 +64,8 @@ def _site(name: str, value: object) -> NetNode:
         port=_take(given, "port", where, _port, 862),
         address4=_take(given, "address4", where, _address4, ""),
         prefixes=tuple(_prefix(item, f"{where}.prefixes.{place}") for place, item in enumerate(prefixes)),
+        longitude=_take(given, "longitude", where, _degrees, None),
+        latitude=_take(given, "latitude", where, _degrees, None),
     )
 
 
@@ -173,6 +177,14 @@ def _mtu(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not _LEAST_MTU <= value <= _GREATEST_MTU:
         raise Invalid(where, f"{value!r} is no size of packets.", remedy=f"Bytes, {_LEAST_MTU} to {_GREATEST_MTU}.")
     return value
+
+
+def _degrees(value: object, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Invalid(
+            where, f"{value!r} is not a number.", remedy="Degrees, such as 114.9; west and south are negative."
+        )
+    return float(value)
 
 
 def _price(value: object, where: str) -> Decimal:

@@ -550,6 +550,8 @@ replicas = Table(
     _at("whole_at"),
 )
 Index("ix_replicas_site", replicas.c.site, replicas.c.state)
+_LEAVING = "state = 'leaving'"
+Index("ix_replicas_leaving", replicas.c.site, sqlite_where=text(_LEAVING), postgresql_where=text(_LEAVING))
 
 transfers = Table(
     "transfers",

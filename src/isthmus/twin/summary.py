@@ -45,3 +45,10 @@ def summarise(
         utilisation=used / (processors * makespan) if makespan else 0.0,
         makespan_s=makespan,
     )
+
+
+def shown(value: float) -> str:
+    """A figure as people read it: whole numbers whole, others with four digits that count."""
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

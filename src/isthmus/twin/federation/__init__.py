@@ -3,6 +3,6 @@
 The router's decision rules are those of `isthmus.placement.federation`, compiled here and not written again.
 """
 
-from isthmus.twin.federation.federate import Federation, Outcome, Router, SitePolicy, Workload, federate
+from isthmus.twin.federation.federate import Ended, Federation, Outcome, Router, SitePolicy, Stream, Workload, federate
 
-__all__ = ["Federation", "Outcome", "Router", "SitePolicy", "Workload", "federate"]
+__all__ = ["Ended", "Federation", "Outcome", "Router", "SitePolicy", "Stream", "Workload", "federate"]

@@ -9,18 +9,18 @@ import numpy as np
 from numba import njit
 
 from isthmus.placement import federation as rules
-from isthmus.twin.federation.flows import add_flow, end_flow, expected_seconds, flow_end, make_flows
-from isthmus.twin.federation.ledger import make_ledger, not_booked, replay
+from isthmus.twin.federation.flows import add_flow, end_flow, expected_seconds, flow_end
+from isthmus.twin.federation.ledger import not_booked, replay
 from isthmus.twin.schedulers.backfill import (
     FOREVER,
     correct,
+    could_fit,
     dequeue,
     end_job,
     end_time,
     enqueue,
     free_now,
-    make_jobs,
-    make_state,
+    note,
     reservation,
     start_jobs,
     terminate,
@@ -34,44 +34,21 @@ order_of_guest = njit(cache=True)(rules.order_of_guest)
 is_open = njit(cache=True)(rules.is_open)
 
 
-@njit(cache=True)
-def run_federation(  # type: ignore[no-untyped-def]
-    submit,
-    run,
-    width,
-    estimate,
-    request,
-    home,
-    size,
-    processors,
-    mode,
-    router,
-    rational,
-    credit,
-    tolerance,
-    paths,
-    latency,
-    capacity,
-):
-    """(start, site, arrival of the data, bytes carried by each link); seconds, -1 for data that did not move.
-
-    Columns int64 in order of submission, `size` bytes of input at the home; `paths` sites x sites x hops of links.
-    """
-    count = len(submit)
-    sites = len(processors)
-    jobs = make_jobs(submit, run, width, estimate, request, sites)
-    state = make_state(jobs, processors, mode)
-    flows = make_flows(paths.reshape(sites * sites, paths.shape[2]), latency.reshape(sites * sites), capacity, count)
-    ledger = make_ledger(submit, run, width, estimate, request, home, processors, mode)
+@njit(cache=True, nogil=True)
+def advance(world, router, rational, credit, tolerance, last):  # type: ignore[no-untyped-def]
+    """Run until the last job of the world arrives, or, where it is the `last` of all, until every job has ended."""
+    state, flows, ledger = world.state, world.flows, world.ledger
+    jobs = state.jobs
+    home, size, where, promised, opened = world.home, world.size, world.where, world.promised, world.opened
+    count = len(home)
+    sites = len(state.sites)
     book = router == HOLES and rational
     guests_last = router == HOLES  # the naive router knows no guests: all jobs of a site are alike
-    opened = np.ones(sites, np.bool_)
-    where = home.copy()
-    moved_at = np.full(count, -1, np.int64)
-    promised = np.zeros(sites, np.int64)  # processors of guests whose data is under way
-    looked = np.int64(0)
-    arrived = 0
+    arrived = world.counts[0]
+    looked = world.counts[1]
     while True:
+        if arrived == count and not last:
+            break
         site = 0
         next_end = FOREVER
         for other in range(sites):
@@ -80,7 +57,7 @@ def run_federation(  # type: ignore[no-untyped-def]
                 next_end = time
                 site = other
         next_flow = flow_end(flows)
-        next_submit = submit[arrived] if arrived < count else FOREVER
+        next_submit = jobs[arrived].submit if arrived < count else FOREVER
         now = min(next_submit, next_flow, next_end)
         if now == FOREVER:
             break
@@ -105,12 +82,13 @@ def run_federation(  # type: ignore[no-untyped-def]
                 enqueue(state, site, job, False)
                 start_jobs(state, site, job, now)
             if router == HOLES and jobs[job].start < 0:
+                note(world.least[site], jobs[job])
                 for other in range(sites):
-                    if other != site and opened[other] and width[job] <= processors[other]:
+                    if other != site and opened[other] and jobs[job].width <= state.sites[other].processors:
                         correct(state, other, now)
                         free, head_waits, limit, extra = _hole(state, other, now, promised)
                         seconds = _seconds(state, flows, job, site, other, size[job])
-                        if fits_hole(width[job], seconds, free, head_waits, limit, extra):
+                        if fits_hole(jobs[job].width, seconds, free, head_waits, limit, extra):
                             dequeue(state, site, job)
                             state.sites[site].seen_free = -1
                             _move(state, flows, job, site, other, size[job], now, where, promised, guests_last)
@@ -118,9 +96,9 @@ def run_federation(  # type: ignore[no-untyped-def]
         else:
             if now == next_flow:
                 job = end_flow(flows, now)
-                moved_at[job] = now
+                world.moved_at[job] = now
                 site = where[job]
-                promised[site] -= width[job]
+                promised[site] -= jobs[job].width
                 correct(state, site, now)
                 enqueue(state, site, job, guests_last)
                 free = start_jobs(state, site, -1, now)
@@ -131,11 +109,9 @@ def run_federation(  # type: ignore[no-untyped-def]
                 ledger.done[job] = True
                 free = start_jobs(state, site, -1, now)
             if router == HOLES and opened[site] and free > promised[site]:
-                _fill(state, flows, site, size, now, where, promised)
-    start = np.empty(count, np.int64)
-    for job in range(count):
-        start[job] = jobs[job].start
-    return start, where, moved_at, flows.carried
+                _fill(state, flows, world.least, site, size, now, where, promised)
+    world.counts[0] = arrived
+    world.counts[1] = looked
 
 
 @njit(cache=True)
@@ -185,26 +161,32 @@ def _seconds(state, flows, job, home, site, size):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def _fill(state, flows, site, size, now, where, promised):  # type: ignore[no-untyped-def]
+def _fill(state, flows, least, site, size, now, where, promised):  # type: ignore[no-untyped-def]
     """Fill the holes of a site with jobs that wait elsewhere, in the order of the rules."""
     jobs = state.jobs
     while True:
         free, head_waits, limit, extra = _hole(state, site, now, promised)
         chosen = -1
         origin = -1
-        least = np.inf
+        first = FOREVER * 1.0
         for home in range(len(state.sites)):
             end = state.sites[home].end
             own = state.sites[home].last_own  # guests, which come after it, stay where their data is
-            job = jobs[end].after if home != site and free > 0 and own != end else end
+            if home == site or free <= 0 or own == end:
+                continue
+            if not could_fit(least[home], free, head_waits, limit, extra, first + 1):
+                continue
+            least[home] = FOREVER
+            job = jobs[end].after
             while job != end:
                 row = jobs[job]
+                note(least[home], row)
                 if row.width <= free:
                     order = order_of_guest(row.estimate, now - row.submit)
-                    if order < least:
+                    if order < first:
                         seconds = _seconds(state, flows, job, home, site, size[job])
                         if fits_hole(row.width, seconds, free, head_waits, limit, extra):
-                            least = order
+                            first = order
                             chosen = job
                             origin = home
                 job = row.after if job != own else end

@@ -43,19 +43,40 @@ def make_flows(paths, latency, capacity, room):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def moved_flows(flows, place, room):  # type: ignore[no-untyped-def]
+    """The same flows of jobs with other numbers: `place` is the new number of each."""
+    count = flows.counts[0]
+    pair = np.zeros(room, np.int64)
+    job = np.zeros(room, np.int64)
+    left = np.zeros(room)
+    pair[:count] = flows.pair[:count]
+    left[:count] = flows.left[:count]
+    for i in range(count):
+        job[i] = place[flows.job[i]]
+    return Flows(
+        flows.paths, flows.latency, flows.capacity, flows.rate, flows.active, pair, job, left, flows.clock, flows.counts,
+        flows.carried,
+    )  # fmt: skip
+
+
+@njit(cache=True)
 def fair_rates(paths, active, capacity, rate):  # type: ignore[no-untyped-def]
     """Fill `rate` with the max-min fair rate of each flow of each pair that has active flows."""
     links = len(capacity)
     room = capacity.copy()
     weight = np.zeros(links, np.int64)
+    busy = np.empty(len(paths), np.int64)  # pairs with flows whose rate is not found yet
+    count = 0
     for pair in range(len(paths)):
         rate[pair] = -1.0
         if active[pair] > 0:
+            busy[count] = pair
+            count += 1
             for hop in range(paths.shape[1]):
                 if paths[pair, hop] < 0:
                     break
                 weight[paths[pair, hop]] += active[pair]
-    while True:
+    while count > 0:
         tight = -1
         level = 0.0
         for link in range(links):
@@ -64,20 +85,24 @@ def fair_rates(paths, active, capacity, rate):  # type: ignore[no-untyped-def]
                 level = room[link] / weight[link]
         if tight < 0:
             return
-        for pair in range(len(paths)):
-            if active[pair] == 0 or rate[pair] >= 0.0:
-                continue
+        left = 0
+        for i in range(count):
+            pair = busy[i]
             crosses = False
             for hop in range(paths.shape[1]):
                 crosses = crosses or paths[pair, hop] == tight
-            if crosses:
-                rate[pair] = level
-                for hop in range(paths.shape[1]):
-                    link = paths[pair, hop]
-                    if link < 0:
-                        break
-                    weight[link] -= active[pair]
-                    room[link] = max(room[link] - level * active[pair], 0.0)
+            if not crosses:
+                busy[left] = pair
+                left += 1
+                continue
+            rate[pair] = level
+            for hop in range(paths.shape[1]):
+                link = paths[pair, hop]
+                if link < 0:
+                    break
+                weight[link] -= active[pair]
+                room[link] = max(room[link] - level * active[pair], 0.0)
+        count = left
         weight[tight] = 0
 
 

@@ -34,21 +34,21 @@ class Ledger(NamedTuple):
     at: NDArray[np.int64]  # by home: the place in `own` of the next job to arrive in the replay
     to: NDArray[np.int64]  # by home: the end of its jobs in `own`
     done: NDArray[np.bool_]  # by job: ended in the federation
+    booked: NDArray[np.bool_]  # by job: ended in the replay too
     gained: NDArray[np.float64]  # by home: sum of bounded slowdowns alone less that in the federation
     suffered: NDArray[np.float64]  # by home: sum of bounded slowdowns alone
 
 
 @njit(cache=True)
-def make_ledger(submit, run, width, estimate, request, home, processors, mode):  # type: ignore[no-untyped-def]
-    """An empty ledger; columns as in `make_jobs`."""
+def make_ledger(processors, mode):  # type: ignore[no-untyped-def]
+    """An empty ledger, without jobs."""
     sites = len(processors)
-    own = np.argsort(home, kind="mergesort")
-    to = np.cumsum(np.bincount(home, minlength=sites))
-    at = np.zeros(sites, np.int64)
-    at[1:] = to[:-1]
-    jobs = make_jobs(submit, run, width, estimate, request, sites)
-    done = np.zeros(len(submit), np.bool_)
-    return Ledger(make_state(jobs, processors, mode), own, at, to, done, np.zeros(sites), np.zeros(sites))
+    none = np.zeros(0, np.int64)
+    no = np.zeros(0, np.bool_)
+    jobs = make_jobs(none, none, none, none, none, sites)
+    alone = make_state(jobs, processors, mode)
+    at, to = np.zeros(sites, np.int64), np.zeros(sites, np.int64)
+    return Ledger(alone, none, at, to, no, no.copy(), np.zeros(sites), np.zeros(sites))
 
 
 @njit(cache=True)
@@ -56,21 +56,20 @@ def replay(ledger, real, site, arrived, now):  # type: ignore[no-untyped-def]
     """Bring a site's replay as near to `now` as is known, and book its jobs that ended in both worlds."""
     alone = ledger.alone
     jobs = alone.jobs
+    here = alone.sites[site]
+    known = FOREVER  # no job that runs alone, and has not ended in the federation, can end before
+    for i in range(here.count):
+        known = min(known, _known_until(ledger, real, alone.running[site, i], now))
     while True:
         next_end = end_time(alone, site)
         next_submit = FOREVER
         if ledger.at[site] < ledger.to[site] and ledger.own[ledger.at[site]] < arrived:
             next_submit = jobs[ledger.own[ledger.at[site]]].submit
         time = min(next_end, next_submit)
-        if time >= now:
+        if time >= now or time > known:
             return
-        for i in range(alone.sites[site].count):
-            job = alone.running[site, i]
-            if not ledger.done[job]:
-                begun = real.jobs[job].start
-                if jobs[job].start + (now - begun if begun >= 0 else 0) < time:
-                    return
         correct(alone, site, time)
+        started = here.started
         if next_submit <= next_end:
             job = ledger.own[ledger.at[site]]
             ledger.at[site] += 1
@@ -81,10 +80,24 @@ def replay(ledger, real, site, arrived, now):  # type: ignore[no-untyped-def]
             if not ledger.done[job]:
                 return
             terminate(alone, site)
+            ledger.booked[job] = True
             start_jobs(alone, site, -1, time)
             by_itself = _slowdown(jobs[job], jobs[job].start)
             ledger.gained[site] += by_itself - _slowdown(jobs[job], real.jobs[job].start)
             ledger.suffered[site] += by_itself
+        job = here.newest
+        for _ in range(here.started - started):
+            known = min(known, _known_until(ledger, real, job, now))
+            job = jobs[job].before
+
+
+@njit(cache=True)
+def _known_until(ledger, real, job, now):  # type: ignore[no-untyped-def]
+    """Until when a job that runs alone is known to run there."""
+    if ledger.done[job]:
+        return FOREVER
+    begun = real.jobs[job].start
+    return ledger.alone.jobs[job].start + (now - begun if begun >= 0 else 0)
 
 
 @njit(cache=True)

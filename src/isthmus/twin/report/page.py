@@ -9,6 +9,7 @@ from isthmus.twin.report import plots
 from isthmus.twin.report.homes import HOME_HEADERS, home_rows
 from isthmus.twin.scenario.circles import latency_circles
 from isthmus.twin.scenario.run import Result
+from isthmus.twin.summary import shown
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}table{border-collapse:collapse}"
@@ -23,9 +24,9 @@ def make_page(result: Result) -> str:
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style></head>',
         f"<body><h1>{name}</h1>",
-        f"<p>Router: {result.scenario.router}. Arrivals: x{result.scenario.arrivals:g}. Seed: {result.scenario.seed}.</p>",
+        f"<p>{_brain(result)} Arrivals: x{result.scenario.arrivals:g}. Seed: {result.scenario.seed}.</p>",
         "<h2>Figures</h2>",
-        table(["figure", "value"], [[key, f"{value:,.4g}"] for key, value in result.figures().items()]),
+        table(["figure", "value"], [[key, shown(value)] for key, value in result.figures().items()]),
         "<h2>By home</h2>",
         table(HOME_HEADERS, home_rows(result)),
         *(
@@ -55,6 +56,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in headers)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _brain(result: Result) -> str:
+    scenario = result.scenario
+    if scenario.brain == "production":
+        return f"The service's brain, goal {scenario.goal.value}, a round in {scenario.round_seconds} s at most."
+    return f"Router: {scenario.router}."
 
 
 def _names(names: tuple[str, ...]) -> str:

@@ -12,10 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isthmus.domain.errors import Invalid, NotFound
+from isthmus.domain.task import Goal
 from isthmus.twin.federation import Router, SitePolicy, Workload
-from isthmus.twin.readers import read_swf
+from isthmus.twin.readers import SwfLog, read_swf
 from isthmus.twin.runnable import runnable
-from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Link, Scenario, Site, Source, Synthetic
+from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Brain, Link, Scenario, Shapes, Site, Source, Synthetic
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -55,6 +56,7 @@ class _Synthetic(_Part):
     most_processors: Annotated[int, Field(ge=1)] = 64
     mean_input_bytes: NotNegative = 0.0
     overestimate: Annotated[float, Field(ge=1)] = 3.0
+    like: str | None = None
 
 
 class _Work(_Part):
@@ -68,6 +70,9 @@ class _Scenario(_Part):
     name: Annotated[str, Field(min_length=1)]
     router: Router = "holes"
     rational: bool = True
+    brain: Brain = "fast"
+    goal: Literal["soonest", "cheapest", "greenest"] = "soonest"
+    round_seconds: Annotated[int, Field(ge=1)] = 1
     arrivals: Positive = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
     sites: Annotated[list[_Site], Field(min_length=1)]
@@ -132,7 +137,10 @@ def scenario_of(tree: Any, folder: Path) -> Scenario:
         if (part.swf is None) == (part.synthetic is None):
             raise Invalid(f"workload.{index}", "It needs swf or synthetic, one of the two.", remedy="Give one.")
         if part.synthetic is not None:
-            synthetic.append(Synthetic(home=part.home, **part.synthetic.model_dump()))
+            like = part.synthetic.like
+            size = sites[names.index(part.home)].processors
+            shapes = shapes_of(_log(folder / like, size, None, left_out), like) if like else None
+            synthetic.append(Synthetic(home=part.home, **(part.synthetic.model_dump() | {"like": shapes})))
         elif part.swf is not None:
             home = names.index(part.home)
             traced.append(_traced(folder / part.swf, home, sites[home].processors, part.days, left_out))
@@ -146,6 +154,9 @@ def scenario_of(tree: Any, folder: Path) -> Scenario:
         links=links,
         router=given.router,
         rational=given.rational,
+        brain=given.brain,
+        goal=Goal(given.goal),
+        round_seconds=given.round_seconds,
         arrivals=given.arrivals,
         seed=given.seed,
         synthetic=tuple(synthetic),
@@ -188,15 +199,26 @@ def _link(link: _Link, index: int, names: list[str]) -> Link:
     )
 
 
+def shapes_of(log: SwfLog, name: str) -> Shapes:
+    """What a log's jobs are like; Invalid where it holds none. Its first submission is taken for midnight of a Monday,
+    where the header does not say when that was (UnixStartTime, in UTC)."""
+    if not len(log):
+        raise Invalid("like", f"{name} holds no job that the site can run.", remedy="Give another log.")
+    begun = int(log.header.get("UnixStartTime", "0").split()[0] or 0)
+    monday = 3 * 86400 if begun > 0 else 0  # 1970-01-01 was a Thursday
+    hour = (log.submit_seconds - (0 if begun > 0 else log.submit_seconds.min()) + begun + monday) // 3600 % 168
+    counts = np.bincount(hour, minlength=168).astype(np.float64)
+    return Shapes(
+        name=name,
+        processors=log.requested_processors,
+        run_seconds=log.run_seconds,
+        requested_seconds=log.requested_seconds,
+        hourly=counts / counts.mean(),
+    )
+
+
 def _traced(file: Path, home: int, processors: int, days: float | None, left_out: list[str]) -> Workload:
-    log = read_swf(file)
-    left_out += [f"{file.name}, line {line.number}: {line.cause}" for line in log.bad_lines]
-    log, left = runnable(log, processors, needs_request=True)
-    left_out += [f"{file.name}: {len(one.job_ids)} jobs: {one.cause}" for one in left]
-    if len(log):
-        log = replace(log, submit_seconds=log.submit_seconds - log.submit_seconds.min())
-    if days is not None:
-        log = log.where(log.submit_seconds < days * 86400)
+    log = _log(file, processors, days, left_out)
     none = np.zeros(len(log), dtype=np.int64)
     return Workload(
         submit_seconds=log.submit_seconds,
@@ -206,3 +228,15 @@ def _traced(file: Path, home: int, processors: int, days: float | None, left_out
         home=none + home,
         input_bytes=none,
     )
+
+
+def _log(file: Path, processors: int, days: float | None, left_out: list[str]) -> SwfLog:
+    log = read_swf(file)
+    left_out += [f"{file.name}, line {line.number}: {line.cause}" for line in log.bad_lines]
+    log, left = runnable(log, processors, needs_request=True)
+    left_out += [f"{file.name}: {len(one.job_ids)} jobs: {one.cause}" for one in left]
+    if len(log):
+        log = replace(log, submit_seconds=log.submit_seconds - log.submit_seconds.min())
+    if days is not None:
+        log = log.where(log.submit_seconds < days * 86400)
+    return log

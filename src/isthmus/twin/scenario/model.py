@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.domain.task import Goal
 from isthmus.twin.federation import Router, SitePolicy, Workload
 
 MICROSECONDS_PER_KM = {"solid": 4.9, "hollow": 3.46}  # one way, in glass (index 1.47) and in air (hollow core)
 Hourly = NDArray[np.float64]
+Brain = Literal["fast", "production"]  # compiled rules that `router` names, or `isthmus.placement.decide`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +51,23 @@ class Source:
     source: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shapes:
+    """Jobs to draw from, one entry each, and arrivals in each hour of the week against their mean (168 values)."""
+
+    name: str
+    processors: NDArray[np.int64]
+    run_seconds: NDArray[np.int64]
+    requested_seconds: NDArray[np.int64]
+    hourly: Hourly
+
+    def __len__(self) -> int:
+        return len(self.processors)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic:
-    """A seeded workload of one home (see `synthetic`)."""
+    """A seeded workload of one home (see `synthetic`); with `like`, the figures of run times are not used."""
 
     home: str
     jobs_per_day: float
@@ -60,6 +77,7 @@ class Synthetic:
     most_processors: int = 64
     mean_input_bytes: float = 0.0
     overestimate: float = 3.0
+    like: Shapes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +89,9 @@ class Scenario:
     links: tuple[Link, ...] = ()
     router: Router = "holes"
     rational: bool = True
+    brain: Brain = "fast"
+    goal: Goal = Goal.SOONEST  # of every task, for the brain of production
+    round_seconds: int = 1
     arrivals: float = 1.0
     seed: int = 0
     synthetic: tuple[Synthetic, ...] = ()

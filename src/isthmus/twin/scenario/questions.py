@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
 from isthmus.twin.federation import Router
+from isthmus.twin.scenario.cluster import on_ray
 from isthmus.twin.scenario.model import Scenario
 from isthmus.twin.scenario.run import Result, run_scenario
 from isthmus.twin.schedulers import bounded_slowdown
@@ -81,13 +82,21 @@ def _figures(a: Result, b: Result) -> list[tuple[str, NDArray[np.float64], NDArr
 
 
 def sweep(
-    scenario: Scenario, *, arrivals: Sequence[float], routers: Sequence[Router], seeds: Sequence[int], processes: int
+    scenario: Scenario,
+    *,
+    arrivals: Sequence[float],
+    routers: Sequence[Router],
+    seeds: Sequence[int],
+    processes: int,
+    ray: str | None = None,
 ) -> list[dict[str, float | str]]:
-    """The figures of every combination, in order; on so many processes."""
+    """The figures of every combination, in order; on so many processes, or on the Ray cluster at an address (see `on_ray`)."""
     cases = [
         replace(scenario, arrivals=factor, router=router, seed=seed)
         for router, factor, seed in product(routers, arrivals, seeds)
     ]
+    if ray is not None:
+        return on_ray(_row, cases, ray)
     if processes <= 1 or len(cases) == 1:
         return [_row(case) for case in cases]
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
-from isthmus.twin.federation import Federation, Outcome, Workload, federate
+from isthmus.twin.federation import Ended, Federation, Outcome, Stream, Workload, federate
 from isthmus.twin.scenario.account import Accounts, account
 from isthmus.twin.scenario.model import Scenario
 from isthmus.twin.scenario.routes import least_latency_paths
-from isthmus.twin.scenario.synthetic import make_workload
+from isthmus.twin.scenario.synthetic import days_of, make_workload, no_jobs
 from isthmus.twin.schedulers import bounded_slowdown
 from isthmus.twin.summary import Summary, summarise
+from isthmus.twin.tally import Tally
+
+Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,44 +50,63 @@ class Result:
 
     def columns(self) -> dict[str, Any]:
         """One row a job, for Parquet."""
-        names = np.array([site.name for site in self.scenario.sites])
-        return {
-            "submit_seconds": self.work.submit_seconds,
-            "home": names[self.work.home],
-            "site": names[self.outcome.site],
-            "wait_seconds": self.waits,
-            "run_seconds": self.work.run_seconds,
-            "processors": self.work.processors,
-            "data_seconds": self.outcome.data_seconds,
-            "input_bytes": self.work.input_bytes,
-            "bounded_slowdown": bounded_slowdown(self.waits, self.work.run_seconds),
-            "energy_kwh": self.accounts.energy_kwh,
-            "cost": self.accounts.cost,
-            "carbon_kg": self.accounts.carbon_kg,
-        }
+        outcome = self.outcome
+        return job_columns(
+            self.scenario, self.work, outcome.start_seconds, outcome.site, outcome.data_seconds, self.accounts
+        )
+
+
+def job_columns(
+    scenario: Scenario, work: Workload, start: Whole, site: Whole, data: Whole, accounts: Accounts
+) -> dict[str, Any]:
+    """One row a job, for Parquet: what it asked for, where it ran, its wait and what it used."""
+    names = np.array([place.name for place in scenario.sites])
+    waits = start - work.submit_seconds
+    return {
+        "submit_seconds": work.submit_seconds,
+        "home": names[work.home],
+        "site": names[site],
+        "wait_seconds": waits,
+        "run_seconds": work.run_seconds,
+        "processors": work.processors,
+        "data_seconds": data,
+        "input_bytes": work.input_bytes,
+        "bounded_slowdown": bounded_slowdown(waits, work.run_seconds),
+        "energy_kwh": accounts.energy_kwh,
+        "cost": accounts.cost,
+        "carbon_kg": accounts.carbon_kg,
+    }
 
 
 def workload_of(scenario: Scenario) -> Workload:
     """The scenario's jobs: those of its logs, then the synthetic ones, with `arrivals` applied."""
     made = make_workload(scenario.synthetic, scenario.sites, scenario.seed)
-    parts = [part for part in (scenario.traced, made) if part is not None]
-    names = Workload.__dataclass_fields__
-    joined = Workload(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-    if len(joined.home) == 0:
+    joined = Workload.joined([part for part in (scenario.traced, made) if part is not None])
+    if len(joined) == 0:
         raise Invalid("workload", "It holds no job.", remedy="Give a log, or more jobs a day.")
-    return replace(joined, submit_seconds=np.floor(joined.submit_seconds / scenario.arrivals).astype(np.int64))
+    # In order of time, so that jobs that come into one second keep their order when they are made day by day.
+    return _denser(joined.take(np.argsort(joined.submit_seconds, kind="stable")), scenario.arrivals)
+
+
+def federation_of(scenario: Scenario) -> Federation:
+    """The scenario's sites, and its network where it has links."""
+    sizes = np.array([site.processors for site in scenario.sites], dtype=np.int64)
+    sites = Federation(processors=sizes, policies=tuple(site.policy for site in scenario.sites))
+    if not scenario.links:
+        return sites
+    paths, latency = least_latency_paths(scenario.sites, scenario.links)
+    capacity = np.array([link.bytes_per_second for link in scenario.links])
+    return replace(sites, paths=paths, latency_seconds=latency, capacity_bytes_per_second=capacity)
 
 
 def run_scenario(scenario: Scenario) -> Result:
     """Run it; the same result for the same scenario, to the bit."""
     work = workload_of(scenario)
-    sizes = np.array([site.processors for site in scenario.sites], dtype=np.int64)
-    sites = Federation(processors=sizes, policies=tuple(site.policy for site in scenario.sites))
-    if scenario.links:
-        paths, latency = least_latency_paths(scenario.sites, scenario.links)
-        capacity = np.array([link.bytes_per_second for link in scenario.links])
-        sites = replace(sites, paths=paths, latency_seconds=latency, capacity_bytes_per_second=capacity)
-    outcome = federate(work, sites, scenario.router, rational=scenario.rational)
+    sites = federation_of(scenario)
+    if scenario.brain == "production":
+        outcome = _governed(scenario, work, sites)
+    else:
+        outcome = federate(work, sites, scenario.router, rational=scenario.rational)
     start = outcome.start_seconds
     waits = start - work.submit_seconds
     return Result(
@@ -90,5 +114,53 @@ def run_scenario(scenario: Scenario) -> Result:
         work=work,
         outcome=outcome,
         accounts=account(scenario.sites, outcome.site, start, work.run_seconds, work.processors),
-        summary=summarise(work.submit_seconds, work.run_seconds, work.processors, waits, int(sizes.sum())),
+        summary=summarise(work.submit_seconds, work.run_seconds, work.processors, waits, int(sites.processors.sum())),
     )
+
+
+def _governed(scenario: Scenario, work: Workload, sites: Federation) -> Outcome:
+    from isthmus.twin.federation.production import govern
+    from isthmus.twin.scenario.production import surroundings
+
+    around = surroundings(scenario)
+    return govern(work, sites, around, goal=scenario.goal, round_seconds=scenario.round_seconds).outcome
+
+
+def stream_scenario(scenario: Scenario, *, on_ended: Callable[[Ended, Accounts], None] | None = None) -> Tally:
+    """Run it a day at a time, and hold only the jobs that are not over: for years. The schedule is that of `run_scenario`.
+
+    `on_ended` is given the jobs as they end, and what they used.
+    """
+    if scenario.brain == "production":
+        raise Invalid("brain", "production keeps all jobs.", remedy="Stream with the fast one.")
+    sites = federation_of(scenario)
+    stream = Stream(sites, scenario.router, rational=scenario.rational)
+    tally = Tally(homes=len(scenario.sites), processors=int(sites.processors.sum()))
+
+    def add(ended: Ended) -> None:
+        jobs = ended.jobs
+        accounts = account(scenario.sites, ended.site, ended.start_seconds, jobs.run_seconds, jobs.processors)
+        tally.add(ended, accounts)
+        if on_ended is not None:
+            on_ended(ended, accounts)
+
+    for work in _days(scenario):
+        add(stream.feed(_denser(work, scenario.arrivals)))
+    add(stream.feed(no_jobs(), last=True))
+    if not tally.figures()["jobs"]:
+        raise Invalid("workload", "It holds no job.", remedy="Give a log, or more jobs a day.")
+    return tally
+
+
+def _days(scenario: Scenario) -> Iterator[Workload]:
+    """The jobs of the logs and the synthetic ones of each day, in the order in which `workload_of` has them."""
+    traced = scenario.traced if scenario.traced is not None else no_jobs()
+    day_of = traced.submit_seconds // 86400
+    made = days_of(scenario.synthetic, scenario.sites, scenario.seed)
+    for day in range(int(day_of.max(initial=-1)) + 1):
+        yield Workload.joined([traced.take(day_of == day), next(made, no_jobs())])
+    yield from made
+
+
+def _denser(work: Workload, arrivals: float) -> Workload:
+    return replace(work, submit_seconds=np.floor(work.submit_seconds / arrivals).astype(np.int64))

@@ -26,17 +26,18 @@ Whole = NDArray[np.int64]
 
 JOB = np.dtype(
     [
-        ("submit", np.int64),
-        ("run", np.int64),
         ("width", np.int64),
         ("estimate", np.int64),
-        ("request", np.int64),
-        ("start", np.int64),  # the answer; -1: not yet
-        ("corrections", np.int64),
+        ("kind", np.int64),  # class of width: the greatest k with 2^k <= width
         ("after", np.int64),  # the queue's links in order of arrival, the site's own jobs before guests
         ("before", np.int64),
         ("longer", np.int64),  # and in order of estimate, for SJBF
         ("shorter", np.int64),
+        ("submit", np.int64),
+        ("run", np.int64),
+        ("request", np.int64),
+        ("start", np.int64),  # the answer; -1: not yet
+        ("corrections", np.int64),
     ]
 )
 SITE = np.dtype(
@@ -50,6 +51,7 @@ SITE = np.dtype(
         ("count", np.int64),  # running jobs
         ("ends", np.int64),  # terminations to come
         ("started", np.int64),  # jobs
+        ("newest", np.int64),  # the job that started last; a running job's `before` is the one that started before it
     ]
 )
 
@@ -63,8 +65,12 @@ class State(NamedTuple):
     until: Whole  # site x place: their predicted ends
     heap_time: Whole  # site x place: terminations to come
     heap_job: Whole  # their jobs, below the number of their start: at equal times the one that started first ends first
+    least: Whole  # site x kind x [width, estimate]: no waiting job of the kind is below these
+    next_end: Whole  # site: its next termination; FOREVER if no job runs
+    fresh: Whole  # kind x [width, estimate]: the same, while a queue is looked through
 
 
+KINDS = 32
 JOB_BITS = 28  # of an entry of `heap_job`
 
 
@@ -104,6 +110,8 @@ def make_jobs(submit, run, width, estimate, request, sites):  # type: ignore[no-
         jobs[job].estimate = estimate[job]
         jobs[job].request = request[job]
         jobs[job].start = -1
+        while width[job] >> (jobs[job].kind + 1) > 0:
+            jobs[job].kind += 1
     return jobs
 
 
@@ -124,6 +132,7 @@ def make_state(jobs, processors, mode):  # type: ignore[no-untyped-def]
     return State(
         jobs, sites,
         np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int64),
+        np.full((len(processors), KINDS, 2), FOREVER), np.full(len(processors), FOREVER), np.empty((KINDS, 2), np.int64),
     )  # fmt: skip
 
 
@@ -159,6 +168,7 @@ def enqueue(state, site, job, guest):  # type: ignore[no-untyped-def]
     """Put a job at the end of a site's queue; a job of the site's own before all guests."""
     jobs = state.jobs
     here = state.sites[site]
+    note(state.least[site], jobs[job])
     place = jobs[here.end].before if guest else here.last_own
     jobs[job].before = place
     jobs[job].after = jobs[place].after
@@ -192,7 +202,7 @@ def dequeue(state, site, job):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def end_time(state, site):  # type: ignore[no-untyped-def]
     """When the next termination of this site is; FOREVER if no job runs."""
-    return state.heap_time[site, 0] if state.sites[site].ends > 0 else FOREVER
+    return state.next_end[site]
 
 
 @njit(cache=True)
@@ -207,6 +217,7 @@ def terminate(state, site):  # type: ignore[no-untyped-def]
     job = end_job(state, site)
     here = state.sites[site]
     here.ends = heap_pop(state.heap_time[site], state.heap_job[site], here.ends)
+    state.next_end[site] = state.heap_time[site, 0] if here.ends > 0 else FOREVER
     here.used -= state.jobs[job].width
     running = state.running[site]
     for i in range(here.count):
@@ -227,7 +238,10 @@ def begin(state, site, job, now):  # type: ignore[no-untyped-def]
     here.count += 1
     key = (here.started << JOB_BITS) | job
     here.ends = heap_push(state.heap_time[site], state.heap_job[site], here.ends, now + row.run, key)
+    state.next_end[site] = state.heap_time[site, 0]
     here.started += 1
+    row.before = here.newest
+    here.newest = job
 
 
 @njit(cache=True)
@@ -277,31 +291,73 @@ def start_jobs(state, site, new, now):  # type: ignore[no-untyped-def]
         free -= jobs[head].width
         begin(state, site, head, now)
         head = following
-    if head != end and free > 0 and here.mode != FCFS:
-        reserved = False
-        limit = np.int64(0)
-        extra = np.int64(0)
-        job = new if only_new else jobs[end].longer if sjbf else jobs[head].after
-        while job != end and free > 0:
-            # Most jobs of a long queue do not fit: pass them in a tight loop. The head never fits here.
-            row = jobs[job]
-            following = row.longer if sjbf else row.after
-            if row.width <= free and not reserved:
-                # The head's reservation: worked out for the first job that is narrow enough, as often there is none.
-                reserved = True
-                shadow, extra = reservation(state, site, free, first, jobs[head].width)
-                limit = shadow - now
-            if row.width <= free and (row.estimate <= limit or row.width <= extra):
-                if row.estimate > limit:
-                    extra -= row.width
-                dequeue(state, site, job)
-                free -= row.width
-                begin(state, site, job, now)
-            if only_new:
-                break
-            job = following
+    if head != end and free > 0 and here.mode != FCFS and (only_new or _narrow(state.least[site], free)):
+        shadow, extra = np.int64(0), np.int64(0)
+        limit = FOREVER
+        reserved = not only_new
+        if reserved:
+            shadow, extra = reservation(state, site, free, first, jobs[head].width)
+            limit = shadow - now
+        if only_new or could_fit(state.least[site], free, True, limit, extra, FOREVER):
+            job = new if only_new else jobs[end].longer if sjbf else jobs[head].after
+            if not only_new:
+                state.fresh[:] = FOREVER
+                note(state.fresh, jobs[head])
+            while job != end and free > 0:
+                # Most jobs of a long queue do not fit: pass them in a tight loop. The head never fits here.
+                row = jobs[job]
+                following = row.longer if sjbf else row.after
+                if row.width <= free and not reserved:
+                    # The head's reservation: worked out for the first job that is narrow enough, as often there is none.
+                    reserved = True
+                    shadow, extra = reservation(state, site, free, first, jobs[head].width)
+                    limit = shadow - now
+                if row.width <= free and (row.estimate <= limit or row.width <= extra):
+                    if row.estimate > limit:
+                        extra -= row.width
+                    dequeue(state, site, job)
+                    free -= row.width
+                    begin(state, site, job, now)
+                    if not only_new and not could_fit(state.least[site], free, True, limit, extra, FOREVER):
+                        break
+                elif not only_new:
+                    note(state.fresh, row)
+                if only_new:
+                    break
+                job = following
+            if job == end and not only_new:  # all of it was looked through
+                state.least[site] = state.fresh
     here.seen_free = free
     return free
+
+
+@njit(cache=True)
+def note(least, row):  # type: ignore[no-untyped-def]
+    """Keep the bounds of waiting jobs true for one more."""
+    least[row.kind, 0] = min(least[row.kind, 0], row.width)
+    least[row.kind, 1] = min(least[row.kind, 1], row.estimate)
+
+
+@njit(cache=True)
+def could_fit(least, free, head_waits, limit, extra, order):  # type: ignore[no-untyped-def]
+    """Whether, as far as their bounds tell, one of the waiting jobs fits beside a reservation and has an estimate of at most `order`."""
+    kind = 0
+    while free >> kind > 0:
+        width, estimate = least[kind, 0], least[kind, 1]
+        if width <= free and estimate <= order and (not head_waits or estimate <= limit or width <= extra):
+            return True
+        kind += 1
+    return False
+
+
+@njit(cache=True)
+def _narrow(least, free):  # type: ignore[no-untyped-def]
+    kind = 0
+    while free >> kind > 0:
+        if least[kind, 0] <= free:
+            return True
+        kind += 1
+    return False
 
 
 @njit(cache=True)

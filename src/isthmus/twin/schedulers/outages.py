@@ -12,7 +12,7 @@ from isthmus.domain.errors import Invalid
 from isthmus.twin.schedulers.replan import TRAINED, Weights, replan_starts
 from isthmus.twin.schedulers.simulate import Workload
 
-Replanning = Literal["fcfs", "easy", "selective"]
+Replanning = Literal["fcfs", "easy", "selective", "easy-sjbf", "conservative"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Schedulers that plan the whole queue anew at each event, compiled; processors may fail, be repaired, be drained.
 
 The queue is put in order; whoever can start now without delaying a reservation starts, and some of those who cannot get a
-reservation. FCFS, EASY and selective differ in the order and in who gets one.
+reservation. The schedulers differ in the order and in who gets one: EASY gives it to the first that cannot start (SJBF tries the
+others by estimate), conservative to all, selective to those that have waited long for their length.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from isthmus.twin.schedulers.heap import heap_pop, heap_push
 from isthmus.twin.schedulers.reserve import earliest, take
 
 FOREVER = np.int64(2**62)
-FCFS, EASY, SELECTIVE = 0, 1, 2
+FCFS, EASY, SELECTIVE, SJBF, CONSERVATIVE = 0, 1, 2, 3, 4
 SHORTEST = 10.0  # seconds: the bound of the bounded slowdown
 
 
@@ -146,7 +147,9 @@ def replan_starts(submit, run, width, estimate, processors, mode, weights, begin
             job = queue[i]
             queue[kept] = job
             kept += 1
-            if mode == SELECTIVE:
+            if mode == CONSERVATIVE:
+                reserve = True
+            elif mode == SELECTIVE:
                 reserve = _stretch(now, submit[job], estimate[job]) >= weights.reserved_stretch
             else:
                 reserve = reserved == 0
@@ -171,6 +174,8 @@ def replan_starts(submit, run, width, estimate, processors, mode, weights, begin
                 size = take(times, free, size, now, now + estimate[job], width[job])
                 kept -= 1
             elif reserve:
+                if mode == SJBF and reserved == 0:
+                    _sort(queue[i + 1 :], queued - i - 1, estimate)
                 reserved += 1
                 size = take(times, free, size, at, at + estimate[job], width[job])
         queued = kept

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
 from isthmus.twin.schedulers.backfill import easy_waits
-from isthmus.twin.schedulers.replan import SELECTIVE, TRAINED, replan_starts
+from isthmus.twin.schedulers.replan import CONSERVATIVE, SELECTIVE, TRAINED, replan_starts
 from isthmus.twin.schedulers.reserve import conservative_waits
 
 Scheduler = Literal["fcfs", "easy", "easy-sjbf", "conservative", "selective"]
@@ -36,7 +36,8 @@ def simulate(
 
     `estimates` are the users' requests, the actual run times (clairvoyant), or given predictions in seconds. A running
     job that outlives its estimate is corrected to the request, then by growing steps (a rule of our own).
-    Conservative needs estimates that are never too short. Invalid names the field and counts the jobs that cannot run.
+    Conservative, where some estimates are too short, plans its reservations anew at each event, and a job that outlives its
+    estimate is expected to end at any moment. Invalid names the field and counts the jobs that cannot run.
     """
     submit, run, width = log.submit_seconds, log.run_seconds, log.requested_processors
     given = {"requested": log.requested_seconds, "actual": run}
@@ -48,14 +49,13 @@ def simulate(
     _all("estimates", estimate > 0, "have an estimate under a second")
     order = np.argsort(submit, kind="stable")
     columns = [np.ascontiguousarray(column[order], dtype=np.int64) for column in (submit, run, width, estimate)]
-    if scheduler == "conservative":
-        _all("estimates", estimate >= run, "outlive their estimate, which conservative does not correct")
+    if scheduler == "conservative" and (estimate >= run).all():
         ordered = conservative_waits(*columns, processors)
-    elif scheduler == "selective":
+    elif scheduler in ("conservative", "selective"):
+        # Some outlive their estimate: reservations are made anew at each event.
+        mode = SELECTIVE if scheduler == "selective" else CONSERVATIVE
         none = np.empty(0, dtype=np.int64)
-        starts, _, _ = replan_starts(
-            *columns, processors, SELECTIVE, TRAINED, none, none, none, none.astype(np.bool_), none
-        )
+        starts, _, _ = replan_starts(*columns, processors, mode, TRAINED, none, none, none, none.astype(np.bool_), none)
         ordered = starts - columns[0]
     elif scheduler in ("fcfs", "easy", "easy-sjbf"):
         request = np.ascontiguousarray(log.requested_seconds[order], dtype=np.int64)

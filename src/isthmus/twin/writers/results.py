@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,40 @@ def write_text(path: Path, text: str) -> None:
 
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     """Columns of equal length as a Parquet file; Invalid where pyarrow is not installed."""
+    with parquet_rows(path) as add:
+        add(columns)
+
+
+@contextmanager
+def parquet_rows(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A Parquet file that grows by columns of equal length, always of the same names and types, one group of rows each."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise Invalid("parquet", "pyarrow is not installed.", remedy="Install isthmus[twin].") from error
-    table = pyarrow.table(dict(columns))
-    _whole(path, lambda part: parquet.write_table(table, part))
+    with ExitStack() as open_files:
+        writer: Any = None
+        part = path.with_name(path.name + ".part")
+
+        def add(columns: Mapping[str, Any]) -> None:
+            nonlocal writer
+            table = pyarrow.table(dict(columns))
+            if writer is None:
+                writer = open_files.enter_context(parquet.ParquetWriter(part, table.schema))
+            writer.write_table(table)
+
+        try:
+            yield add
+            open_files.close()
+            if writer is not None:
+                part.replace(path)
+        except OSError as error:
+            raise Invalid(
+                "path", f"{path} cannot be written: {error.strerror}.", remedy="Give another place."
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -429,6 +429,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "name", "version", "site", name=op.f("pk_replicas")),
     )
     with op.batch_alter_table("replicas", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_replicas_leaving",
+            ["site"],
+            unique=False,
+            sqlite_where=sa.text("state = 'leaving'"),
+            postgresql_where=sa.text("state = 'leaving'"),
+        )
         batch_op.create_index("ix_replicas_site", ["site", "state"], unique=False)
 
     op.create_table(

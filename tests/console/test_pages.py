@@ -1,0 +1,171 @@
+"""Each page with real content: nothing serious for axe in light and dark, on a laptop and a phone, in both languages; its picture."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.console.conftest import House, Open
+
+pytestmark = pytest.mark.real
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+GREATEST_BYTES = 120_000
+NETWORK = {
+    "nodes": [
+        {"name": "local", "kind": "site", "address": "10.65.1.1", "longitude": 114.9, "latitude": 40.8},
+        {"name": "beta", "kind": "site", "address": "10.65.2.1", "longitude": 106.6, "latitude": 29.6},
+        {"name": "r1", "kind": "router", "longitude": 113.6, "latitude": 34.7},
+        {"name": "r2", "kind": "router", "longitude": 108.9, "latitude": 34.3},
+    ],
+    "links": [
+        {"name": "local-r1", "ends": ["local", "r1"], "capacity_bits_per_second": 1e10, "delay_seconds": 0.004},
+        {"name": "r1-r2", "ends": ["r1", "r2"], "capacity_bits_per_second": 1e9, "delay_seconds": 0.006},
+        {"name": "r2-beta", "ends": ["r2", "beta"], "capacity_bits_per_second": 1e10, "delay_seconds": 0.005},
+        {"name": "local-beta", "ends": ["local", "beta"], "capacity_bits_per_second": 1e8, "delay_seconds": 0.03},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def furnished(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A service with tasks that ended well and badly, one that cannot go, a second site, prices, a declared network."""
+    prices = {"*": {"cpu_hour": "0.02", "cpu_watts": "6", "pue": "1.2", "carbon_grams_per_kwh": "560"}}
+    assert house.client.patch("/v1/sites/local", json={"region": "north", "prices": prices}).status_code == 200
+    beta = {"name": "beta", "kind": "local", "mode": "agent", "region": "west", "config": {"root": "/srv/isthmus"}}
+    assert house.client.post("/v1/sites", json=beta).status_code == 201
+    declared = house.client.put("/v1/network", json=NETWORK)
+    assert declared.status_code == 200, declared.text
+    good = house.submit(
+        name="grid search, best of four",
+        command=["sh", "-c", "for i in 1 2 3; do echo epoch $i loss 0.$((9 - i)); done; echo 42 > answer.txt"],
+        outputs=[{"path": "answer.txt"}],
+        tags={"study": "ice"},
+    )
+    bad = house.submit(name="diverges", command=["sh", "-c", "echo no >&2; exit 3"], max_attempts=1)
+    stuck = house.submit(name="wants too much", command=["true"], demand={"cpus": 100_000})
+    for one in (good, bad):
+        house.wait(one["id"])
+    house.submit(name="waits for release", command=["true"], hold=True)
+    directory = tmp_path_factory.mktemp("ice")
+    (directory / "core.csv").write_text("depth,age\n1,40\n")
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": source,
+        "ISTHMUS_URL": house.url,
+        "ISTHMUS_TOKEN": house.token,
+    }
+    words = ["data", "put", str(directory), "default/ice"]
+    done = subprocess.run(
+        [sys.executable, "-m", "isthmus", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return {"good": good["id"], "bad": bad["id"], "stuck": stuck["id"]}
+
+
+def judged(page: Page) -> None:
+    """No serious or critical finding of axe on the page as it is."""
+    page.evaluate(AXE)
+    found: list[dict[str, Any]] = page.evaluate(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+    )
+    serious = [
+        (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def pictured(page: Page, name: str, where: Path) -> None:
+    """Keep the page's picture; in the docs when ISTHMUS_PICTURES is set."""
+    path = where / f"console-{name}.png"
+    page.screenshot(path=path)
+    with Image.open(path) as image:
+        image.quantize(96).save(path, optimize=True)
+    assert path.stat().st_size <= GREATEST_BYTES
+    if os.environ.get("ISTHMUS_PICTURES"):
+        shutil.copy(path, PICTURES / path.name)
+
+
+PAGES = {
+    "overview": ("#/", "Capacity, queues, prices"),
+    "tasks": ("#/tasks", "grid search, best of four"),
+    "submit": ("#/submit", "The best plans now"),
+    "sites": ("#/sites", "beta"),
+    "site": ("#/sites/local", "Who is whom there"),
+    "twin": ("#/twin", "Nothing was run yet."),
+    "data": ("#/data/default/ice", "core.csv"),
+    "network": ("#/network?from=local&to=beta", "Links as measured"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_its_content_and_is_accessible(
+    name: str, furnished: dict[str, str], open_page: Open, tmp_path: Path
+) -> None:
+    """In light, then in dark."""
+    address, text = PAGES[name]
+    page = open_page(address)
+    expect(page.get_by_text(text).first).to_be_visible()
+    expect(page.locator(".bone")).to_have_count(0)
+    if name == "submit":
+        expect(page.locator("[data-plan='0']")).to_contain_text("local/local")
+    judged(page)
+    pictured(page, name, tmp_path)
+    page.get_by_role("button", name="Light or dark").click()
+    judged(page)
+
+
+@pytest.mark.parametrize("tab", ["timeline", "logs", "why", "files", "cost", "spec"])
+def test_every_part_of_a_task_is_accessible(
+    tab: str, furnished: dict[str, str], open_page: Open, tmp_path: Path
+) -> None:
+    """The parts of a task that ended well; pictures of how it went and why."""
+    page = open_page(f"#/tasks/{furnished['good']}?tab={tab}")
+    expect(page.get_by_role("tab", selected=True)).to_be_visible()
+    seen = {
+        "timeline": "Attempts over time",
+        "logs": "epoch 3",
+        "why": "Chosen",
+        "files": "answer.txt",
+        "cost": "Predicted",
+        "spec": "Command",
+    }
+    expect(page.get_by_text(seen[tab]).first).to_be_visible()
+    judged(page)
+    if tab in ("timeline", "why"):
+        pictured(page, f"task-{tab}", tmp_path)
+
+
+def test_a_phone_and_chinese_are_served(furnished: dict[str, str], open_page: Open, tmp_path: Path) -> None:
+    """On a small screen nothing is wider than it; the words are Chinese for who prefers them; the zone is named."""
+    page = open_page("#/", viewport={"width": 390, "height": 844}, locale="zh-CN", is_mobile=True, has_touch=True)
+    expect(page.get_by_role("heading", name="概览")).to_be_visible()
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    expect(page.get_by_text("UTC+08:00")).to_be_visible()
+    for address in ("#/", "#/tasks", "#/submit", "#/sites/local", "#/network", f"#/tasks/{furnished['good']}"):
+        page.goto(page.url.partition("#")[0] + address)
+        expect(page.locator("main h1").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1"), address
+    judged(page)
+    page.goto(page.url.partition("#")[0] + "#/")
+    expect(page.get_by_text("容量、队列、价格")).to_be_visible()
+    pictured(page, "phone-zh", tmp_path)
+
+
+def test_the_sign_in_page_is_accessible(open_page: Open) -> None:
+    """Before one is signed in."""
+    page = open_page(sign_in=False)
+    expect(page.get_by_label("Token")).to_be_visible()
+    judged(page)

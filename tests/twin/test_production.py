@@ -1,0 +1,116 @@
+"""The brain of the service under the twin's clock: beside the fast rules on four real logs, and what it is told by the hour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isthmus.domain.roads import Roads, Route, Way
+from isthmus.domain.task import Goal
+from isthmus.twin.federation import Federation, Workload, federate
+from isthmus.twin.federation.production import Surroundings, Tariff, govern
+from isthmus.twin.readers import read_swf
+from isthmus.twin.scenario.load import scenario_of
+from isthmus.twin.scenario.run import run_scenario
+
+LOGS = (
+    ("KTH-SP2.sc15-rebuilt.swf.gz", 100),
+    ("CTC-SP2.sc15-rebuilt.swf.gz", 338),
+    ("SDSC-SP2.sc15-rebuilt.swf.gz", 128),
+    ("HPC2N-2002-2.2-cln.swf.gz", 240),
+)
+TWO = Federation(processors=np.array([4, 8]))
+
+
+def work(*rows: tuple[int, int, int, int, int, int]) -> Workload:
+    """A workload from (submit, run, processors, requested, home, bytes)."""
+    columns = np.array(rows, dtype=np.int64).T
+    return Workload(**dict(zip(Workload.__dataclass_fields__, columns.copy(), strict=True)))
+
+
+@pytest.mark.timeout(600)
+def test_on_four_real_logs(traces: Path) -> None:
+    """Four days: every job starts once and fits; waits are shorter than at home alone, and the same again to the second."""
+    parts, users = [], []
+    for home, (name, size) in enumerate(LOGS):
+        log = read_swf(traces / "pwa" / name)
+        log = log.where((log.run_seconds > 0) & (log.requested_processors > 0) & (log.requested_processors <= size))
+        log = log.where((log.requested_seconds > 0) & (log.submit_seconds - log.submit_seconds.min() < 4 * 86400))
+        none = np.zeros(len(log), dtype=np.int64)
+        begun = log.submit_seconds - log.submit_seconds.min()
+        columns = (begun, log.run_seconds, log.requested_processors, log.requested_seconds, none + home, none)
+        parts.append(np.column_stack(columns))
+        users.append(log.user + 100_000 * home)
+    jobs = work(*map(tuple, np.concatenate(parts)))
+    sites = Federation(processors=np.array([size for _, size in LOGS]))
+    around = Surroundings(names=("kth", "ctc", "sdsc", "hpc2n"))
+    got = govern(jobs, sites, around, users=np.concatenate(users))
+    start, site = got.outcome.start_seconds, got.outcome.site
+    assert (start >= jobs.submit_seconds).all()
+    assert (jobs.processors <= sites.processors[site]).all()
+    for number, size in enumerate(sites.processors):
+        here = site == number
+        times = np.concatenate([start[here], start[here] + jobs.run_seconds[here]])
+        change = np.concatenate([jobs.processors[here], -jobs.processors[here]])
+        order = np.lexsort((change, times))  # at equal times what ends goes first
+        assert change[order].cumsum().max() <= size
+    waits = {
+        router: federate(jobs, sites, router).start_seconds - jobs.submit_seconds for router in ("isolated", "holes")
+    }
+    assert (start - jobs.submit_seconds).mean() < waits["isolated"].mean()
+    assert 0 < got.rounds <= len(jobs) * 3
+    few = np.flatnonzero(jobs.submit_seconds < 43_200)
+    first, again = (
+        govern(jobs.take(few), sites, around, users=np.concatenate(users)[few]).outcome.start_seconds for _ in range(2)
+    )
+    assert np.array_equal(first, again)
+
+
+def test_a_task_goes_where_it_ends_soonest_and_its_data_in_a_reserved_window() -> None:
+    """Home is full for long; the input of 1,000 bytes takes 100 s at 10 bytes/s, the second's only afterwards."""
+    roads = Roads(
+        links={"wire": Way(bytes_per_second=10.0)},
+        routes={("a", "b"): (Route(links=("wire",)),), ("b", "a"): (Route(links=("wire",)),)},
+    )
+    jobs = work((0, 5000, 4, 5000, 0, 0), (1, 50, 4, 50, 0, 1000), (1, 50, 4, 50, 0, 1000))
+    got = govern(jobs, TWO, Surroundings(names=("a", "b"), roads=roads), learn=False).outcome
+    assert got.site.tolist() == [1, 0, 1] or got.site.tolist() == [0, 1, 1]
+    moved = np.sort(got.data_seconds[got.data_seconds >= 0])
+    assert (np.diff(moved) >= 100).all()
+    assert got.carried_bytes.tolist() == [1000.0 * len(moved)]
+    assert (got.start_seconds >= got.data_seconds).all()
+
+
+def test_the_cheapest_site_of_the_hour_is_taken() -> None:
+    """a is cheap before, b after one o'clock: a task that wants the cheapest goes there."""
+    cheap, dear = Decimal("0.01"), Decimal("0.05")
+    tariffs = (Tariff(price_per_cpu_hour=(cheap, dear)), Tariff(price_per_cpu_hour=(dear, cheap)))
+    jobs = work((10, 60, 1, 60, 1, 0), (3700, 60, 1, 60, 0, 0))
+    got = govern(jobs, TWO, Surroundings(names=("a", "b"), tariffs=tariffs), goal=Goal.CHEAPEST, learn=False)
+    assert got.outcome.site.tolist() == [0, 1]
+
+
+def test_a_scenario_chooses_its_brain() -> None:
+    """`brain: production` runs the same jobs; it beats a home that is too small alone."""
+    tree = {
+        "name": "two",
+        "brain": "production",
+        "sites": [{"name": "a", "processors": 8}, {"name": "b", "processors": 64}],
+        "links": [{"ends": ["a", "b"], "gbit_per_second": 10.0, "km": 100.0}],
+        "workload": [
+            {
+                "home": "a",
+                "synthetic": {"jobs_per_day": 100.0, "days": 1.0, "most_processors": 8, "mean_input_bytes": 1e9},
+            }
+        ],
+    }
+    scenario = scenario_of(tree, Path())
+    governed = run_scenario(scenario)
+    alone = run_scenario(replace(scenario, brain="fast", router="isolated"))
+    assert np.array_equal(governed.work.run_seconds, alone.work.run_seconds)
+    assert governed.waits.mean() < alone.waits.mean()
+    assert governed.outcome.carried_bytes.sum() > 0
