@@ -57,7 +57,7 @@ async def pull_directly(
 
     outcome = await asyncio.to_thread(pull, wanted, keep, credentials, on_progress=progressed, stop=stop)
     if outcome.end is End.REFUSED:
-        raise Refused(outcome.cause, code="data_may_not_leave")
+        raise Refused(outcome.cause)
     if not outcome.is_done:
         raise Unavailable(outcome.cause or f"The transfer ended: {outcome.end.value}.")
 

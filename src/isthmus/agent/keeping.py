@@ -95,10 +95,6 @@ class Keeping:
         """Stop transfers; they go on when they are ordered again."""
         await asyncio.gather(*(self._stop(running) for running in self._running.values()))
 
-    def used_bytes(self) -> int:
-        """Bytes of all contents here."""
-        return sum(entry.stat().st_size for entry in (self.keep.path / "contents").glob("??/*"))
-
     def free_bytes(self) -> int:
         """Free room of the file system."""
         found = os.statvfs(self.keep.path)
@@ -168,9 +164,10 @@ class Keeping:
         except BaseExceptionGroup as group:
             inner = next((error for error in group.exceptions if isinstance(error, IsthmusError)), None)
             going = Going.REFUSED if isinstance(inner, Refused | Forbidden) else Going.FAILED
-            message, code = (str(inner), inner.code) if inner else ("It broke.", "error")
-        except (OSError, ValueError) as error:
-            message, code = f"It broke: {error}.", "error"
+            message, code = (str(inner), inner.code) if inner else (f"It broke: {group.exceptions[0]!r}"[:300], "error")
+        except Exception as error:
+            log.exception("transfer %s broke", order.id)
+            message, code = f"It broke: {type(error).__name__}.", "error"
         done = running.progress.done_bytes
         running.progress = TransferProgress(going=going, done_bytes=done, message=message, code=code)
         log.warning("transfer %s of %s: %s", order.id, order.dataset, message)

@@ -16,6 +16,7 @@ from isthmus import __version__
 from isthmus.api import (
     agent,
     agent_data,
+    alto,
     audit,
     benchmarks,
     blobs,
@@ -60,6 +61,7 @@ ROUTERS: tuple[Router, ...] = (
     benchmarks.router,
     forecasts.router,
     network.router,
+    alto.router,
     usage.router,
     usage_export.router,
     twin.router,

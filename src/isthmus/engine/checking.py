@@ -44,6 +44,8 @@ def check(connection: sa.Connection, unseal: Callable[[bytes, str], bytes] | Non
         _receipts,
         _outputs,
         _sites,
+        _replicas,
+        _transfers,
     ):
         yield from rule(connection)
     if unseal is not None:
@@ -55,6 +57,8 @@ def contents(connection: sa.Connection) -> Iterator[str]:
     query = sa.union(
         sa.select(tables.blobs.c.sha256),
         sa.select(tables.outputs.c.sha256),
+        sa.select(tables.checkpoints.c.sha256),
+        sa.select(tables.dataset_versions.c.manifest_sha256),
         sa.select(a.c.stdout_blob).where(a.c.stdout_blob != ""),
         sa.select(a.c.stderr_blob).where(a.c.stderr_blob != ""),
     )
@@ -299,6 +303,52 @@ def _sites(connection: sa.Connection) -> Iterator[Finding]:
             subject=f"attempt {row.key}",
             wrong=f"is live at site {row.site}, which {'has left' if row.state else 'is not there'}.",
             remedy="Join the site again under the same name, or make it leave by force.",
+        )
+
+
+def _replicas(connection: sa.Connection) -> Iterator[Finding]:
+    """A copy that does not leave is of a version that is there; a version has a whole copy, or one that is lost."""
+    r, v = tables.replicas.c, tables.dataset_versions.c
+    same = sa.and_(v.project == r.project, v.name == r.name, v.version == r.version)
+    query = (
+        sa.select(r.project, r.name, r.version, r.site, r.state)
+        .select_from(tables.replicas.outerjoin(tables.dataset_versions, same))
+        .where(v.version.is_(None), r.state != "leaving")
+    )
+    for row in _rows(connection, query):
+        yield Finding(
+            code="replica_of_nothing",
+            subject=f"the copy of {row.project}/{row.name}@{row.version} at {row.site}",
+            wrong=f"is {row.state}, but there is no such version.",
+            remedy=_REPORT,
+        )
+    whole = sa.exists().where(same, r.state.in_(["whole", "lost"]))
+    for row in _rows(connection, sa.select(v.project, v.name, v.version).where(~whole)):
+        yield Finding(
+            code="version_without_copy",
+            subject=f"{row.project}/{row.name}@{row.version}",
+            wrong="has no whole copy at any place.",
+            remedy="Put its content again.",
+        )
+
+
+def _transfers(connection: sa.Connection) -> Iterator[Finding]:
+    """What is on its way has a copy that is planned or arriving at its target."""
+    x, r = tables.transfers.c, tables.replicas.c
+    there = sa.exists().where(
+        r.project == x.project,
+        r.name == x.name,
+        r.version == x.version,
+        r.site == x.target,
+        r.state.in_(["planned", "arriving"]),
+    )
+    query = sa.select(x.id, x.state, x.target).where(x.state.in_(["planned", "moving"]), ~there)
+    for row in _rows(connection, query):
+        yield Finding(
+            code="transfer_without_copy",
+            subject=f"transfer {row.id}",
+            wrong=f"is {row.state}, but no copy is planned at {row.target}.",
+            remedy=f"Cancel it with `isthmus data transfers --cancel {row.id}`. {_REPORT}",
         )
 
 

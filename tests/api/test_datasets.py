@@ -1,0 +1,138 @@
+"""Datasets over HTTP: whose they are, what they name, and what an agent may read of them. On SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import httpx
+import sqlalchemy as sa
+
+from isthmus.domain.manifest import Manifest, ManifestFile
+from isthmus.store import tables
+from isthmus.trust.access import Role, Scope
+from tests.api.conftest import CONTENT, CONTENT_HASH, House, problem_of, upload
+
+
+async def _put(client: httpx.AsyncClient, project: str, name: str, **labels: object) -> httpx.Response:
+    await upload(client, CONTENT, project)
+    manifest = Manifest(files=(ManifestFile(path="a.txt", sha256=CONTENT_HASH, size_bytes=len(CONTENT)),))
+    directory = await upload(client, manifest.dump(), project)
+    return await client.post(
+        "/v1/datasets", params={"project": project}, json={"name": name, "directory": directory, **labels}
+    )
+
+
+def _member(house: House, user: str, project: str, role: Role = Role.MEMBER) -> httpx.AsyncClient:
+    return house.client(house.person(user, projects={project: role}))
+
+
+async def test_versions_labels_and_pages(each_house: House, each_admin: httpx.AsyncClient) -> None:
+    """A version says what it holds and where; its labels change by PATCH; lists are paged by name."""
+    made = (await _put(each_admin, "default", "one")).json()
+    assert (made["version"], made["files"], made["size_bytes"]) == (1, 1, len(CONTENT))
+    assert [(copy["site"], copy["state"]) for copy in made["replicas"]] == [("@service", "whole")]
+    assert (await _put(each_admin, "default", "one")).json()["version"] == 1
+    assert (await _put(each_admin, "default", "two", sensitivity="open")).json()["sensitivity"] == "open"
+    page = (await each_admin.get("/v1/datasets", params={"limit": 1})).json()
+    assert ([row["name"] for row in page["items"]], page["next_cursor"]) == (["one"], "one")
+    page = (await each_admin.get("/v1/datasets", params={"limit": 1, "cursor": "one"})).json()
+    assert ([row["name"] for row in page["items"]], page["next_cursor"]) == (["two"], None)
+    refused = await each_admin.patch("/v1/datasets/default/one", json={"regions": ["north"]})
+    assert problem_of(refused, 422)["code"] == "data_may_not_leave"  # its copy is at a service without a region
+    files = (await each_admin.get("/v1/datasets/default/one/files")).json()["items"]
+    assert [(file["path"], file["sha256"]) for file in files] == [("a.txt", CONTENT_HASH)]
+    assert (await each_admin.post("/v1/datasets/default/one:fetch", json={"site": "@service"})).json() == {
+        "transfer": None
+    }
+    assert (await each_admin.delete("/v1/datasets/default/one")).status_code == 204
+    problem_of(await each_admin.get("/v1/datasets/default/one"), 404)
+    assert (await _put(each_admin, "default", "one")).json()["version"] == 1
+
+
+async def test_nobody_sees_or_takes_another_projects_data(house: House) -> None:
+    """Not by its name, not by a task, and not by knowing a hash of its content."""
+    ann, bob = _member(house, "ann", "alpha"), _member(house, "bob", "beta")
+    assert (await _put(ann, "alpha", "secret")).status_code == 201
+    for path in ("/v1/datasets/alpha/secret", "/v1/datasets/alpha/secret/files", "/v1/datasets?project=alpha"):
+        problem_of(await bob.get(path), 404)
+    spec = {"command": ["true"], "inputs": [{"path": "in", "data": "alpha/secret"}]}
+    assert problem_of(await bob.post("/v1/tasks?project=beta", json=spec), 422)["errors"][0]["field"] == "inputs.0.data"
+    spec = {"command": ["true"], "outputs": [{"path": "out", "data": "alpha/secret"}]}
+    problem_of(await bob.post("/v1/tasks?project=beta", json=spec), 422)
+    manifest = Manifest(files=(ManifestFile(path="a.txt", sha256=CONTENT_HASH, size_bytes=len(CONTENT)),))
+    directory = await upload(bob, manifest.dump(), "beta")
+    stolen = await bob.post("/v1/datasets?project=beta", json={"name": "mine", "directory": directory})
+    problem_of(stolen, 404)
+
+
+async def test_only_owner_and_managers_change_and_forget(house: House) -> None:
+    """Another member reads, and has copies made; labels and removal are the owner's and the managers'."""
+    ann, cid = _member(house, "ann", "alpha"), _member(house, "cid", "alpha")
+    boss = _member(house, "boss", "alpha", Role.MANAGER)
+    await _put(ann, "alpha", "shared")
+    assert (await cid.get("/v1/datasets/alpha/shared")).status_code == 200
+    problem_of(await cid.patch("/v1/datasets/alpha/shared", json={"sensitivity": "x"}), 403)
+    problem_of(await cid.delete("/v1/datasets/alpha/shared"), 403)
+    assert (await boss.patch("/v1/datasets/alpha/shared", json={"sensitivity": "x"})).status_code == 200
+    assert (await boss.delete("/v1/datasets/alpha/shared")).status_code == 204
+
+
+async def test_a_site_that_has_no_account_for_one_takes_no_copy_of_ones_data(house: House) -> None:
+    """Room at a site is for those that its operator let in."""
+    ann = _member(house, "ann", "alpha")
+    await _put(ann, "alpha", "big")
+    house.execute(
+        tables.sites.insert().values(
+            name="s1",
+            kind="local",
+            mode="agent",
+            state="active",
+            config="{}",
+            accounts='{"bob": ""}',
+            created_by="x",
+            created_at=1.0,
+        )
+    )
+    problem_of(await ann.post("/v1/datasets/alpha/big:copy", json={"site": "s1"}), 403)
+    problem_of(await ann.post("/v1/datasets/alpha/big:copy", json={"site": "s2"}), 404)
+    house.execute(tables.sites.update().values(accounts='{"*": ""}'))
+    assert (
+        problem_of(await ann.post("/v1/datasets/alpha/big:copy", json={"site": "s1"}), 422)["code"]
+        == "site_keeps_no_data"
+    )
+
+
+async def test_an_agent_asks_about_its_own_transfers_only(house: House) -> None:
+    """Another site's transfer is not there for it."""
+    ann = _member(house, "ann", "alpha")
+    await _put(ann, "alpha", "moving")
+    for site in ("s1", "s2"):
+        house.execute(
+            tables.sites.insert().values(
+                name=site,
+                kind="local",
+                mode="agent",
+                state="active",
+                config="{}",
+                accounts='{"*": ""}',
+                created_by="x",
+                created_at=1.0,
+            )
+        )
+        house.execute(tables.data_servers.insert().values(site=site, seen_at=1.0))
+    transfer = (await ann.post("/v1/datasets/alpha/moving:copy", json={"site": "s1"})).json()["transfer"]
+    again = (await ann.post("/v1/datasets/alpha/moving:copy", json={"site": "s1"})).json()["transfer"]
+    assert (transfer["id"], transfer["state"]) == (again["id"], "planned")
+    path = f"/v1/agent/transfers/{transfer['id']}/contents"
+    own = house.client(house.person("op1", scopes=[Scope.AGENT], agent_site="s1"))
+    other = house.client(house.person("op2", scopes=[Scope.AGENT], agent_site="s2"))
+    problem_of(await own.get(path), 404)  # it has not begun
+    house.execute(tables.transfers.update().values(state="moving", source="@service"))
+    house.execute(tables.replicas.update().where(tables.replicas.c.site == "s1").values(state="arriving"))
+    assert list((await own.get(path)).json()["contents"].values()) == [CONTENT_HASH]
+    problem_of(await other.get(path), 404)
+    problem_of(await own.post(path, json={"contents": {}}), 404)  # it receives, it does not send
+    bob = _member(house, "bob", "beta")
+    problem_of(await bob.get(f"/v1/transfers/{transfer['id']}", params={"project": "beta"}), 404)
+    ended = await ann.post(f"/v1/transfers/{transfer['id']}:cancel", params={"project": "alpha"})
+    assert ended.json()["state"] == "cancelled"
+    (row,) = house.rows(sa.select(tables.replicas.c.state).where(tables.replicas.c.site == "s1"))
+    assert row.state == "leaving"  # until the site has dropped what arrived
