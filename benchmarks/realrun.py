@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--limit", type=float, default=480.0, help="seconds for each policy")
+    parser.add_argument("--policies", default=",".join(POLICIES), help="in this order")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     machine = describe()
@@ -66,7 +67,7 @@ def main() -> None:
         client = _joined(centres, plane, daemons.directory / "desk", screen)
         _run(client, daemons.directory / "teach", 25, "isthmus", arguments.limit)
         time.sleep(40)  # what ended is learned from every half minute
-        for policy in POLICIES:
+        for policy in arguments.policies.split(","):
             found[policy] = _run(client, daemons.directory / policy, arguments.tasks, policy, arguments.limit)
             print(json.dumps({policy: found[policy]}), flush=True)
     finally:

@@ -18,7 +18,7 @@ from tests.api.conftest import CONTENT, House, open_house, upload
 from tests.api.test_events import served
 
 # What a schema cannot say: an input's path given twice, content that must have been uploaded, what fits the disk, that
-# a whole number is not written as 1.0, that the lengths in a pack add up.
+# a whole number is not written as 1.0, that the lengths in a pack add up, that a time is a whole hour.
 BEYOND_A_SCHEMA = (
     "submit_task",
     "submit_batch",
@@ -31,6 +31,7 @@ BEYOND_A_SCHEMA = (
     "create_token",
     "declare_network",
     "start_twin_run",
+    "bring_carbon",
     "put_policy",
 )
 # Streams that do not end, what would end the session's own rights, and faces with suites of their own.

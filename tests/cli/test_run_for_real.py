@@ -97,6 +97,8 @@ def test_a_plan_names_every_candidate(ask: Ask) -> None:
     assert "What would help" in told.out
     plan = ask("submit", "--dry-run", "--json", "--", "true").document
     assert plan["candidates"][0]["why"] == "chosen"
+    assert plan["plans"][0]["site"] == plan["chosen_site"]
+    assert plan["plans"][0]["finish_p10_seconds"] <= plan["plans"][0]["finish_p90_seconds"]
     assert ask("ls", "--all", "--json").document == before
 
 

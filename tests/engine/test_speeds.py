@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from isthmus.domain.capability import PoolCapability, Quantity
@@ -78,6 +80,20 @@ def test_pools_that_nobody_measured_differ_only_by_runs() -> None:
     assert found is not None
     assert found.by_pool[BETA].seconds > 2 * found.by_pool[ALPHA].seconds
     assert GAMMA not in found.by_pool
+
+
+def test_without_the_library_nothing_is_converted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said in the log, and run times stay those of anywhere."""
+    monkeypatch.setitem(sys.modules, "isthmus.metering.prediction", None)
+    speeds = Speeds()
+    speeds.measured({ALPHA: _capability(), BETA: _capability(2.0)})
+    speeds.observe(COMMAND, ALPHA, 100.0)
+    speeds.fit()
+    assert speeds.convert(COMMAND, RUN) is None
+    assert "not converted" in caplog.text
+    assert not speeds.measured({ALPHA: _capability()}), "nor is it tried again and again"
 
 
 def test_placement_takes_the_run_time_of_each_pool() -> None:

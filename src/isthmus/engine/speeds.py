@@ -8,6 +8,7 @@ like those where it ran, which was the rule before.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from isthmus.store.documents import load
 if TYPE_CHECKING:
     from isthmus.metering.prediction import Profile, Rates
 
+log = logging.getLogger(__name__)
 RUNS = 40  # of a command that count
 COMMANDS = 2000  # the least recently seen is forgotten
 FITTED = 40  # profiles made at one time: some ten milliseconds each
@@ -47,10 +49,11 @@ class Speeds:
     def __init__(self) -> None:
         self._commands: OrderedDict[Command, _Known] = OrderedDict()
         self._capabilities: Mapping[Key, PoolCapability] = {}
+        self._absent = False
 
     def measured(self, capabilities: Mapping[Key, PoolCapability]) -> bool:
         """What the pools do; answers whether that changed, and then every profile is made anew."""
-        if capabilities == self._capabilities:
+        if self._absent or capabilities == self._capabilities:
             return False
         self._capabilities = capabilities
         for known in self._commands.values():
@@ -71,8 +74,13 @@ class Speeds:
         if not self._capabilities:
             return
         from isthmus.domain.errors import Invalid
-        from isthmus.metering.prediction import Run, learn
 
+        try:
+            from isthmus.metering.prediction import Run, learn
+        except (ImportError, OSError) as error:  # OSError: the library itself misses one of the system's
+            log.warning("run times are not converted between pools: %s", error)
+            self._capabilities, self._absent = {}, True
+            return
         stale = [(command, known) for command, known in reversed(self._commands.items()) if known.stale]
         for command, known in stale[:FITTED]:
             runs = [
@@ -130,8 +138,10 @@ class Speeds:
         self, known: _Known, command: Command, usual: float | None, pool: Key
     ) -> tuple[float, float, float] | None:
         """How much longer it runs at the pool than where it ran, with a p10 and a p90, in log seconds; None: nobody can say."""
+        if known.profile is None or usual is None:
+            return None
         rates = self._rates(pool, command)
-        if known.profile is None or usual is None or rates is None:
+        if rates is None:
             return None
         from isthmus.domain.errors import Invalid
         from isthmus.metering.prediction import predict
