@@ -2,7 +2,7 @@
 
 One link of 500 Mbit/s with 20 ms each way (packets cross it in trains, see docs/lab.md), then one that cuts them to 1,500 bytes and loses a share of them.
 Side by side in one run: Isthmus, rclone and aria2 over TLS from rclone's HTTP server, one stream of CUBIC and of BBR (iperf3, no TLS). The yardstick is a
-paced flood of datagrams of 1,400 bytes on the same link: what arrives of its payload is 1. Rclone and aria2 run on the system's CUBIC, with 16 streams.
+paced flood of datagrams of 1,400 bytes on the same link: what arrives of its payload is 1. Rclone and aria2 have 16 streams, and BBR as we have.
 Contents are in memory: the disk is not measured. Then four SRv6 paths of 100 Mbit/s chosen by flow label against one; 100,000 files of 4 kB; a pull that is
 killed at half and goes on; and how well the end was foretold under a promised rate.
 """
@@ -125,6 +125,9 @@ class Rig:
         with EmulatedNetwork(read_text(text.format(name=self.name))):
             addresses = {site["name"]: site["addresses"][0] for site in show(self.name)["sites"]}
             self.north_address, self.south = addresses["north"], addresses["south"]
+            for site in ("north", "south"):
+                setting = "echo bbr > /proc/sys/net/ipv4/tcp_congestion_control"
+                subprocess.run(enter_command(self.name, site, ["sh", "-c", setting]), check=True)
             fields = {
                 "keep": str(self.place / "north" / "keep"),
                 "tls": str(self.place / "north"),
@@ -255,7 +258,7 @@ def _single(rig: Rig, scale: float, losses: Sequence[float]) -> dict[str, Any]:
         weather.heal()
         figures |= _resume(rig, content)
         errors: list[float] = []
-        promised = rig.random(int(160e6 * scale))
+        promised = rig.random(int(160e6 * max(scale, 0.5)))
         for loss, rate in ((0.0, 0.6), (0.001, 0.6), (0.01, 0.4)):
             weather.brown_out("lossy", Brownout(loss=loss))
             errors += _foretold(rig.ours([promised], [{"windows": [rate * RATE / 8]}]))

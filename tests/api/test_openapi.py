@@ -30,8 +30,8 @@ BEYOND_A_SCHEMA = (
     "put_member",
     "create_token",
     "declare_network",
-    "bring_carbon",
     "start_twin_run",
+    "bring_carbon",
     "put_policy",
 )
 # Streams that do not end, what would end the session's own rights, and faces with suites of their own.

@@ -55,7 +55,7 @@ async def test_a_scenario_is_run_and_its_report_is_its_owner_s(house: House, adm
         ("[1", "scenario"),
         ("no-such-name", "scenario"),
         (SMALL.replace("synthetic: {jobs_per_day: 40.0, days: 1.0, most_processors: 4}", "swf: /etc/passwd"), "scenario.workload.0"),
-        (SMALL.replace("40.0", "1e9"), "scenario.workload"),
+        (SMALL.replace("40.0", "1000000000.0"), "scenario.workload"),
         (SMALL.replace("40.0", "-1"), "scenario.workload.0.jobs_per_day"),
         (SMALL.replace("sites:", "places:"), "scenario.sites"),
     ],

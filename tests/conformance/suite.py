@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -350,6 +351,25 @@ class SiteConformance:
         assert ended.reason in (EndReason.CANCELLED_BY_USER, EndReason.CANCELLED_AT_SITE, EndReason.SIGNALLED)
         assert not Path(f"{alive}.late").exists()
         await site.cancel(refs)
+
+    async def test_a_preemptible_job_saves_its_state_and_makes_room(self, site: Site, centre: Centre) -> None:
+        """Asked to make room, a running job gets its own signal once, saves within its grace, and ends as preempted."""
+        alive = centre.scratch / f"alive-{new_key()}"
+        script = f"trap 'echo saved >>state; exit 0' USR1; touch {alive}; while :; do sleep 0.2; done"
+        outputs = [JobOutput(path="state", required=False)]
+        job = replace(job_at(centre, script, outputs=outputs), signal="USR1", grace_seconds=100)
+        refs = await start(site, job)
+        await wait_for(site, centre, refs, [Sighting.RUNNING])
+        while not alive.exists():
+            await asyncio.sleep(0.1)
+        gently = [replace(ref, grace_seconds=100) for ref in refs]
+        await site.cancel(gently)
+        await site.cancel(gently)
+        ended = (await wait_for(site, centre, refs))[job.key]
+        assert ended.reason is EndReason.PREEMPTED
+        collected = (await site.collect([job]))[job.key]
+        assert isinstance(collected, Collected)
+        assert [(file.path, file.size_bytes) for file in collected.files] == [("state", len("saved\n"))]
 
     async def test_a_queued_job_is_cancelled_and_never_runs(self, site: Site, centre: Centre) -> None:
         """A job that waits behind a full pool and is cancelled has not started."""

@@ -30,6 +30,7 @@ def row(state: AttemptState, **fields: Any) -> Any:
         "started_at": None,
         "updated_at": 1.0,
         "cancel_requested": False,
+        "ending": "",
         "observed": "{}",
     }
     return SimpleNamespace(**{**plain, **fields})

@@ -79,6 +79,7 @@ class Directory:
     claim_fence: int | None = None
     result: tuple[EndReason, int | None, float, float] | None = None
     cancelled: bool = False
+    preempted: bool = False
     out: bytes | None = None
 
 
@@ -134,6 +135,10 @@ class Centre:
         place.claim, place.claim_fence = native, place.job.fence
         if place.cancelled:
             place.result = (EndReason.CANCELLED_BY_USER, None, now + self.drift, now + self.drift)
+            self._end(native, "COMPLETED", 0)
+            return
+        if place.preempted:
+            place.result = (EndReason.PREEMPTED, None, now + self.drift, now + self.drift)
             self._end(native, "COMPLETED", 0)
             return
         job = native.job
@@ -304,8 +309,30 @@ class Centre:
             return Observation(sighting=Sighting.UNSEEN, message="its directory is gone")
         return Observation(sighting=Sighting.ABSENT)
 
+    def _make_room(self, ref: JobRef) -> None:
+        """A running job saves its state within its grace; one that waits just ends."""
+        place = self.directories.get(ref.key)
+        if place is not None and not place.preempted:
+            place.preempted = True
+            if place.claim is not None and place.claim.state == "RUNNING":
+                seconds = self.rng.uniform(0.1, ref.grace_seconds)
+                asyncio.get_running_loop().call_later(seconds, self._save, place, place.claim)
+        for native in self._copies(ref.key):
+            if native.state == "PENDING":
+                self._end(native, "CANCELLED", None)
+
+    def _save(self, place: Directory, native: Native) -> None:
+        if native.state == "RUNNING":
+            assert native.started_at is not None
+            place.result = (EndReason.PREEMPTED, 1, native.started_at + self.drift, self.true_now() + self.drift)
+            place.out = b"saved"
+            self._end(native, "FAILED", 1)
+
     def cancel(self, refs: Sequence[JobRef]) -> None:
         for ref in refs:
+            if ref.grace_seconds:
+                self._make_room(ref)
+                continue
             place = self.directories.get(ref.key)
             if place is not None:
                 place.cancelled = True

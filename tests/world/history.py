@@ -41,6 +41,11 @@ SETTINGS = EngineSettings(
     lease_seconds=60.0,
     call_timeout=60.0,
     hopeless_interval=20.0,
+    move_interval=8.0,
+    move_after=10.0,
+    move_least_seconds=5.0,
+    move_least_part=0.1,
+    preempt_after=5.0,
 )
 QUIET_SECONDS = 4 * 3600.0  # after the nemesis rests, everything must be settled within this long
 
@@ -309,6 +314,8 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
             retry_on_exit=False,
             priority=rng.choice((0, 0, 5)),
         )
+        if rng.random() < 0.25:
+            spec = replace(spec, preemptible=True, checkpoint=("state",), checkpoint_grace_seconds=rng.choice((2, 30)))
         if rng.random() < 0.2:
             spec = replace(spec, array=Array(size=rng.randint(2, 3)))
         if specs and rng.random() < 0.3:

@@ -75,7 +75,7 @@ def _tasks(world: World, rows: dict[str, Any], runs: dict[str, list[Run]]) -> li
 
 def _used_up(task: Any, rows: dict[str, Any]) -> bool:
     """Whether the sites ended every try that the task had, as one does that ends whatever it accepted."""
-    own = [EndReason(row.reason) for row in rows["attempts"].values() if row.task_id == task.id]
+    own = [EndReason(row.reason) for row in rows["attempts"].values() if row.task_id == task.id and not row.ending]
     return len(own) == task.max_attempts and all(reason.is_site_fault for reason in own)
 
 

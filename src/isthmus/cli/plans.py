@@ -56,7 +56,8 @@ ENDS = {
     EndReason.OUT_OF_MEMORY: "it needed more memory than it asked for; ask for more with --memory",
     EndReason.SIGNALLED: "a signal ended it",
     EndReason.NODE_FAILED: "its node failed",
-    EndReason.PREEMPTED: "the site took its place away",
+    EndReason.PREEMPTED: "it made room for others",
+    EndReason.MOVED: "it would start sooner elsewhere",
     EndReason.REJECTED_BY_SITE: "the site refused it",
     EndReason.INPUT_MISSING: "an input could not be had",
     EndReason.OUTPUT_MISSING: "it did not leave an output that it declared",
@@ -148,6 +149,8 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
             f"{one.resource} {one.link or f'{one.site}/{one.pool}'} ({one.worth:.2f})" for one in receipt.binding[:5]
         ]
         screen.put(screen.clean(_("Scarce, and its worth to others: {list}").format(list=", ".join(scarce))))
+    if receipt.after:
+        screen.put(screen.clean(_("Before that: {note}").format(note=receipt.after)))
     if receipt.standing is not None and receipt.standing.of > 1:
         screen.put(
             _(

@@ -96,6 +96,8 @@ _HUMAN: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "trust": (("constraints", "trust"), str),
     "apart": (("constraints", "apart"), str),
     "retries": (("max_attempts",), lambda value: int(value) + 1),
+    "checkpoint": (("checkpoint",), _words),
+    "checkpoint_grace": (("checkpoint_grace_seconds",), lambda value: parse_duration(value, "checkpoint_grace")),
     "after": (("depends_on",), _dependencies),
     "array": (("array",), parse_array),
     "env": (("env",), _texts),

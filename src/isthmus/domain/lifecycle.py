@@ -81,6 +81,7 @@ class EndReason(StrEnum):
     SIGNALLED = "signalled"
     NODE_FAILED = "node_failed"
     PREEMPTED = "preempted"
+    MOVED = "moved"  # it waited at a site, and would start sooner elsewhere
     REJECTED_BY_SITE = "rejected_by_site"
     INPUT_MISSING = "input_missing"
     OUTPUT_MISSING = "output_missing"

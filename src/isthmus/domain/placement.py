@@ -105,6 +105,7 @@ class WaitingTask:
     avoid_sites: tuple[str, ...] = ()  # where it failed before
     run: Estimate | None = None  # what similar tasks took; None = nobody knows
     run_at: RunTimesByPool | None = None
+    preemptible: bool = False  # it fills what is idle, and makes room when others need it
     standing: Standing | None = None  # of its project; None where only one project has work
 
 
@@ -271,6 +272,7 @@ class Receipt:
     plans: tuple[Plan, ...] = ()
     round_gap: float | None = None
     standing: Standing | None = None
+    after: str = ""  # why its last attempt was taken back: it moved here, or made room for others before
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = None
     actual_run_seconds: float | None = None

@@ -26,6 +26,7 @@ _LICENCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")  # it becomes a par
 _IMAGE = re.compile(r"(?!-)[!-~]*")  # a container runtime would take one that begins with - for an option
 _URL = re.compile(r"(https?|s3)://[^\s]+")
 _TARGET = re.compile(r"((https?|s3)://|file:///)[^\s]+")
+SIGNALS = ("TERM", "INT", "HUP", "USR1", "USR2")  # that a preemptible task may be warned by
 FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}  # read by pydantic at the edge; plain data here
 
 
@@ -336,6 +337,10 @@ class TaskSpec:
     priority: int = 0
     max_attempts: int = 3
     retry_on_exit: bool = False
+    preemptible: bool = False
+    checkpoint: tuple[str, ...] = ()
+    checkpoint_signal: str = "TERM"
+    checkpoint_grace_seconds: int = 60
     tags: dict[str, str] = field(default_factory=dict)
     array: Array | None = None
     depends_on: tuple[Dependency, ...] = ()
@@ -368,6 +373,7 @@ class TaskSpec:
             raise Invalid("priority", f"is {self.priority}.", remedy="It must be from -1000 to 1000.")
         if not 1 <= self.max_attempts <= 20:
             raise Invalid("max_attempts", f"is {self.max_attempts}.", remedy="It must be from 1 to 20.")
+        self._check_checkpoint()
         for key, value in self.tags.items():
             _text("tags", key, 255)
             _text(f"tags.{key}", value, 4096)
@@ -377,6 +383,26 @@ class TaskSpec:
                 raise Invalid("inputs", f"{path!r} is named twice.", remedy="Give each input a path of its own.")
 
         self._check_absolute()
+
+    def _check_checkpoint(self) -> None:
+        for index, path in enumerate(self.checkpoint):
+            _path(f"checkpoint.{index}", path)
+            if path.startswith("/"):
+                raise Invalid(f"checkpoint.{index}", f"{path!r} is absolute.", remedy="Use a path in its directory.")
+        if self.checkpoint and not self.preemptible:
+            raise Invalid("checkpoint", "is given, but the task is not preemptible.", remedy="Set preemptible: true.")
+        if self.checkpoint_signal not in SIGNALS:
+            raise Invalid(
+                "checkpoint_signal",
+                f"{self.checkpoint_signal[:20]!r} is not a signal that it can be warned by.",
+                remedy=f"Use one of {', '.join(SIGNALS)}.",
+            )
+        if not 1 <= self.checkpoint_grace_seconds <= 3600:
+            raise Invalid(
+                "checkpoint_grace_seconds",
+                f"is {self.checkpoint_grace_seconds}.",
+                remedy="It must be from 1 to 3600.",
+            )
 
     def _check_absolute(self) -> None:
         """An absolute path means nothing at a site unless every step has a root of its own."""

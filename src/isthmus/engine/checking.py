@@ -57,6 +57,7 @@ def contents(connection: sa.Connection) -> Iterator[str]:
     query = sa.union(
         sa.select(tables.blobs.c.sha256),
         sa.select(tables.outputs.c.sha256),
+        sa.select(tables.checkpoints.c.sha256),
         sa.select(tables.dataset_versions.c.manifest_sha256),
         sa.select(a.c.stdout_blob).where(a.c.stdout_blob != ""),
         sa.select(a.c.stderr_blob).where(a.c.stderr_blob != ""),

@@ -13,8 +13,9 @@ from isthmus.engine.delivering import Deliver, destinations, spec_of
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.taskdata import check_made, made_by
 from isthmus.engine.transitions import Move
+from isthmus.engine.withdrawing import is_wanted_back
 from isthmus.engine.work import SiteWork
-from isthmus.sites.port import Collected, CollectOutcome, Job, Rejected, Uncertain
+from isthmus.sites.port import Collected, CollectedFile, CollectOutcome, Job, Rejected, Uncertain
 
 log = logging.getLogger(__name__)
 _A = AttemptState
@@ -72,6 +73,8 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
                 return Move(key=row.key, to=_ended_state(row), reason=reason, message=row.message or message)
             return Move(key=row.key, to=_A.FAILED, reason=why, message=message)
         case Uncertain(message=message):
+            if reason is EndReason.MOVED:
+                return Move(key=row.key, to=_A.CANCELLED, reason=reason, message=row.message)
             if row.cancel_requested:  # it ended, and nobody wants its outputs any more
                 return Move(key=row.key, to=_A.CANCELLED, reason=EndReason.CANCELLED_BY_USER, message=message)
             return _put_off(work, row, message)
@@ -87,7 +90,8 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
     if row.cancel_requested and reason is not EndReason.EXIT_ZERO:
         return Move(key=row.key, to=_A.CANCELLED, reason=EndReason.CANCELLED_BY_USER, fields=fields)
     if reason is not EndReason.EXIT_ZERO:
-        return Move(key=row.key, to=_A.FAILED, reason=reason, fields=fields)
+        saved = _files(row, outcome.files, {}) if reason is EndReason.PREEMPTED else []
+        return Move(key=row.key, to=_ended_state(row), reason=reason, fields=fields, outputs=saved)
     if outcome.missing:
         told = ", ".join(outcome.missing[:5])
         return Move(
@@ -120,19 +124,7 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
                 key=row.key, to=_A.FAILED, reason=EndReason.OUTPUT_UNDELIVERED, message=str(error), fields=fields
             )
     delivered = {file.path: url for file, url in places}
-    outputs = [
-        {
-            "project": row.project,
-            "task_id": row.task_id,
-            "attempt": row.key,
-            "path": file.path,
-            "sha256": file.sha256,
-            "size_bytes": file.size_bytes,
-            "executable": file.executable,
-            "url": delivered.get(file.path, ""),
-        }
-        for file in outcome.files
-    ]
+    outputs = _files(row, outcome.files, delivered)
     return Move(
         key=row.key,
         to=_A.SUCCEEDED,
@@ -144,8 +136,25 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
     )
 
 
+def _files(row: Any, files: Sequence[CollectedFile], delivered: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows of `outputs`."""
+    return [
+        {
+            "project": row.project,
+            "task_id": row.task_id,
+            "attempt": row.key,
+            "path": file.path,
+            "sha256": file.sha256,
+            "size_bytes": file.size_bytes,
+            "executable": file.executable,
+            "url": delivered.get(file.path, ""),
+        }
+        for file in files
+    ]
+
+
 def _ended_state(row: Any) -> AttemptState:
-    return _A.CANCELLED if row.cancel_requested else _A.FAILED
+    return _A.CANCELLED if is_wanted_back(row) and row.reason != EndReason.EXIT_NONZERO else _A.FAILED
 
 
 def _put_off(work: SiteWork, row: Any, message: str) -> Move:

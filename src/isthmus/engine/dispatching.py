@@ -19,6 +19,7 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.leases import Lease, LostLease, guard
 from isthmus.engine.taskdata import Arriving, count_use_of
 from isthmus.engine.transitions import Move, apply, lock
+from isthmus.engine.withdrawing import is_wanted_back
 from isthmus.engine.work import SiteWork
 from isthmus.sites.port import Full, Job, Rejected, Staged, StageOutcome, SubmitOutcome, Submitted, Uncertain
 from isthmus.store import tables
@@ -37,7 +38,7 @@ async def take(work: SiteWork) -> list[Any]:
     rows = await work.load((_A.SUBMITTING,), limit, now=now, where=a.negatives >= 2)
     waiting, fresh = (_A.PLACED, _A.STAGING), None
     if work.full:
-        fresh = sa.or_(a.cancel_requested, sa.tuple_(a.account, a.pool).not_in(list(work.full)))
+        fresh = sa.or_(a.cancel_requested, a.ending != "", sa.tuple_(a.account, a.pool).not_in(list(work.full)))
     rows += await work.load(waiting, limit - len(rows), now=now, where=fresh)
     for lane, until in list(work.full.items()):
         if len(rows) < limit and not 0 < until - now <= FULL_AGAIN_SECONDS:  # further ahead: the clock was set back
@@ -53,8 +54,8 @@ async def take(work: SiteWork) -> list[Any]:
 async def dispatch(work: SiteWork, rows: Sequence[Any]) -> None:
     """Stage and submit attempts that are in hand; they are let go at the end, whatever happens."""
     try:
-        stopped = [_cancelled(row) for row in rows if row.cancel_requested]
-        rows = [row for row in rows if not row.cancel_requested]
+        stopped = [_cancelled(row) for row in rows if is_wanted_back(row)]
+        rows = [row for row in rows if not is_wanted_back(row)]
         await work.apply([*stopped, *(Move(key=r.key, to=_A.STAGING) for r in rows if r.state == _A.PLACED)])
         jobs = await _stage(work, rows)
         failpoint("dispatch.staged")
@@ -187,8 +188,8 @@ def _intend(connection: sa.Connection, now: float, lease: Lease, keys: Sequence[
     """Commit the intent to submit; what a user cancelled meanwhile ends here instead. Answers the keys to submit."""
     guard(connection, lease)
     ready = [row for row in lock(connection, keys) if row.state == _A.STAGING or _may_go_again(row)]
-    go = [row.key for row in ready if not row.cancel_requested]
-    stop = [row for row in ready if row.cancel_requested]
+    go = [row.key for row in ready if not is_wanted_back(row)]
+    stop = [row for row in ready if is_wanted_back(row)]
     intents = [Move(key=key, to=_A.SUBMITTING, fields={"negatives": 0, "last_negative_at": None}) for key in go]
     moved = apply(connection, now, lease, [*intents, *(_cancelled(row) for row in stop)])
     return [key for key in go if key in moved]

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Invalid, IsthmusError
+from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.domain.placement import Receipt, WaitingTask
 from isthmus.domain.task import TaskSpec
 from isthmus.engine import benchmarks, leases
@@ -350,8 +351,12 @@ class Engine:
             idle = 0 if placed else idle + 1
             if placed:
                 self.mover.due.set()
+            if placed or self._round.took_back:
                 for worker, _ in self._workers.values():
                     worker.work.dispatch_due.set()
+            if self._round.took_back:
+                for worker, _ in self._workers.values():
+                    worker.work.observe_due.set()
 
     async def _learn(self) -> None:
         while True:
@@ -424,4 +429,6 @@ class Engine:
 def _drop_old(connection: sa.Connection, now: float, settings: EngineSettings) -> None:
     connection.execute(tables.events.delete().where(tables.events.c.at < now - settings.events_kept_seconds))
     connection.execute(tables.idempotency.delete().where(tables.idempotency.c.created_at < now - 86400.0))
+    ended = sa.select(tables.tasks.c.id).where(tables.tasks.c.state.in_([state.value for state in TASK_ENDED]))
+    connection.execute(tables.checkpoints.delete().where(tables.checkpoints.c.task_id.in_(ended)))
     connection.execute(tables.agent_calls.delete().where(tables.agent_calls.c.expires_at < now - 3600.0))

@@ -20,7 +20,7 @@ from isthmus.domain.task import DependencyCondition, TaskSpec
 from isthmus.engine.admission import check_blobs, check_room, check_secrets, check_sites, chunks, input_bytes
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
-from isthmus.engine.settings import AGEING_SECONDS, EngineSettings
+from isthmus.engine.settings import AGEING_SECONDS, PREEMPTIBLE_RANK, EngineSettings
 from isthmus.engine.taskdata import resolve
 from isthmus.engine.taskdata import task_rows as task_rows_of_data
 from isthmus.store import events, tables
@@ -86,7 +86,7 @@ def submit(
                     "spec": text,
                     "state": state.value,
                     "priority": spec.priority,
-                    "rank": now - spec.priority * AGEING_SECONDS,
+                    "rank": now - spec.priority * AGEING_SECONDS + (PREEMPTIBLE_RANK if spec.preemptible else 0.0),
                     "array_id": array_id,
                     "array_index": position if spec.array else None,
                     "blocked_by": len(unmet),

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, Refused, Unavailable
+from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.manifest import MAX_FILES, Manifest
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.taskdata import DataFiles
@@ -70,6 +71,8 @@ class JobMaker:
         """A job for each attempt row, or the reason why it can never be made, or cannot now; only for staging with files
         and secrets."""
         tasks = await self._database.read(_load_tasks, [row.task_id for row in attempts])
+        restarted = [task.id for task in tasks.values() if task.restarts] if staging else []
+        saved = await self._database.read(_load_checkpoints, restarted) if restarted else {}
         sealed: dict[tuple[str, str], bytes] | None = None
         if staging:
             sealed = await self._database.read(_load_secrets, {task.project for task in tasks.values()})
@@ -77,17 +80,23 @@ class JobMaker:
         for row in attempts:
             task = tasks[row.task_id]
             try:
-                jobs[row.key] = await self._make(row, task, sealed)
+                jobs[row.key] = await self._make(row, task, sealed, saved.get(task.id, ()))
             except (Refused, Unavailable) as error:
                 jobs[row.key] = error
         return jobs
 
-    async def _make(self, row: Any, task: Any, sealed: Mapping[tuple[str, str], bytes] | None) -> Job:
+    async def _make(
+        self, row: Any, task: Any, sealed: Mapping[tuple[str, str], bytes] | None, saved: Sequence[JobFile]
+    ) -> Job:
         spec = load(TaskSpec, task.spec)
         env = dict(spec.env)
         if task.array_index is not None:
             env["ISTHMUS_ARRAY_INDEX"] = str(task.array_index)
             env["ISTHMUS_ARRAY_ID"] = task.array_id
+        if spec.preemptible:
+            env["ISTHMUS_RESTART"] = str(task.restarts)
+        files = [] if sealed is None else await self._files(row, spec)
+        kept = {file.path for file in saved}  # what it saved takes the place of what it was given
         return Job(
             key=row.key,
             fence=row.fence,
@@ -99,11 +108,10 @@ class JobMaker:
             steps=spec.steps,
             env=env,
             secrets={} if sealed is None else self._open(task.project, spec.secrets, sealed),
-            files=() if sealed is None else tuple(await self._files(row, spec)),
-            outputs=tuple(
-                JobOutput(path=output.path, directory=output.directory, required=output.required)
-                for output in spec.outputs
-            ),
+            files=(*(file for file in files if file.path not in kept), *saved),
+            outputs=_outputs(row, spec),
+            signal=spec.checkpoint_signal if spec.preemptible else "",
+            grace_seconds=spec.checkpoint_grace_seconds if spec.preemptible else 0,
             volumes=spec.volumes,
             native=dict(spec.backend_parameters),
         )
@@ -200,6 +208,27 @@ def _load_tasks(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Any]
         query = tables.tasks.select().where(tables.tasks.c.id.in_(listed[start : start + _CHUNK]))
         rows.update((row.id, row) for row in connection.execute(query))
     return rows
+
+
+def _outputs(row: Any, spec: TaskSpec) -> tuple[JobOutput, ...]:
+    """What is fetched when an attempt has ended: its outputs, or what it saved when it made room."""
+    if row.reason == EndReason.PREEMPTED:
+        return tuple(
+            JobOutput(path=path.rstrip("/"), directory=path.endswith("/"), required=False) for path in spec.checkpoint
+        )
+    return tuple(
+        JobOutput(path=output.path, directory=output.directory, required=output.required) for output in spec.outputs
+    )
+
+
+def _load_checkpoints(connection: sa.Connection, ids: Sequence[str]) -> dict[str, list[JobFile]]:
+    c = tables.checkpoints
+    found: dict[str, list[JobFile]] = {}
+    for start in range(0, len(ids), _CHUNK):
+        for row in connection.execute(c.select().where(c.c.task_id.in_(ids[start : start + _CHUNK]))):
+            file = JobFile(path=row.path, blob=row.sha256, size_bytes=row.size_bytes, executable=row.executable)
+            found.setdefault(row.task_id, []).append(file)
+    return found
 
 
 def _load_secrets(connection: sa.Connection, projects: set[str]) -> dict[tuple[str, str], bytes]:

@@ -16,6 +16,7 @@ import orjson
 from isthmus.domain.lifecycle import AttemptState, EndReason
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.transitions import Move
+from isthmus.engine.withdrawing import is_wanted_back
 from isthmus.sites.port import Observation, Sighting
 
 _A = AttemptState
@@ -96,7 +97,7 @@ def _absent(row: Any, now: float, settings: EngineSettings) -> Move | None:
         fields["unseen_since"] = now
     if negatives < 2:
         return Move(key=row.key, to=_A.UNKNOWN, fields=fields, message="The site does not know the job.")
-    if row.cancel_requested:
+    if is_wanted_back(row):
         return Move(
             key=row.key,
             to=_A.CANCELLED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from isthmus.domain.errors import IsthmusError, Unavailable
@@ -12,6 +13,7 @@ from isthmus.domain.lifecycle import AttemptState
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.jobs import reference
 from isthmus.engine.judgement import judge, unseen
+from isthmus.engine.withdrawing import grace_of, is_wanted_back
 from isthmus.engine.work import SiteWork, update_attempts
 from isthmus.sites.port import Observation, Sighting
 from isthmus.store import tables
@@ -62,18 +64,18 @@ async def _write(work: SiteWork, rows: Sequence[Any], seen: Mapping[str, Observa
 
 
 async def _cancel(work: SiteWork, rows: Sequence[Any], now: float) -> None:
-    """Pass on users' cancels; again after a while, should the site have missed one."""
+    """Pass on users' cancels, and the engine's own wish to take an attempt back; again after a while, should the site have missed one."""
     due = [
         row
         for row in rows
-        if row.cancel_requested
+        if is_wanted_back(row)
         and (row.cancel_sent_at is None or not 0 <= now - row.cancel_sent_at < _CANCEL_AGAIN_SECONDS)
     ]
     if not due:
         return
     try:
         async with asyncio.timeout(work.settings.call_timeout):
-            await work.adapter.cancel([reference(row) for row in due])
+            await work.adapter.cancel([replace(reference(row), grace_seconds=grace_of(row, now)) for row in due])
     except (Unavailable, TimeoutError, OSError) as error:
         log.warning("site %s: a cancel has no answer: %s", work.name, error)
         return

@@ -31,14 +31,18 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
+from isthmus.engine.rebalancing import Look, as_queued, free_room, look, unplaced
 from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
 from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot, waiting_task
 from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.warming import Warming
+from isthmus.engine.withdrawing import MOVE, PREEMPT, take_back
 from isthmus.placement import Decision, decide
 from isthmus.placement.fairshare import Leads
+from isthmus.placement.moving import find_better
+from isthmus.placement.preempting import Wanting, make_room
 from isthmus.store import events, tables
 from isthmus.store.database import Database
 from isthmus.store.documents import dump, load
@@ -73,6 +77,8 @@ class Round:
         self._told: dict[str, tuple[Why, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
+        self._looked_for_moves = 0.0
+        self.took_back = False  # the last round asked that attempts end
         self.roads = RoadMap(settings.home_region)
         self.auditing = Auditing()
         self.handling = handling
@@ -84,6 +90,7 @@ class Round:
         placed = 0
         found: tuple[ScarcePrice, ...] = ()
         line: Line | None = None
+        wanting: list[Wanting] = []
         limit, weight = self._settings.round_tasks, self._settings.fair_weight
         if self._reading:
             limit = min(limit, _READING_TASKS)
@@ -105,6 +112,7 @@ class Round:
             self._reading = bool(data.pieces)
             snapshot = replace(snapshot, roads=data.roads)
             tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data, line.leads)
+            wanting += unplaced(decision, tasks)
             if decision.contested:
                 self._warming.start()
                 if self._warming.ready:
@@ -115,7 +123,43 @@ class Round:
             if len(rows) + len(broken) < limit:
                 break
         self.prices = self.auditing.adjust(found)
+        self.took_back = await self._take_back(database, now, lease, wanting)
         return placed
+
+    async def _take_back(self, database: Database, now: float, lease: Lease, wanting: Sequence[Wanting]) -> bool:
+        """Ask preemptible jobs to make room, and jobs that wait at one site to go where they would start sooner."""
+        settings = self._settings
+        moves = settings.moves_at_once > 0 and not 0 <= now - self._looked_for_moves < settings.move_interval
+        if moves:
+            self._looked_for_moves = now
+        seen = await database.read(look, now, settings, moves)
+        if seen is None:
+            return False
+        ended = make_room(free_room(seen.snapshot), [*wanting, *seen.blocked], seen.holders)
+        notes = {key: f"made room for task {task_id}" for key, task_id in ended}
+        asked = await database.write(take_back, now, lease, PREEMPT, notes) if notes else []
+        if seen.queued:
+            specs, _ = self._read_specs(seen.queued)
+            data = await self._data(database, now, specs)
+            notes = await asyncio.to_thread(self._better, seen, now, specs, data)
+            asked += await database.write(take_back, now, lease, MOVE, notes) if notes else []
+        return bool(asked)
+
+    def _better(self, seen: Look, now: float, specs: Mapping[str, TaskSpec], data: DataView) -> dict[str, str]:
+        """Waiting jobs that should move, and why: those that gain most."""
+        jobs = {(view.site, view.pool.name): view.pool.queued_jobs for view in seen.snapshot.pools}
+        rows = [row for row in seen.queued if row.id in specs]
+        tasks = self._tasks(now, rows, specs, data, None)
+        snapshot = self._informed(replace(seen.snapshot, roads=data.roads), tasks)
+        queued = [
+            as_queued(row, task, now, jobs.get((row.site, row.pool), 0)) for row, task in zip(rows, tasks, strict=True)
+        ]
+        settings = self._settings
+        better = find_better(
+            snapshot, queued, least_seconds=settings.move_least_seconds, least_part=settings.move_least_part
+        )
+        better.sort(key=lambda one: (-one.gain_seconds, one.key))
+        return {one.key: f"moved: {one.note}" for one in better[: settings.moves_at_once]}
 
     async def _data(self, database: Database, now: float, specs: Mapping[str, TaskSpec]) -> DataView:
         """Where the tasks' data sets are and how they could move; nothing is read when no task reads any."""
@@ -134,19 +178,26 @@ class Round:
         seconds = run.seconds if run is not None else demand.walltime_seconds
         return as_cpus(demand.cpus_per_node, demand.accelerators.count) * demand.nodes * seconds
 
-    def _decide(
-        self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], data: DataView, leads: Leads
-    ) -> tuple[list[WaitingTask], Decision]:
-        """The rows as tasks, and the brain's word on them; in a thread of its own, since it computes."""
-        standings = {project: leads.standing(project) for project in {row.project for row in rows}}
-        tasks = [
+    def _tasks(
+        self,
+        now: float,
+        rows: Sequence[Any],
+        specs: Mapping[str, TaskSpec],
+        data: DataView,
+        leads: Leads | None,
+    ) -> list[WaitingTask]:
+        """The rows as the brain sees them."""
+        standings = {
+            project: None if leads is None else leads.standing(project) for project in {row.project for row in rows}
+        }
+        return [
             with_data(
                 waiting_task(
                     row.id,
                     row.user,
                     specs[row.id],
                     input_bytes=row.input_bytes,
-                    **self._run_times.known(row.user, specs[row.id], snapshot.now),
+                    **self._run_times.known(row.user, specs[row.id], now),
                     avoid_sites=orjson.loads(row.avoid_sites),
                     standing=standings[row.project],
                 ),
@@ -155,8 +206,17 @@ class Round:
             )
             for row in rows
         ]
-        snapshot = self.handling.into(self._wait_times.into(snapshot, {shape_of(task) for task in tasks}))
-        return tasks, decide(snapshot, tasks, pricing=self._warming.ready)
+
+    def _informed(self, snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Snapshot:
+        """The snapshot with what was learned of waits and of handling."""
+        return self.handling.into(self._wait_times.into(snapshot, {shape_of(task) for task in tasks}))
+
+    def _decide(
+        self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], data: DataView, leads: Leads
+    ) -> tuple[list[WaitingTask], Decision]:
+        """The rows as tasks, and the brain's word on them; in a thread of its own, since it computes."""
+        tasks = self._tasks(snapshot.now, rows, specs, data, leads)
+        return tasks, decide(self._informed(snapshot, tasks), tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:
         """End what goes on beside the rounds."""
@@ -214,6 +274,8 @@ class Round:
         task_rows: list[dict[str, Any]] = []
         receipt_rows: list[dict[str, Any]] = []
         receipts = {receipt.task_id: receipt for receipt in decision.receipts}
+        for task_id, note in _taken_back(connection, [task.attempt for task in locked if task.moves + task.restarts]):
+            receipts[task_id] = replace(receipts[task_id], after=note)
         for task in locked:
             placement, spec = wanted[task.id], specs[task.id]
             demand = spec.demand
@@ -236,6 +298,7 @@ class Round:
                     "accelerators": demand.accelerators.count * demand.nodes,
                     "walltime_seconds": demand.walltime_seconds,
                     "expected_seconds": placement.run_seconds,
+                    "grace_seconds": spec.checkpoint_grace_seconds if spec.preemptible else 0,
                     "predicted_seconds": placement.predicted_seconds,
                     "created_at": now,
                     "updated_at": now,
@@ -348,6 +411,16 @@ def _park(connection: sa.Connection, now: float, lease: Lease, task_ids: Sequenc
     message = "Its row in the store cannot be read; the service's log says why."
     poisoned = dict.fromkeys(task_ids, (TaskState.FAILED, EndReason.POISON))
     end_tasks(connection, now, poisoned, {task_id: {"message": message} for task_id in task_ids})
+
+
+def _taken_back(connection: sa.Connection, keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Of attempts that the engine took back: their task, and why, in words."""
+    a = tables.attempts.c
+    found: list[tuple[str, str]] = []
+    for start in range(0, len(keys), 500):
+        query = sa.select(a.task_id, a.ending_note).where(a.key.in_(keys[start : start + 500])).where(a.ending != "")
+        found += [(row.task_id, row.ending_note) for row in connection.execute(query)]
+    return found
 
 
 def _accounts(connection: sa.Connection) -> dict[str, dict[str, str]]:

@@ -12,14 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, TaskState
+from isthmus.domain.lifecycle import AttemptState, TaskState
 from isthmus.domain.placement import Snapshot, Standing
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.work import is_due
 from isthmus.placement.fairshare import Account, Leads, decayed, in_turn
 from isthmus.store import tables
 
-_ENDED = [state.value for state in ATTEMPT_ENDED]
 _AT_A_TIME = 100  # projects asked in one query
 _FORGOTTEN = 1.0  # processor-seconds: a project with less has no part in the shares unless it has work
 ACCELERATOR_AS_CPUS = 16  # a device counts as so many processors: about what stands beside it in a node
@@ -97,7 +96,7 @@ def read_accounts(
                 "promised"
             ),
         )
-        .where(a.state.notin_(_ENDED))
+        .where(sa.text(tables.LIVE))
         .where(a.state != AttemptState.COLLECTING.value)
         .group_by(a.project)
     )
@@ -145,14 +144,15 @@ def _begin(connection: sa.Connection, now: float, project: str, query: sa.Select
 def _with_waiting(connection: sa.Connection) -> list[str]:
     """The projects that have waiting tasks: one step into the index for each, however many tasks there are."""
     t = tables.tasks.c
-    first = sa.select(sa.func.min(t.project).label("name")).where(t.state == sa.text("'waiting'"))
-    steps = first.cte("steps", recursive=True)
-    following = (
-        sa.select(sa.func.min(t.project))
+    # Ordered like the index of waiting tasks, so that no other one is taken.
+    least = (
+        sa.select(t.project.label("name"))
         .where(t.state == sa.text("'waiting'"))
-        .where(t.project > steps.c.name)
-        .scalar_subquery()
+        .order_by(t.project, t.rank, t.id)
+        .limit(1)
     )
+    steps = sa.select(least.scalar_subquery().label("name")).cte("steps", recursive=True)
+    following = least.where(t.project > steps.c.name).scalar_subquery()
     steps = steps.union_all(sa.select(following).where(steps.c.name.is_not(None)))
     return [name for name in connection.execute(sa.select(steps.c.name)).scalars() if name is not None]
 

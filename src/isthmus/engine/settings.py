@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PREEMPTIBLE_RANK = 1e9  # preemptible tasks are served after all others
 AGEING_SECONDS = 60.0  # one point of priority is worth a minute of waiting
 
 
@@ -31,6 +32,13 @@ class EngineSettings:
     train_interval: float = 600.0  # between two packet trains of an agent
     max_waiting: int = 1_000_000  # tasks of one project that have not ended; more is refused
     events_kept_seconds: float = 30 * 86400.0
+    move_interval: float = 30.0  # between two looks for jobs that wait at a site and would start sooner elsewhere
+    move_after: float = 60.0  # a job that has waited less is left where it is
+    move_least_seconds: float = 300.0  # the least gain that pays for a move, and its least part of what is left
+    move_least_part: float = 0.3
+    moves_at_once: int = 20  # in one look; 0 = nothing moves
+    moves_most: int = 3  # of one task
+    preempt_after: float = 15.0  # a job that waits at a site has its room made after this long
     fair_half_life: float = 86400.0  # what a project used this long ago counts half in its fair share
     fair_weight: float = 1.0  # seconds of order for each second that a project is ahead of its share; 0 = no fair share
     home_region: str = ""  # where the service itself keeps content

@@ -154,5 +154,6 @@ def waiting_task(
         avoid_sites=tuple(avoid_sites),
         run=run,
         run_at=run_at,
+        preemptible=spec.preemptible,
         standing=standing,
     )

@@ -7,7 +7,7 @@ state to the wanted one, is left alone. The caller holds a lease, checked in the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -17,6 +17,7 @@ from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, Tas
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.taskdata import Made, store_made
+from isthmus.engine.withdrawing import reason_of
 from isthmus.store import events, tables
 
 _CHUNK = 500
@@ -44,6 +45,11 @@ def apply(connection: sa.Connection, now: float, lease: Lease, moves: Sequence[M
     rows = [row for row in lock(connection, list(wanted)) if _allowed(row, wanted[row.key])]
     if not rows:
         return set()
+    for row in rows:
+        move = wanted[row.key]
+        reason = reason_of(row, move.reason)
+        if reason is not move.reason:  # the engine asked for this end, and says why
+            wanted[row.key] = replace(move, reason=reason, message=row.ending_note)
     updates = [_update(now, row, wanted[row.key]) for row in rows]
     _write_attempts(connection, updates)
     changed = [row for row in rows if wanted[row.key].to != row.state]
@@ -177,6 +183,9 @@ def _finish(connection: sa.Connection, now: float, ended: Sequence[tuple[Any, Mo
             output_rows.extend(move.outputs)
             for made in move.made:
                 store_made(connection, now, row.user, row.task_id, made, move.home_region)
+    saved = [(task.id, move.outputs) for task, _, move in again if move.outputs]
+    if saved:
+        _keep_checkpoints(connection, now, saved)
     if output_rows:
         _store_outputs(connection, now, output_rows)
     _queue_again(connection, now, again)
@@ -208,7 +217,11 @@ def verdict(task: Any, ended: AttemptState, reason: EndReason, *, refused_before
         return TaskState.SUCCEEDED
     if task.cancel_requested_at is not None or reason is EndReason.CANCELLED_BY_USER:
         return TaskState.CANCELLED
-    if task.attempts >= task.max_attempts or reason is EndReason.POISON:  # a poisoned row is not read again
+    if is_uncounted(task, reason):
+        return TaskState.WAITING
+    if (
+        task.attempts - task.moves - task.restarts >= task.max_attempts or reason is EndReason.POISON
+    ):  # a poisoned row is not read again
         return TaskState.FAILED
     if reason is EndReason.REJECTED_BY_SITE and refused_before:
         return TaskState.FAILED  # nowhere else to go
@@ -216,6 +229,24 @@ def verdict(task: Any, ended: AttemptState, reason: EndReason, *, refused_before
     if reason.is_site_fault or retry_on_exit:
         return TaskState.WAITING
     return TaskState.FAILED
+
+
+def is_uncounted(task: Any, reason: EndReason) -> bool:
+    """Whether an attempt that ended so is none of those that the task may have: it moved, or made room as agreed."""
+    return reason is EndReason.MOVED or (
+        reason is EndReason.PREEMPTED and bool(orjson.loads(task.spec).get("preemptible"))
+    )
+
+
+def _keep_checkpoints(connection: sa.Connection, now: float, saved: Sequence[tuple[str, Any]]) -> None:
+    """What an attempt saved takes the place of what an earlier one did."""
+    c = tables.checkpoints
+    rows = [row for _, files in saved for row in files]
+    for start in range(0, len(saved), _CHUNK):
+        connection.execute(c.delete().where(c.c.task_id.in_([task_id for task_id, _ in saved[start : start + _CHUNK]])))
+    names = ("task_id", "path", "attempt", "sha256", "size_bytes", "executable")
+    connection.execute(c.insert(), [{name: row[name] for name in names} for row in rows])
+    grant(connection, now, {(row["project"], row["sha256"]): row["size_bytes"] for row in rows})
 
 
 def _queue_again(connection: sa.Connection, now: float, again: Sequence[tuple[Any, Any, Move]]) -> None:
@@ -227,14 +258,17 @@ def _queue_again(connection: sa.Connection, now: float, again: Sequence[tuple[An
             {
                 "which": task.id,
                 "state": TaskState.WAITING.value,
-                "avoid_sites": orjson.dumps(
-                    [*(s for s in orjson.loads(task.avoid_sites) if s != row.site), row.site]
-                ).decode(),
+                "avoid_sites": task.avoid_sites
+                if is_uncounted(task, _reason(row, move))
+                else _avoid_too(task, row.site),
+                "moves": task.moves + (_reason(row, move) is EndReason.MOVED),
+                "restarts": task.restarts
+                + (_reason(row, move) is EndReason.PREEMPTED and is_uncounted(task, EndReason.PREEMPTED)),
                 "started_at": None,
                 "due_at": 0.0,
                 "updated_at": now,
             }
-            for task, row, _ in again
+            for task, row, move in again
         ],
     )
     events.add(
@@ -252,6 +286,15 @@ def _queue_again(connection: sa.Connection, now: float, again: Sequence[tuple[An
             for task, row, move in again
         ],
     )
+
+
+def _reason(row: Any, move: Move) -> EndReason:
+    return move.reason or EndReason(row.reason or EndReason.EXIT_ZERO)
+
+
+def _avoid_too(task: Any, site: str) -> str:
+    """The sites that a task avoids, with one more."""
+    return orjson.dumps([*(s for s in orjson.loads(task.avoid_sites) if s != site), site]).decode()
 
 
 def _store_outputs(connection: sa.Connection, now: float, rows: Sequence[Mapping[str, Any]]) -> None:

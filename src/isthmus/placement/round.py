@@ -140,6 +140,7 @@ class _Pass:
         self._ledgers = [_Ledger(view) for view in snapshot.pools]
         self._traffic = Traffic(snapshot.roads, snapshot.now)
         self._receipts: list[Receipt] = []
+        self._wanted: set[tuple[str, str]] = set()  # pools that ordinary tasks of the round wait for
         self._apart = {(view.site, *group) for view in snapshot.pools for group in view.apart}
         self._checked: dict[object, list[Failure | None]] = {}
         self._yardsticks: dict[object, Yardstick] = {}
@@ -161,11 +162,15 @@ class _Pass:
                 self._receipts.append(replace(self._turned_away[wish], task_id=task.id, standing=task.standing))
                 continue
             candidates = _avoid(task, self._candidates(task))
+            if task.preemptible:
+                candidates = [self._unless_wanted(c) for c in candidates]
             by = self._yardsticks.get(wish)
             if by is None:
                 by = self._yardsticks[wish] = yardstick(task, candidates)
             best = self._best(task, candidates, by)
             self.contested = self.contested or any(self._pressed(c) for c in candidates)
+            if best is None and not task.preemptible:
+                self._wanted.update((c.site, c.pool) for c in candidates if c.why is Why.FULL_NOW)
             if best is None:
                 self._turned_away[wish] = replace(
                     _waiting(self._snapshot, task, candidates), binding=self._scarcity.binding(task, candidates)
@@ -191,6 +196,12 @@ class _Pass:
         """What a way of its data costs the task: by its goal, and at prices by what others would lose."""
         worth = self._scarcity.of_link if self._scarcity else None
         return way_preference(task, self._yardsticks.get(_wish(task)), estimates.run(task).seconds, worth)
+
+    def _unless_wanted(self, candidate: Candidate) -> Candidate:
+        """A pool that an ordinary task of the round waits for is not filled with preemptible ones."""
+        if candidate.why is Why.LATER_FINISH and (candidate.site, candidate.pool) in self._wanted:
+            return replace(candidate, why=Why.FULL_NOW, wanted="room that is idle", offered="others wait for it")
+        return candidate
 
     def _crowded(self, task: WaitingTask, view: PoolView) -> Failure | None:
         group = task.constraints.apart
@@ -272,7 +283,16 @@ class _Pass:
 
 def _wish(task: WaitingTask) -> object:
     """What a decision depends on: tasks of one wish are turned away alike."""
-    return (_shape(task), task.objective, task.avoid_sites, task.run, task.run_at, task.input_bytes, task.data)
+    return (
+        task.preemptible,
+        _shape(task),
+        task.objective,
+        task.avoid_sites,
+        task.run,
+        task.run_at,
+        task.input_bytes,
+        task.data,
+    )
 
 
 def _shape(task: WaitingTask) -> object:
@@ -341,6 +361,9 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic,
         )
     if objective.budget is not None and candidate.price is not None and candidate.price > objective.budget:
         return replace(candidate, why=Why.OVER_BUDGET, wanted=str(objective.budget), offered=str(candidate.price))
+    waits = candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS
+    if task.preemptible and waits:
+        return replace(candidate, why=Why.FULL_NOW, wanted="room that is idle", offered="none")
     if not estimates.takes_more(task, view, ledger.promised):
         return replace(
             candidate,

@@ -75,6 +75,10 @@ class Job:
     files: tuple[JobFile, ...] = ()
     outputs: tuple[JobOutput, ...] = ()
     volumes: tuple[str, ...] = ()
+    signal: str = (
+        ""  # a preemptible job is warned by it, and has so many seconds to save its state; empty = it is not one
+    )
+    grace_seconds: int = 0
     native: dict[str, str] = field(default_factory=dict)  # operator-checked extras, e.g. {"qos": "long"}
 
 
@@ -88,6 +92,7 @@ class JobRef:
     native_id: str = ""
     submitted_at: float = 0.0
     fence: int = 0
+    grace_seconds: int = 0  # for `cancel`: the job makes room, and may first save its state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +232,11 @@ class Site(Protocol):
         ...
 
     async def cancel(self, refs: Sequence[JobRef]) -> None:
-        """Ask that the jobs end (all native jobs of each key); whether they did is seen by `observe`."""
+        """Ask that the jobs end (all native jobs of each key); whether they did is seen by `observe`.
+
+        A job whose reference has `grace_seconds` makes room: one that has not started ends; one that runs gets its own
+        signal and so much time, and then ends as PREEMPTED.
+        """
         ...
 
     async def cancel_native(self, native_ids: Sequence[str]) -> None:

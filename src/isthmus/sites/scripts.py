@@ -229,6 +229,13 @@ exit 0
 """
 
 # $1 root. Stdin: keys.
+MARK_PREEMPTED: Final = """cd "$1/attempts" || exit 1
+umask 077
+while read -r k; do [ -d "$k" ] && : >"$k/preempted"; done
+exit 0
+"""
+
+# $1 root. Stdin: keys.
 CLEAN: Final = """cd "$1/attempts" || exit 1
 umask 077; mkdir -p ../gone || exit 1
 while read -r k; do : >"../gone/$k" || exit 1;

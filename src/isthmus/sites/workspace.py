@@ -133,8 +133,14 @@ class Workspace:
         return found
 
     async def mark_cancelled(self, refs: Sequence[JobRef]) -> None:
-        """Note that the user cancelled, so that the wrapper says so when it is ended, and does not start if it has not."""
-        await self._for_each_root(refs, scripts.MARK_CANCELLED)
+        """Note that the user cancelled, or that it makes room, so that the wrapper says so when it is ended, and does not start
+        if it has not."""
+        gentle = [ref for ref in refs if ref.grace_seconds]
+        hard = [ref for ref in refs if not ref.grace_seconds]
+        if hard:
+            await self._for_each_root(hard, scripts.MARK_CANCELLED)
+        if gentle:
+            await self._for_each_root(gentle, scripts.MARK_PREEMPTED)
 
     async def log(self, ref: JobRef, stream: LogStream, offset: int, limit: int) -> bytes:
         """What Site.logs promises."""

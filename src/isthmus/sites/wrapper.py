@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEAD: Final = """#!/bin/sh
 # Runs one attempt of an Isthmus task. Whoever makes the file `claim` runs it; any other copy exits 0.
 U=$(umask); umask 077
-D=@DIRECTORY@; FENCE=@FENCE@; WALLTIME=@WALLTIME@; MEMORY=@MEMORY@; GRACE=@GRACE@; CPUS=@CPUS@
+D=@DIRECTORY@; FENCE=@FENCE@; WALLTIME=@WALLTIME@; MEMORY=@MEMORY@; GRACE=@GRACE@; CPUS=@CPUS@; SIGNAL=@SIGNAL@; SAVE=@SAVE@
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}; export PATH
 
 now() { t=$(date +%s.%N); case $t in *[!0-9.]*) t=$(date +%s) ;; esac; echo "$t"; }
@@ -42,8 +42,17 @@ if [ "${1:-}" = watch ]; then
   : >"$D/overtime"; kill -TERM "$2"; exit 0
 fi
 
+# Tells the wrapper $2 of a preemptible job that it is to make room: the mark is seen under any scheduler.
+if [ "${1:-}" = heed ]; then
+  while kill -0 "$2" 2>/dev/null; do
+    [ -f "$D/preempted" ] && { kill -TERM "$2"; exit 0; }
+    sleep 1
+  done
+  exit 0
+fi
+
 GROUPS_DIRS=${ISTHMUS_CGROUPS:-}; unset ISTHMUS_CGROUPS
-MEMORY_GROUP=; CPU_GROUP=; STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; STEPS=; STARTED=$(now)
+MEMORY_GROUP=; CPU_GROUP=; STOP=; INTERRUPTED=; CHILD=; KILLER=; WATCH=; HEED=; STEPS=; STARTED=$(now)
 SETSID=$(command -v setsid)
 # Where it can be, a step's command is bound to this script's life: killed alone, the script would leave a command that
 # goes on and perhaps ends well, unseen by anybody, while the attempt is given up and made again.
@@ -51,9 +60,14 @@ SETPRIV=$(command -v setpriv) && "$SETPRIV" --pdeathsig KILL true 2>/dev/null ||
 
 stop_child() {
   [ -n "$CHILD" ] || return 0
-  kill -TERM "-$CHILD" 2>/dev/null || kill -TERM "$CHILD" 2>/dev/null
+  signal=TERM; grace=$GRACE
+  if [ -n "$SAVE" ] && [ -f "$D/preempted" ] && [ ! -f "$D/cancelled" ]; then
+    [ -n "$KILLER" ] && return 0  # it saves its state: a second signal might end that
+    signal=$SIGNAL; grace=$SAVE
+  fi
+  kill -s "$signal" -- "-$CHILD" 2>/dev/null || kill -s "$signal" "$CHILD" 2>/dev/null
   [ -n "$KILLER" ] && return 0
-  "$SETSID" /bin/sh -c 'sleep "$1"; kill -KILL "-$2" 2>/dev/null || kill -KILL "$2"' killer "$GRACE" "$CHILD" \\
+  "$SETSID" /bin/sh -c 'sleep "$1"; kill -KILL "-$2" 2>/dev/null || kill -KILL "$2"' killer "$grace" "$CHILD" \\
     </dev/null >/dev/null 2>&1 & KILLER=$!
 }
 interrupt() { INTERRUPTED=1; STOP=1; stop_child; }
@@ -61,6 +75,7 @@ interrupt() { INTERRUPTED=1; STOP=1; stop_child; }
 finish() { # reason exit_code step
   [ -n "$WATCH" ] && kill -KILL "-$WATCH" 2>/dev/null
   [ -n "$KILLER" ] && kill -KILL "-$KILLER" 2>/dev/null
+  [ -n "$HEED" ] && kill -KILL "-$HEED" 2>/dev/null
   for g in $GROUPS_DIRS; do
     while read -r p; do [ "$p" = $$ ] || kill -KILL "$p" 2>/dev/null; done <"$g/cgroup.procs"
     break
@@ -110,6 +125,7 @@ if [ -n "@SECRETS@" ]; then
   rm -f "$D/secrets"
 fi
 if [ -f "$D/cancelled" ]; then finish cancelled_by_user "" 0; fi
+if [ -f "$D/preempted" ]; then finish preempted "" 0; fi
 
 _isthmus_begin() { trap - TERM INT HUP; umask "$U"; }
 # The last thing before a step's command: from here on the task's variables may have replaced any of this script's.
@@ -135,6 +151,7 @@ if [ -n "@ENFORCE@" ]; then
   [ -z "$GROUPS_DIRS" ] && ulimit -S -t "$((WALLTIME * CPUS + GRACE))"
   "$SETSID" /bin/sh "$D/job.sh" watch $$ "$MEMORY_GROUP" </dev/null >/dev/null 2>&1 & WATCH=$!
 fi
+if [ -n "$SAVE" ]; then "$SETSID" /bin/sh "$D/job.sh" heed $$ </dev/null >/dev/null 2>&1 & HEED=$!; fi
 step=1; code=0
 while [ "$step" -le @STEPS@ ] && [ -z "$STOP" ]; do
   began=$(now):$(ends)
@@ -168,6 +185,7 @@ if [ -f "$D/overtime" ]; then finish walltime "$code" "$step" 1
 elif [ -f "$D/overmemory" ]; then finish out_of_memory "$code" "$step" 1
 elif [ "$code" -ne 0 ] && oom_kills; then finish out_of_memory "$code" "$step" 1
 elif [ -n "$STOP" ] && [ -f "$D/cancelled" ]; then finish cancelled_by_user "$code" "$step" 1
+elif [ -n "$STOP" ] && [ -f "$D/preempted" ]; then finish preempted "$code" "$step" 1
 elif [ -n "$STOP" ]; then finish signalled "$code" "$step" 1
 elif [ "$code" -eq 0 ]; then finish exit_zero 0 "$step"
 elif [ "$code" -gt 128 ] && [ "$code" -lt 160 ]; then finish signalled "$code" "$step" "$code"
@@ -202,6 +220,8 @@ def make_script(
         "GRACE": str(grace_seconds),
         "SECRETS": "1" if job.secrets else "",
         "CPUS": str(job.demand.cpus_per_node),
+        "SIGNAL": shlex.quote(job.signal),
+        "SAVE": str(job.grace_seconds) if job.signal else "",
     }.items():
         head = head.replace(f"@{name}@", value)
     parts = [head]

@@ -259,6 +259,8 @@ tasks = Table(
     Column("blocked_by", Integer, nullable=False, default=0),  # dependencies not yet satisfied
     Column("attempts", Integer, nullable=False, default=0),
     Column("max_attempts", Integer, nullable=False),
+    Column("moves", Integer, nullable=False, default=0),  # attempts that moved, and that made room: neither counts
+    Column("restarts", Integer, nullable=False, default=0),
     Column("input_bytes", BigInteger, nullable=False, default=0),  # of the uploads that it needs at its site
     Column("fence", Integer, nullable=False, default=0),  # grows with each attempt
     Column("attempt", _Key, nullable=False, default=""),  # the live or last attempt
@@ -351,6 +353,12 @@ attempts = Table(
     Column("message", Text, nullable=False, default=""),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     _at("cancel_sent_at"),
+    Column("ending", String(8), nullable=False, default=""),  # "" | move | preempt: the engine takes it back
+    _at("ending_at"),
+    Column("ending_note", Text, nullable=False, default=""),
+    Column(
+        "grace_seconds", Integer, nullable=False, default=0
+    ),  # to save its state when preempted; 0 = not preemptible
     Column("due_at", Double, nullable=False, default=0.0),  # not handled before
     Column("tries", Integer, nullable=False, default=0),  # handlings that failed in a row
     Column("negatives", Integer, nullable=False, default=0),  # authoritative "not there" answers in a row
@@ -368,14 +376,21 @@ attempts = Table(
     _at("started_at"),
     _at("ended_at"),
 )
-_LIVE = "state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')"
+# As the partial indexes have it: a query that uses them says it in these words, since bound values would hide it.
+LIVE = "state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')"
 Index(
     "ix_attempts_live",
     attempts.c.site,
     attempts.c.state,
     attempts.c.due_at,
-    sqlite_where=text(_LIVE),
-    postgresql_where=text(_LIVE),
+    sqlite_where=text(LIVE),
+    postgresql_where=text(LIVE),
+)
+Index(
+    "ix_attempts_preemptible",
+    attempts.c.site,
+    sqlite_where=text(f"grace_seconds > 0 AND {LIVE}"),
+    postgresql_where=text(f"grace_seconds > 0 AND {LIVE}"),
 )
 _AFTER = "usage_state = 'due' OR clean_state = 'due'"
 Index("ix_attempts_after", attempts.c.site, attempts.c.due_at, sqlite_where=text(_AFTER), postgresql_where=text(_AFTER))
@@ -390,6 +405,17 @@ outputs = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("executable", Boolean, nullable=False, default=False),
     Column("url", Text, nullable=False, default=""),  # where else it was delivered
+)
+
+checkpoints = Table(  # what a preempted attempt saved, for the next one
+    "checkpoints",
+    metadata,
+    Column("task_id", _Key, primary_key=True),
+    Column("path", String(4096), primary_key=True),
+    Column("attempt", _Key, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("executable", Boolean, nullable=False, default=False),
 )
 
 receipts = Table(

@@ -210,10 +210,10 @@ def test_two_sites_share_a_transfer(world: World) -> None:
     """Each brings a part, in one go."""
     for site in ("north", "east"):
         world.serve(site)
-    data = bytes(range(256)) * (16 * MIB // 256)
+    data = bytes(range(256)) * (32 * MIB // 256)
     content = world.put("north", data)
     world.put("east", data)
-    limit = {"bytes_per_second": 24.0 * MIB}
+    limit = {"bytes_per_second": 16.0 * MIB}
     outcome = world.pull(world.order([content], world.source("north"), world.source("east"), ticket=limit))
     assert outcome.end is End.DONE
     assert all(use.bytes > 2 * MIB for use in outcome.ways)

@@ -69,8 +69,6 @@ def translate(document: TesTask, taken: Mapping[int, Taken], *, walltime_seconds
     inputs = document.inputs or []
     if any(item.streamable for item in inputs):
         warnings.append("Inputs marked streamable are fetched whole before the first executor starts.")
-    if resources.preemptible:
-        warnings.append("preemptible has no effect: pools say themselves whether they preempt.")
     spec = TaskSpec(
         name=document.name or "",
         description=document.description or "",
@@ -86,6 +84,7 @@ def translate(document: TesTask, taken: Mapping[int, Taken], *, walltime_seconds
         ),
         priority=_whole(parameters, "priority", 0, least=-1000, most=1000),
         max_attempts=_whole(parameters, "max_attempts", 3, least=1, most=20),
+        preemptible=bool(resources.preemptible),
         tags=dict(document.tags or {}),
         backend_parameters={name: parameters[name] for name in PASSED_PARAMETERS if name in parameters},
     )

@@ -9,6 +9,7 @@ flushed and renamed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -26,7 +27,7 @@ from isthmus.data.transfer.port import Content
 from isthmus.domain.errors import Conflict, Corrupt
 
 _FLUSH_BYTES: Final = 64 * 1024**2
-_BATCH_FILES: Final = 16384
+_BATCH_FILES: Final = 8192
 _BATCH_SECONDS: Final = 4.0
 
 
@@ -185,6 +186,7 @@ class SmallArrivals:
         self._lock = threading.Lock()
         self._written: list[str] = []
         self._since: float | None = None
+        self._is_read_only: bool | None = None
 
     def resume(self, wanted: dict[str, int]) -> dict[str, int]:
         """What lies here from before, right and wanted, with sizes; all else is removed."""
@@ -193,20 +195,21 @@ class SmallArrivals:
             data = Path(entry.path).read_bytes() if entry.name in wanted else b""
             if entry.name in wanted and blake3(data).hexdigest() == entry.name:
                 found[entry.name] = len(data)
-                self._note(entry.name)
+                self.note([entry.name])
             else:
                 os.unlink(entry.path)  # noqa: PTH108
         return found
 
     def write(self, name: str, data: memoryview) -> None:
-        """Keep a content that hashes to its name, not yet visible; OSError when the disk fails."""
+        """Write a content that hashes to its name; `note` it next. OSError when the disk fails."""
         descriptor = os.open(f"{self._base}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444)
         try:
             if os.write(descriptor, data) != len(data):
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._is_read_only is None:  # not where the umask takes it from others
+                self._is_read_only = os.fstat(descriptor).st_mode & 0o777 == 0o444
         finally:
             os.close(descriptor)
-        self._note(name)
 
     def publish(self, *, now: float, is_last: bool = False, before: Callable[[list[str]], None]) -> int:
         """Make a batch visible when it is large or old enough; how many became so. `before` is called with their names when they are
@@ -219,7 +222,7 @@ class SmallArrivals:
         self._keep.flush()
         before(batch)
         for name in batch:
-            self._keep.admit(f"{self._base}/{name}", name)
+            self._keep.admit(f"{self._base}/{name}", name, is_read_only=bool(self._is_read_only))
         return len(batch)
 
     def close(self) -> None:
@@ -227,9 +230,10 @@ class SmallArrivals:
         with contextlib.suppress(OSError):
             self._directory.rmdir()
 
-    def _note(self, name: str) -> None:
+    def note(self, names: list[str]) -> None:
+        """These are written, to be published with the next batch."""
         with self._lock:
-            self._written.append(name)
+            self._written += names
             if self._since is None:
                 self._since = time.monotonic()
 

@@ -13,6 +13,8 @@ PAYLOAD_SHARE: Final = 0.93
 """Of the bytes of a packet on a link: 1,500 bytes with Ethernet, a segment routing header, IPv6, TCP and TLS around the content."""
 _HALF_LIFE_SECONDS: Final = 4.0
 _PRIOR_SECONDS: Final = 1.0
+_RAMP_SECONDS: Final = 0.75
+"""From the first byte until streams are as fast as they will be: nothing is learned from it."""
 
 
 class Forecast:
@@ -23,6 +25,7 @@ class Forecast:
         self._ways = [tuple(windows) for windows in ways]
         self._limit = math.inf if limit is None else limit * PAYLOAD_SHARE
         self._is_promised = all(self._ways)
+        self._ramped: float | None = None
         self._rate = 0.0
         self._weight = 0.0
         self._held = 1.0 * _PRIOR_SECONDS
@@ -31,7 +34,9 @@ class Forecast:
     def observe(self, begin: float, end: float, payload_bytes: int) -> None:
         """So many verified bytes came between two times."""
         seconds = end - begin
-        if seconds <= 0:
+        if self._ramped is None and payload_bytes > 0:
+            self._ramped = begin + _RAMP_SECONDS
+        if seconds <= 0 or self._ramped is None or end < self._ramped:
             return
         fade = 0.5 ** (seconds / _HALF_LIFE_SECONDS)
         self._rate = self._rate * fade + payload_bytes * (1 - fade) / seconds

@@ -106,6 +106,7 @@ class Intake:
             self._count(unit.bytes, False)
             return
         at = 0
+        right, names = 0, []
         for index in range(unit.index, unit.index + unit.number):
             content = self.order.contents[index]
             part = data[at : at + content.size_bytes]
@@ -121,7 +122,10 @@ class Intake:
                 self._smalls.write(content.blake3, part)
             except OSError as error:
                 raise self._failing(error) from None
-            self._count(content.size_bytes, True)
+            names.append(content.blake3)
+            right += content.size_bytes
+        self._smalls.note(names)
+        self._count(right, True)
 
     def take_limits(self, blake3: str, regions: tuple[str, ...]) -> None:
         """A limit that lies beside the sender's replica goes with the content. Refused when it leaves no region."""

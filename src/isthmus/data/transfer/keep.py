@@ -90,9 +90,10 @@ class Keep:
             fresh.unlink(missing_ok=True)
         return Content(blake3=found, size_bytes=size, regions=self.regions_of(found))
 
-    def admit(self, path: str, blake3: str, *, kind: str = "contents") -> None:
+    def admit(self, path: str, blake3: str, *, kind: str = "contents", is_read_only: bool = False) -> None:
         """Let a file that is verified and on the disk appear under its hash; OSError when that fails."""
-        os.chmod(path, _MODE)  # noqa: PTH101
+        if not is_read_only:
+            os.chmod(path, _MODE)  # noqa: PTH101
         os.replace(path, self._ready(kind, blake3))  # noqa: PTH105
 
     def limit(self, blake3: str, regions: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from isthmus.data.transfer.port import MAX_STREAMS, Failure, Order, Source, Way,
 from isthmus.data.transfer.stream import Stream
 from isthmus.domain.errors import Conflict, IsthmusError, Refused
 
-STREAMS: Final = 4
+STREAMS: Final = 8
 """Of a way whose sender has BBR; measured in benchmarks.transfer."""
 STREAMS_WITHOUT_BBR: Final = 16
 _LEAST_RATE: Final = 64 * 1024

@@ -353,12 +353,16 @@ class Talk:
             limits[blake3] = self._holdings.limits(blake3)
             part = self._buffer[at : at + size]
 
-            def read(blake3: str = blake3, part: memoryview = part) -> bool:
+            try:
                 self._holdings.read_small(blake3, part)
-                return True
+            except NotYet:
 
-            if self._when_here(blake3, read) is None:
-                return
+                def read(blake3: str = blake3, part: memoryview = part) -> bool:
+                    self._holdings.read_small(blake3, part)
+                    return True
+
+                if self._when_here(blake3, read) is None:
+                    return
             at += size
         self._tell_limits(limits)
         wire.HEAD.pack_into(self._buffer, 0, Kind.DATA, at - wire.HEAD.size)

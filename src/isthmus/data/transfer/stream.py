@@ -18,13 +18,14 @@ from isthmus.data.transfer.wire import Kind
 from isthmus.data.transfer.work import Carrier, Unit, What
 from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
 
-STALL_SECONDS: Final = 5.0
-_AHEAD_BYTES: Final = 2 * 1024**2
+STALL_SECONDS: Final = 4.0
+_AHEAD_BYTES: Final = 1024**2
 """Asked for at first; later as much as comes in a time."""
 _AHEAD_SECONDS: Final = 0.15
 _MOST_AHEAD_BYTES: Final = 64 * 1024**2
 _SHORT_LIST_BYTES: Final = 64 * 1024
 _PART_BYTES: Final = 256 * 1024
+_GATHERED_BYTES: Final = 96 * 1024
 _IDLE_SECONDS: Final = 0.02
 _SHORTEST_RATE: Final = 16 * 1024
 """Bytes that a paced stream may take `STALL_SECONDS` for, at least: one TLS record."""
@@ -69,6 +70,8 @@ class Stream(threading.Thread):
         self._shown = shown
         self._leaving = False
         self._is_ready = False
+        self._gathers = False
+        self._head = memoryview(bytearray(wire.HEAD.size))
         self._connection: socket.socket | None = None
         self._buffer = memoryview(bytearray(wire.MOST_BUNDLE_BYTES))
 
@@ -195,7 +198,10 @@ class Stream(threading.Thread):
         return wire.HEAD.pack(kind, len(body)) + body
 
     def _receive(self, connection: ssl.SSLSocket) -> None:
-        kind, length = wire.receive_head(connection)
+        done = 0
+        while done < len(self._head):
+            done += self._some(connection, self._head[done:])
+        kind, length = wire.read_head(self._head)
         if kind is Kind.DATA:
             self._receive_data(connection, length)
         elif kind is Kind.ANSWER:
@@ -224,6 +230,7 @@ class Stream(threading.Thread):
         if not self.carrier.asked or length != self.carrier.asked[0].bytes:
             raise wire.Closed(f"{self.source.site} sent {length} bytes that nobody asked for.")
         unit = self.carrier.asked[0]
+        self._gather(connection, wanted=not self.source.is_receiving and self.carrier.asked_bytes > 4 * _GATHERED_BYTES)
         if unit.what is What.BUNDLE:
             self._fill(connection, self._buffer[:length], 0)
             self._intake.take_bundle(self.carrier, self._buffer[:length])
@@ -241,12 +248,30 @@ class Stream(threading.Thread):
     def _fill(self, connection: ssl.SSLSocket, buffer: memoryview, before: int) -> None:
         done, figures, carrier = 0, self.figures, self.carrier
         while done < len(buffer):
-            got = connection.recv_into(buffer[done:])
-            if got == 0:
-                raise wire.Closed
+            got = self._some(connection, buffer[done:])
             done += got
             figures.bytes += got
             carrier.got = before + done
+
+    def _some(self, connection: ssl.SSLSocket, buffer: memoryview) -> int:
+        """What has come, at least one byte. TimeoutError when the stream is silent, Closed."""
+        try:
+            got = connection.recv_into(buffer)
+        except TimeoutError:
+            if not self._gathers:
+                raise
+            # What it waited for together may be more than there is.
+            self._gather(connection, wanted=False)
+            got = connection.recv_into(buffer)
+        if got == 0:
+            raise wire.Closed
+        return got
+
+    def _gather(self, connection: ssl.SSLSocket, *, wanted: bool) -> None:
+        """Wake for many bytes at once, or for each: to wake for each packet takes more of the processor than all else."""
+        if wanted != self._gathers:
+            self._gathers = wanted
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _GATHERED_BYTES if wanted else 1)
 
     def _refused(self, told: dict[str, object]) -> None:
         code, cause = str(told.get("code", "refused"))[:64], str(told.get("cause", ""))[:500]

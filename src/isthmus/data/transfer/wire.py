@@ -82,8 +82,13 @@ def send_json(connection: Connection, kind: Kind, fields: dict[str, Any]) -> Non
 
 def receive_head(connection: Connection) -> tuple[Kind, int]:
     """Kind and length of the next message; Closed when there is none."""
-    head = bytearray(HEAD.size)
-    fill(connection, memoryview(head))
+    head = memoryview(bytearray(HEAD.size))
+    fill(connection, head)
+    return read_head(head)
+
+
+def read_head(head: memoryview) -> tuple[Kind, int]:
+    """Kind and length in a head; Closed when the kind is not known."""
     kind, length = HEAD.unpack(head)
     try:
         return Kind(kind), length

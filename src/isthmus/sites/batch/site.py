@@ -144,13 +144,22 @@ class BatchSite:
         return look(records, by_key(records.rows if records else (), asking.keys))
 
     async def cancel(self, refs: Sequence[JobRef]) -> None:
-        """Mark the attempts so that their wrappers do not start, then end every native job with one of the keys."""
+        """Mark the attempts so that their wrappers do not start, then end every native job with one of the keys.
+
+        A running job that makes room is left alone: its wrapper sees the mark within a second, under any scheduler."""
         if not refs:
             return
         await self._workspace.mark_cancelled(refs)
         asking = self._asking(refs)
         queue, _ = await self._queue(asking)
-        await self._cancel([row for rows in by_key(queue.rows, asking.keys).values() for row in rows])
+        gentle = {ref.key for ref in refs if ref.grace_seconds}
+        rows = by_key(queue.rows, asking.keys)
+        await self._cancel(
+            row
+            for key, found in rows.items()
+            for row in found
+            if key not in gentle or row.sighting is not Sighting.RUNNING
+        )
 
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """End jobs by id, each as the account that owns it; an id that the site has given to a job that is no attempt is

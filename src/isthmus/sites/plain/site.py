@@ -214,12 +214,16 @@ class _PlainSite:
     async def cancel(self, refs: Sequence[JobRef]) -> None:
         """TERM to the wrapper, which passes it on; KILL after the grace."""
         await self._workspace.mark_cancelled(refs)
+        for grace in sorted({ref.grace_seconds for ref in refs}):
+            await self._end([ref for ref in refs if ref.grace_seconds == grace], grace or self._workspace.grace_seconds)
+
+    async def _end(self, refs: Sequence[JobRef], grace_seconds: int) -> None:
         for account, group in by_account(refs).items():
             root = await self._workspace.known_root(account)
             if root is None:
                 continue
             result = await self._transport.run(
-                ["/bin/sh", "-c", scripts.CANCEL, "sh", root, str(self._workspace.grace_seconds + 5)],
+                ["/bin/sh", "-c", scripts.CANCEL, "sh", root, str(grace_seconds + 5)],
                 stdin=keys_of(group),
                 timeout_seconds=60 + len(group) / 10,
                 account=account,

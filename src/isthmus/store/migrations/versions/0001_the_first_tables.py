@@ -56,6 +56,10 @@ def upgrade() -> None:
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
         sa.Column("cancel_sent_at", sa.Double(), nullable=True),
+        sa.Column("ending", sa.String(length=8), nullable=False),
+        sa.Column("ending_at", sa.Double(), nullable=True),
+        sa.Column("ending_note", sa.Text(), nullable=False),
+        sa.Column("grace_seconds", sa.Integer(), nullable=False),
         sa.Column("due_at", sa.Double(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("negatives", sa.Integer(), nullable=False),
@@ -88,6 +92,13 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')"),
             postgresql_where=sa.text("state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')"),
+        )
+        batch_op.create_index(
+            "ix_attempts_preemptible",
+            ["site"],
+            unique=False,
+            sqlite_where=sa.text("grace_seconds > 0 AND state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')"),
+            postgresql_where=sa.text("grace_seconds > 0 AND state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')"),
         )
         batch_op.create_index(batch_op.f("ix_attempts_task_id"), ["task_id"], unique=False)
 
@@ -154,6 +165,16 @@ def upgrade() -> None:
         sa.Column("error", sa.Double(), nullable=True),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("site", name=op.f("pk_carbon_series")),
+    )
+    op.create_table(
+        "checkpoints",
+        sa.Column("task_id", sa.String(length=26), nullable=False),
+        sa.Column("path", sa.String(length=4096), nullable=False),
+        sa.Column("attempt", sa.String(length=26), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("executable", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", "path", name=op.f("pk_checkpoints")),
     )
     op.create_table(
         "contents",
@@ -523,6 +544,8 @@ def upgrade() -> None:
         sa.Column("blocked_by", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("moves", sa.Integer(), nullable=False),
+        sa.Column("restarts", sa.Integer(), nullable=False),
         sa.Column("input_bytes", sa.BigInteger(), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.String(length=26), nullable=False),

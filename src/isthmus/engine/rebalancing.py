@@ -1,0 +1,165 @@
+"""What a round looks at beside the waiting tasks: jobs that wait at sites and might move, and preemptible ones in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from isthmus.domain.lifecycle import AttemptState
+from isthmus.domain.placement import Snapshot, WaitingTask, Why
+from isthmus.engine.settings import EngineSettings
+from isthmus.engine.snapshot import read_snapshot
+from isthmus.placement import Decision
+from isthmus.placement.moving import Queued
+from isthmus.placement.preempting import Holder, Place, Room, Wanting
+from isthmus.store import tables
+
+_A = AttemptState
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """All of it, read at one moment; `queued` are rows, empty unless it is time to look for moves."""
+
+    snapshot: Snapshot
+    queued: list[Any]
+    holders: list[Holder]
+    blocked: list[Wanting]
+
+
+def look(connection: sa.Connection, now: float, settings: EngineSettings, moves: bool) -> Look | None:
+    """None when there is nothing to move and nothing to end."""
+    queued = read_queued(connection, now, settings) if moves else []
+    holders = read_holders(connection)
+    if not queued and not holders:
+        return None
+    blocked = read_blocked(connection, now, settings) if holders else []
+    return Look(snapshot=read_snapshot(connection, now), queued=queued, holders=holders, blocked=blocked)
+
+
+def read_queued(connection: sa.Connection, now: float, settings: EngineSettings) -> list[Any]:
+    """Attempts that wait at a site for long enough to be looked at, those that were moved least first."""
+    a, t = tables.attempts, tables.tasks
+    since = now - settings.move_after
+    refused = sa.and_(a.c.state == _A.STAGING.value, a.c.due_at > now, a.c.tries == 0, a.c.created_at < since)
+    query = (
+        sa.select(
+            a.c.key,
+            a.c.site,
+            a.c.pool,
+            a.c.submitted_at,
+            a.c.observed,
+            a.c.created_at,
+            a.c.state.label("at"),
+            t.c.id,
+            t.c.user,
+            t.c.project,
+            t.c.spec,
+            t.c.input_bytes,
+            t.c.avoid_sites,
+        )
+        .join_from(a, t, sa.and_(t.c.id == a.c.task_id, t.c.attempt == a.c.key))
+        .where(sa.text(tables.LIVE.replace("state", "attempts.state")))
+        .where(sa.or_(sa.and_(a.c.state == _A.QUEUED.value, a.c.submitted_at < since), refused))
+        .where(a.c.ending == "")
+        .where(a.c.cancel_requested.is_(False))
+        .where(t.c.moves < settings.moves_most)
+        .order_by(t.c.moves, t.c.rank, t.c.id)
+        .limit(_AT_ONCE)
+    )
+    return list(connection.execute(query))
+
+
+def as_queued(row: Any, task: WaitingTask, now: float, queued_jobs: int) -> Queued:
+    """A waiting job as the brain sees it; where it stands in its queue is known at some sites."""
+    position = orjson.loads(row.observed).get("queue_position")
+    ahead = 1.0 if not position or not queued_jobs else min(1.0, position / queued_jobs)
+    refused = max(0.0, now - row.created_at) if row.at == _A.STAGING else 0.0
+    return Queued(key=row.key, site=row.site, pool=row.pool, task=task, ahead=ahead, refused_seconds=refused)
+
+
+def read_holders(connection: sa.Connection) -> list[Holder]:
+    """The preemptible attempts that hold room."""
+    a = tables.attempts.c
+    query = (
+        sa.select(tables.attempts)
+        .where(sa.text(f"grace_seconds > 0 AND {tables.LIVE}"))
+        .where(a.state != _A.COLLECTING.value)
+    )
+    return [
+        Holder(
+            key=row.key,
+            place=(row.site, row.pool),
+            room=_room(row),
+            started_at=row.started_at or row.created_at,
+            ending=bool(row.ending) or row.cancel_requested,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def read_blocked(connection: sa.Connection, now: float, settings: EngineSettings) -> list[Wanting]:
+    """Ordinary jobs that wait in the queue of a site where preemptible ones run."""
+    a = tables.attempts.c
+    holding = sa.select(a.site, a.pool).where(a.grace_seconds > 0).where(a.state == _A.RUNNING.value)
+    query = (
+        sa.select(tables.attempts)
+        .where(a.state == _A.QUEUED.value)
+        .where(a.grace_seconds == 0)
+        .where(a.submitted_at < now - settings.preempt_after)
+        .where(sa.tuple_(a.site, a.pool).in_(holding))
+        .order_by(a.key)
+        .limit(_AT_ONCE)
+    )
+    return [
+        Wanting(task_id=row.task_id, room=_room(row), places=((row.site, row.pool),))
+        for row in connection.execute(query)
+    ]
+
+
+def _room(row: Any) -> Room:
+    return Room(cpus=row.cpus, memory_bytes=row.memory_bytes, accelerators=row.accelerators)
+
+
+def free_room(snapshot: Snapshot) -> dict[Place, Room]:
+    """What is idle at each pool: of one without a queue what was not promised; of a queue what its site saw, processors only."""
+    found: dict[Place, Room] = {}
+    for view in snapshot.pools:
+        pool, taken = view.pool, view.promised
+        if pool.immediate:
+            room = Room(
+                cpus=pool.cpus - taken.cpus,
+                memory_bytes=pool.memory_bytes_per_node * pool.nodes - taken.memory_bytes,
+                accelerators=pool.accelerators_per_node * pool.nodes - taken.accelerators,
+            )
+        else:
+            whole = pool.memory_bytes_per_node * pool.nodes
+            room = Room(
+                cpus=pool.free_cpus or 0, memory_bytes=whole, accelerators=pool.accelerators_per_node * pool.nodes
+            )
+        found[view.site, pool.name] = room
+    return found
+
+
+def unplaced(decision: Decision, tasks: Sequence[WaitingTask]) -> list[Wanting]:
+    """The ordinary tasks of a round that found every pool full that they could have had."""
+    found = []
+    for task, receipt in zip(tasks, decision.receipts, strict=True):
+        if task.preemptible or receipt.chosen_site:
+            continue
+        full = [c for c in receipt.candidates if c.why is Why.FULL_NOW]
+        full.sort(key=lambda c: (c.finish_seconds or 0.0, c.site, c.pool))
+        if full:
+            demand = task.demand
+            room = Room(
+                cpus=demand.cpus_per_node * demand.nodes,
+                memory_bytes=demand.memory_bytes * demand.nodes,
+                accelerators=demand.accelerators.count * demand.nodes,
+            )
+            found.append(Wanting(task_id=task.id, room=room, places=tuple((c.site, c.pool) for c in full)))
+    return found
