@@ -140,3 +140,15 @@ def test_following_the_routes_is_a_shortest_path_and_sites_carry_nothing_of_othe
                 walked += cost[frozenset((node, following))]
                 node = following
             assert walked == pytest.approx(best)
+
+
+def test_a_service_takes_every_field_of_the_file() -> None:
+    """What the lab writes of a topology, a service reads as a declared network: the same file for both."""
+    from isthmus.domain.networkfile import read_network
+    from isthmus.lab.network.reading import describe
+
+    text = "routers: [r1]\nsites: {a: {daemons: {ssh: {}}}, b: }\nlinks:\n  - {ends: [a, r1], rate: 1 Gbit/s}\n  - {ends: [r1, b]}\n"
+    topology = read_text(text)
+    found = read_network(describe(topology))
+    assert [node.name for node in found.nodes] == ["r1", "a", "b"]
+    assert [link.ends for link in found.links] == [link.ends for link in topology.links]

@@ -15,7 +15,7 @@ from isthmus.domain.quantities import read_rate, read_share, read_time
 _TOP = ("name", "routers", "control", "sites", "links")
 _ROUTER = ("address", "port", "locator", "control", "longitude", "latitude")
 _SITE = ("address", "address4", "port", "prefixes", "daemons", "programs", "longitude", "latitude")
-_LINK = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "price_per_gb", "interfaces")
+_LINK = ("name", "ends", "rate", "delay", "jitter", "loss", "mtu", "price_per_gb", "interfaces", "offload")
 _LEAST_MTU, _GREATEST_MTU = 1280, 65_535
 _Value = TypeVar("_Value")
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from isthmus.twin.scenario.run import Result
 
 GANTT_JOBS = 400
+COLUMNS = 400  # of the picture of utilisation
 STYLE: Any = {"svg.hashsalt": "isthmus", "svg.fonttype": "path", "font.size": 9}
 
 
@@ -45,15 +45,28 @@ def gantt(result: Result) -> str:
 
 
 def utilisation(result: Result) -> str:
-    """Processors in use over time, as a share of each site's."""
-    figure, axes = _figure(9, 4)
+    """Processors in use, as a share of each site's: a row a site, a column an hour (or more, so that all fit)."""
     start, run = result.outcome.start_seconds, result.work.run_seconds
+    end = start + run
+    # Until the last submission: what runs on afterwards says nothing about the load.
+    until = max(int(result.work.submit_seconds.max()), 3600)
+    seconds = 3600 * max(1, -(-until // (3600 * COLUMNS)))
+    edges = np.arange(0, until + seconds, seconds)
+    shares = np.zeros((len(result.scenario.sites), len(edges) - 1))
     for number, place in enumerate(result.scenario.sites):
         mine = result.outcome.site == number
-        times, used = _steps(start[mine], run[mine], result.work.processors[mine])
-        axes.plot(times / 86400, used / place.processors, drawstyle="steps-post", linewidth=0.8, label=place.name)
-    axes.set(xlabel="days", ylabel="share of processors in use", ylim=(0, 1.02), title="Utilisation")
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        width = result.work.processors[mine]
+        # Processor seconds used before each edge.
+        before = [
+            float((width * (np.minimum(end[mine], edge) - np.minimum(start[mine], edge))).sum()) for edge in edges
+        ]
+        shares[number] = np.diff(before) / (seconds * place.processors)
+    figure, axes = _figure(9, 1 + 0.3 * len(shares))
+    cells = axes.pcolormesh(edges / 86400, np.arange(len(shares) + 1), shares, vmin=0, vmax=1, cmap="viridis")
+    axes.set_yticks(np.arange(len(shares)) + 0.5, [place.name for place in result.scenario.sites])
+    axes.invert_yaxis()
+    axes.set(xlabel="days", title="Utilisation until the last submission")
+    figure.colorbar(cells, label="share of processors in use")
     return _svg(figure)
 
 
@@ -92,16 +105,6 @@ def network_map(result: Result) -> str:
         axes.annotate(place.name, (place.longitude, place.latitude), xytext=(6, 6), textcoords="offset points")
     axes.set(xlabel="longitude", ylabel="latitude", title="Sites, and what the links carried")
     return _svg(figure)
-
-
-def _steps(start: Any, run: Any, width: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    times = np.concatenate([start, start + run])
-    change = np.concatenate([width, -width])
-    order = np.argsort(times, kind="stable")
-    at, last = np.unique(times[order], return_index=True)
-    used = np.add.reduceat(change[order], last).cumsum() if len(at) else np.empty(0, dtype=np.int64)
-    some = np.unique(np.linspace(0, max(len(at) - 1, 0), 2000).astype(np.int64))
-    return (at[some], used[some]) if len(at) else (at, used)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
