@@ -87,7 +87,9 @@ def test_one_signs_in_through_an_identity_provider(browser: Browser, tmp_path: P
         state.mkdir(mode=0o700)
         settings = state / "oidc.json"
         settings.touch(mode=0o600)
-        settings.write_text(json.dumps({"issuer": issuer, "client_id": "isthmus", "name": "University"}))
+        settings.write_text(
+            json.dumps({"issuer": issuer, "client_id": "isthmus", "client_secret": "s", "name": "University"})
+        )
         service = RunningService(state)
         try:
             service.start()

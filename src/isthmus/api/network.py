@@ -108,14 +108,14 @@ async def list_policies(service: Serving) -> Response:
 
 @router.route(
     "PUT",
-    "/v1/network/policies/{name}",
+    "/v1/network/policies/{policy}",
     rule=NetworkOperators(),
     body=Steer,
     answer=answers.NetPolicy,
     status=201,
     errors=[409],
 )
-async def put_policy(request: Request, service: Serving, caller: Calling, name: NamePath) -> Response:
+async def put_policy(request: Request, service: Serving, caller: Calling, policy: NamePath) -> Response:
     """Ask that packets with these marks go this way; its routers follow soon, and it is moved when the way fails."""
     steer = await read_body(request, Steer)
     match = steer.match()
@@ -123,8 +123,8 @@ async def put_policy(request: Request, service: Serving, caller: Calling, name: 
 
     def store(connection: sa.Connection) -> steering.Wanted:
         view = read_network(connection, now)
-        made = steering.want(connection, view, name=name, nodes=steer.nodes, owner="operator", now=now, match=match)
-        note(connection, now, caller.user, "network.steer", name, {"nodes": list(steer.nodes)})
+        made = steering.want(connection, view, name=policy, nodes=steer.nodes, owner="operator", now=now, match=match)
+        note(connection, now, caller.user, "network.steer", policy, {"nodes": list(steer.nodes)})
         return made
 
     made = await service.database.write(store)
@@ -132,17 +132,17 @@ async def put_policy(request: Request, service: Serving, caller: Calling, name: 
     return answer(_policy(made), status=201)
 
 
-@router.route("DELETE", "/v1/network/policies/{name}", rule=NetworkOperators(), status=204)
-async def delete_policy(service: Serving, caller: Calling, name: NamePath) -> Response:
+@router.route("DELETE", "/v1/network/policies/{policy}", rule=NetworkOperators(), status=204)
+async def delete_policy(service: Serving, caller: Calling, policy: NamePath) -> Response:
     """Give a policy up: its routers forget it, then it is gone."""
     now = service.clock()
 
     def change(connection: sa.Connection) -> None:
         p = tables.net_policies
-        if connection.execute(sa.select(p.c.name).where(p.c.name == name)).first() is None:
-            raise NotFound(f"There is no policy {name}.")
-        steering.give_up(connection, name)
-        note(connection, now, caller.user, "network.give_up", name)
+        if connection.execute(sa.select(p.c.name).where(p.c.name == policy)).first() is None:
+            raise NotFound(f"There is no policy {policy}.")
+        steering.give_up(connection, policy)
+        note(connection, now, caller.user, "network.give_up", policy)
 
     await service.database.write(change)
     service.engine.wake_routers()
