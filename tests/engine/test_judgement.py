@@ -89,6 +89,21 @@ def test_a_lost_answer_is_adopted() -> None:
     assert move.fields["native_id"] == "12"
 
 
+@pytest.mark.parametrize(
+    ("fields", "goes_on"),
+    [({}, True), ({"cancel_sent_at": 5.0}, False), ({"cancel_requested": True}, False), ({"ending": "preempt"}, False)],
+)
+def test_a_job_that_started_is_not_moved_any_more(fields: dict[str, Any], goes_on: bool) -> None:
+    """Unless it was told to end already, or its user wants it, or it is to make room."""
+    waiting = {"ending": "move", "cancel_sent_at": None, **fields}
+    move = judge(row(_A.QUEUED, **waiting), look(Sighting.RUNNING), 9.0, SETTINGS)
+    assert move is not None
+    assert (move.fields.get("ending") == "") == goes_on
+    still = judge(row(_A.QUEUED, **waiting), look(Sighting.QUEUED, message="Priority"), 9.0, SETTINGS)
+    assert still is not None
+    assert "ending" not in still.fields
+
+
 @given(
     state=st.sampled_from([_A.SUBMITTING, _A.QUEUED, _A.RUNNING, _A.UNKNOWN]),
     sighting=st.sampled_from(list(Sighting)),

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from isthmus.data.directory import DirectoryBlobStore
+from isthmus.domain.errors import Unavailable
 from isthmus.domain.task import Demand, Output, TaskSpec
 from isthmus.sites.null import NullSite
 from isthmus.sites.port import Full, Job, JobRef, Observation, Sighting, SubmitOutcome
@@ -130,7 +131,7 @@ async def _describe_as_queue(site: NullSite) -> Any:
     return replace(description, pools=(pool,))
 
 
-_plain_describe, _plain_observe = NullSite.describe, NullSite.observe
+_plain_describe, _plain_observe, _plain_cancel = NullSite.describe, NullSite.observe, NullSite.cancel
 
 
 class _State:
@@ -176,6 +177,62 @@ async def test_a_waiting_job_moves_when_the_world_changed(
     assert "sooner at south" in _receipts(store, one)[-1]["after"]
     assert task(store, one).moves == 1
     assert_whole(store)
+
+
+async def test_a_job_that_started_unseen_is_not_moved(
+    sqlite_store: Database, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is to move while its site cannot be reached; the site answers again, the job runs: it is left alone. One that still waits
+    is ended, and that is known before the site is asked."""
+    store = sqlite_store
+    sighting, noted = [Sighting.QUEUED], []
+
+    async def look(site: NullSite, refs: Sequence[JobRef]) -> dict[str, Observation]:
+        if sighting[0] is Sighting.UNSEEN:
+            raise Unavailable("The site does not answer.")
+        seen = await _plain_observe(site, refs)
+        return {
+            key: replace(one, sighting=sighting[0], started_at=None) if one.sighting is Sighting.RUNNING else one
+            for key, one in seen.items()
+        }
+
+    async def cancel(site: NullSite, refs: Sequence[JobRef]) -> None:
+        rows = store.read_now(lambda connection: connection.execute(tables.attempts.select()).all())
+        noted.append({row.key: row.cancel_sent_at for row in rows if row.key in {ref.key for ref in refs}})
+        await _plain_cancel(site, refs)
+
+    def give_back(key: str) -> None:
+        a = tables.attempts
+        values = {"ending": "move", "ending_at": 1.0, "ending_note": "moved"}
+        store.write_now(lambda connection: connection.execute(a.update().where(a.c.key == key).values(**values)))
+
+    monkeypatch.setattr(NullSite, "observe", look)
+    monkeypatch.setattr(NullSite, "cancel", cancel)
+    join(store, config={"seconds": 3600})
+    engine = make_engine(store)
+    await engine.start()
+    [[one]] = await submit(store, TaskSpec(command=("true",), max_attempts=1))
+    engine.wake()
+    await until(lambda: task(store, one).state == "queued")
+    sighting[0] = Sighting.UNSEEN
+    await asyncio.sleep(0.3)
+    give_back(_attempts(store, one)[0].key)
+    await asyncio.sleep(0.5)
+    assert noted == []
+    sighting[0] = Sighting.RUNNING
+    await until(lambda: task(store, one).state == "running")
+    await until(lambda: _attempts(store, one)[0].ending == "")
+    await asyncio.sleep(0.5)
+    assert (noted, task(store, one).state) == ([], "running")
+    sighting[0] = Sighting.QUEUED
+    [[other]] = await submit(store, TaskSpec(command=("true",), max_attempts=1))
+    engine.wake()
+    await until(lambda: task(store, other).state == "queued")
+    key = _attempts(store, other)[0].key
+    give_back(key)
+    await until(lambda: task(store, other).moves == 1)
+    assert noted
+    assert noted[0][key] is not None
 
 
 async def test_a_task_moves_so_often_and_no_more(

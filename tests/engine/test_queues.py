@@ -26,6 +26,14 @@ async def test_a_queue_is_kept_as_it_was_seen_and_read_once(store: Database) -> 
     assert queues.read(at, body).jobs == JOBS[:1]
 
 
+async def test_a_look_is_new_after_the_clock_was_set_back(store: Database) -> None:
+    """It is another look, though its time is before that of the last one."""
+    await store.write(queues.keep, "alpha", 1000.0, SiteQueue(at=90.0, jobs=JOBS))
+    await store.write(queues.keep, "alpha", 400.0, SiteQueue(at=100.0, jobs=JOBS[:1]))
+    ((_, at, seen_at, _),) = await store.read(queues.newer, {"alpha": 1000.0})
+    assert (at, seen_at) == (100.0, 400.0)
+
+
 async def test_a_queue_that_stays_is_not_written_again(store: Database) -> None:
     """Only the time of the look moves; a site that shows no queue any more has none."""
 

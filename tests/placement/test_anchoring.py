@@ -60,5 +60,11 @@ async def test_an_audit_runs_beside_the_rounds_once_in_a_while_and_is_ended_when
             break
         await asyncio.sleep(0.1)
     assert (hasty.audits, hasty.failures) == (0, 1)
+    hasty.offer(ROUND.snapshot, ROUND.tasks, NOW - 3600)  # the clock was set back
+    for _ in range(300):
+        if hasty.failures == 2:
+            break
+        await asyncio.sleep(0.1)
+    assert (hasty.audits, hasty.failures) == (0, 2)
     await hasty.stop()
     await auditing.stop()

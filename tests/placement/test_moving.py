@@ -8,12 +8,13 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.domain.placement import PoolView, Snapshot, WaitingTask, Why
+from isthmus.domain.placement import PoolView, Promise, Snapshot, WaitingTask, Why
 from isthmus.domain.site import Pool
 from isthmus.domain.task import Constraints, Demand, Goal, Objective
 from isthmus.placement import decide
 from isthmus.placement.moving import Better, Queued, find_better
 from isthmus.placement.preempting import Holder, Room, Wanting, make_room
+from isthmus.placement.round import Staying
 
 HOUR = 3600.0
 
@@ -88,6 +89,33 @@ def test_a_pool_that_is_down_and_a_full_queue_are_left() -> None:
     assert _better(north, _view("south"), queued=[taken]) == []
     [move] = _better(north, _view("south"), queued=[replace(taken, refused_seconds=HOUR)])
     assert move.gain_seconds > 0.99 * HOUR
+
+
+def test_a_job_is_not_counted_at_its_own_pool_once_more() -> None:
+    """Nor are the others that stay: what is in the snapshot is all there is. Two jobs that fill a pool of eight processors wait for
+    one another there, and for nothing else."""
+    long = replace(_task(cpus=8).demand, walltime_seconds=36_000)
+    tasks = [replace(_task(name), demand=long) for name in "abc"]
+    own = Promise(jobs=3, cpus=24, cpu_seconds=24 * 36_000.0)
+    north = replace(_view("north", free=8), promised=own)
+    queued = [Queued(key=task.id, site="north", pool="p", task=task) for task in tasks]
+    south = _view("south", queued_cpu_seconds=0.5 * HOUR * 8)
+    assert _better(north, south, queued=queued) == []
+    immediate = replace(north.pool, immediate=True)
+    alone = replace(north, pool=immediate, promised=Promise(jobs=1, cpus=8, cpu_seconds=8 * 36_000.0))
+    [stay] = [Staying(Snapshot(now=0.0, pools=(alone,))).plan(tasks[0], "north", "p", refused=False)]
+    assert stay is not None
+    assert stay.wait is not None
+    assert stay.wait.seconds == 0.0
+
+
+def test_a_job_has_waited_for_a_part_of_its_queue_already() -> None:
+    """Three hours were ahead of it when it came, as of one that comes now; after 2 h 50 m it is worth no move."""
+    north = _view("north", queued_cpu_seconds=3 * HOUR * 8)
+    one = Queued(key="k", site="north", pool="p", task=_task(), waited_seconds=HOUR)
+    [move] = _better(north, _view("south"), queued=[one])
+    assert 1.9 * HOUR < move.gain_seconds <= 2 * HOUR
+    assert _better(north, _view("south"), queued=[replace(one, waited_seconds=2.95 * HOUR)]) == []
 
 
 def test_not_all_go_for_the_same_hole() -> None:

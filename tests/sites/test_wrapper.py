@@ -115,6 +115,22 @@ def test_a_command_may_end_in_its_own_way_on_term(tmp_path: Path, centre: Centre
     assert (result_of(directory).reason, result_of(directory).exit_code) == (EndReason.CANCELLED_BY_USER, 5)
 
 
+@pytest.mark.parametrize("mark", ["", "cancelled", "preempted"])
+def test_a_job_that_is_done_when_it_is_told_to_stop_is_done(
+    tmp_path: Path, centre: Centre, shell: list[str], mark: str
+) -> None:
+    """TERM between the end of the last step and the result does not make a job that ended well run again."""
+    directory = tmp_path / "a"
+    script = place(job_at(centre, "echo ran"), directory)
+    text = script.read_text()
+    at_the_end = '[ "$step" -gt 1 ] && step=1\n'
+    assert text.count(at_the_end) == 1
+    told = f': >"$D/{mark}"; ' if mark else ""
+    script.write_text(text.replace(at_the_end, f"{told}kill -TERM $$\n{at_the_end}"))
+    assert subprocess.run([*shell, str(script)], check=False, timeout=60).returncode == 0
+    assert (result_of(directory).reason, result_of(directory).exit_code) == (EndReason.EXIT_ZERO, 0)
+
+
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16])
 def test_a_signal_at_any_moment_leaves_no_process(tmp_path: Path, centre: Centre, after: float) -> None:
     """Whenever TERM comes, the wrapper ends, and nothing of the command goes on."""

@@ -34,7 +34,7 @@ class Auditing:
         """A contested round: audited when the last audit is long enough ago."""
         if self._task is not None and not self._task.done():
             return
-        if self._begun is not None and now - self._begun < self._every:
+        if self._begun is not None and 0 <= now - self._begun < self._every:
             return
         self._begun = now
         self._task = asyncio.create_task(self._run(Asked(snapshot=snapshot, tasks=tuple(tasks))))

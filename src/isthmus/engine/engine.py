@@ -202,7 +202,8 @@ class Engine:
         tasks = self._as_waiting(specs, user, input_bytes, data)
         snapshot = replace(snapshot, roads=data.roads)
         snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
-        receipts = decide(self._round.handling.into(snapshot), tasks, pricing=False).receipts
+        snapshot = self._round.handling.into(snapshot)
+        receipts = (await asyncio.to_thread(decide, snapshot, tasks, pricing=False)).receipts
         return tuple(
             replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)
         )
@@ -241,6 +242,8 @@ class Engine:
                 await self._take_leases()
             except IsthmusError as error:
                 log.warning("leases: %s", error)
+            except Exception:
+                log.exception("leases were not looked after")
 
     async def _take_leases(self) -> None:
         """Renew what is held, take what is free, start and stop workers to match."""
@@ -289,6 +292,8 @@ class Engine:
     async def _let_go(self, name: str) -> None:
         self._held.pop(name, None)
         self._renewed_at.pop(name, None)
+        if not name.startswith("site:"):
+            return  # a site may be called `transfers` too
         worker = self._workers.pop(name.removeprefix("site:"), None)
         if worker is not None:
             worker[1].cancel()
@@ -413,6 +418,8 @@ class Engine:
                     await self.database.write(sweep, self.clock.now(), lease)
             except IsthmusError as error:
                 log.warning("house keeping: %s", error)
+            except Exception:
+                log.exception("what is old was not dropped")
 
     async def _pause(self, due: asyncio.Event, seconds: float) -> None:
         """Until woken, or that long."""
@@ -429,6 +436,7 @@ class Engine:
 def _drop_old(connection: sa.Connection, now: float, settings: EngineSettings) -> None:
     connection.execute(tables.events.delete().where(tables.events.c.at < now - settings.events_kept_seconds))
     connection.execute(tables.idempotency.delete().where(tables.idempotency.c.created_at < now - 86400.0))
-    ended = sa.select(tables.tasks.c.id).where(tables.tasks.c.state.in_([state.value for state in TASK_ENDED]))
-    connection.execute(tables.checkpoints.delete().where(tables.checkpoints.c.task_id.in_(ended)))
+    t, c = tables.tasks.c, tables.checkpoints
+    ended = sa.exists().where(t.id == c.c.task_id).where(t.state.in_([state.value for state in TASK_ENDED]))
+    connection.execute(c.delete().where(ended))
     connection.execute(tables.agent_calls.delete().where(tables.agent_calls.c.expires_at < now - 3600.0))

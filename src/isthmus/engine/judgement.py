@@ -16,7 +16,7 @@ import orjson
 from isthmus.domain.lifecycle import AttemptState, EndReason
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.transitions import Move
-from isthmus.engine.withdrawing import is_wanted_back
+from isthmus.engine.withdrawing import MOVE, is_wanted_back
 from isthmus.sites.port import Observation, Sighting
 
 _A = AttemptState
@@ -47,6 +47,8 @@ def _live(row: Any, seen: Observation, state: AttemptState) -> Move | None:
         fields |= {"negatives": 0, "last_negative_at": None, "unseen_since": None}
     if state is _A.RUNNING and seen.started_at is not None and row.started_at != seen.started_at:
         fields["started_at"] = seen.started_at
+    if state is _A.RUNNING and row.ending == MOVE and not row.cancel_requested and row.cancel_sent_at is None:
+        fields |= {"ending": "", "ending_at": None, "ending_note": ""}  # it has started: nothing is gained by a move
     shown = _shown(seen)
     if shown != row.observed:
         fields["observed"] = shown

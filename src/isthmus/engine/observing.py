@@ -13,7 +13,7 @@ from isthmus.domain.lifecycle import AttemptState
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.jobs import reference
 from isthmus.engine.judgement import judge, unseen
-from isthmus.engine.withdrawing import grace_of, is_wanted_back
+from isthmus.engine.withdrawing import MOVE, grace_of, is_wanted_back
 from isthmus.engine.work import SiteWork, update_attempts
 from isthmus.sites.port import Observation, Sighting
 from isthmus.store import tables
@@ -33,7 +33,7 @@ async def observe(work: SiteWork) -> int:
     if not rows:
         return 0
     work.check_ours()
-    await _cancel(work, rows, now)
+    await _cancel(work, [row for row in rows if is_wanted_back(row) and not _is_to_move(row)], now)
     try:
         async with asyncio.timeout(work.settings.call_timeout):
             seen = await work.adapter.observe([reference(row) for row in rows])
@@ -42,6 +42,8 @@ async def observe(work: SiteWork) -> int:
         await work.apply([move for move in moves if move is not None])
         raise
     failpoint("observe.seen")
+    waiting = {key for key, observation in seen.items() if observation.sighting is Sighting.QUEUED}
+    await _move(work, [row for row in rows if _is_to_move(row) and row.key in waiting], now)
     await _write(work, rows, seen)
     failpoint("observe.written")
     await _drop_surplus(work, seen)
@@ -64,23 +66,46 @@ async def _write(work: SiteWork, rows: Sequence[Any], seen: Mapping[str, Observa
 
 
 async def _cancel(work: SiteWork, rows: Sequence[Any], now: float) -> None:
-    """Pass on users' cancels, and the engine's own wish to take an attempt back; again after a while, should the site have missed one."""
-    due = [
-        row
-        for row in rows
-        if is_wanted_back(row)
-        and (row.cancel_sent_at is None or not 0 <= now - row.cancel_sent_at < _CANCEL_AGAIN_SECONDS)
+    """Pass on users' cancels, and the engine's own wish for room; again after a while, should the site have missed one."""
+    due = _due(rows, now)
+    if due and await _send(work, due, now):
+        failpoint("cancel.sent")
+        await _note_sent(work, due, now)
+
+
+async def _move(work: SiteWork, rows: Sequence[Any], now: float) -> None:
+    """End jobs that were just seen to wait, so that they can go elsewhere. That is written down first: one that starts meanwhile and
+    ends by it must be known to have ended by it."""
+    due = _due(rows, now)
+    if due:
+        await _note_sent(work, due, now)
+        await _send(work, due, now)
+
+
+def _is_to_move(row: Any) -> bool:
+    return bool(row.ending == MOVE and not row.cancel_requested)
+
+
+def _due(rows: Sequence[Any], now: float) -> list[Any]:
+    return [
+        row for row in rows if row.cancel_sent_at is None or not 0 <= now - row.cancel_sent_at < _CANCEL_AGAIN_SECONDS
     ]
-    if not due:
-        return
+
+
+async def _send(work: SiteWork, rows: Sequence[Any], now: float) -> bool:
+    """Whether the site took the order."""
+    work.check_ours()
     try:
         async with asyncio.timeout(work.settings.call_timeout):
-            await work.adapter.cancel([replace(reference(row), grace_seconds=grace_of(row, now)) for row in due])
+            await work.adapter.cancel([replace(reference(row), grace_seconds=grace_of(row, now)) for row in rows])
     except (Unavailable, TimeoutError, OSError) as error:
         log.warning("site %s: a cancel has no answer: %s", work.name, error)
-        return
-    failpoint("cancel.sent")
-    changes = [{"which": row.key, "cancel_sent_at": now} for row in due]
+        return False
+    return True
+
+
+async def _note_sent(work: SiteWork, rows: Sequence[Any], now: float) -> None:
+    changes = [{"which": row.key, "cancel_sent_at": now} for row in rows]
     await work.database.write(update_attempts, work.lease, changes, ("cancel_sent_at",))
 
 

@@ -31,7 +31,7 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
-from isthmus.engine.rebalancing import Look, as_queued, free_room, look, unplaced
+from isthmus.engine.rebalancing import Look, RoomToCome, as_queued, free_room, look, unplaced
 from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
 from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
@@ -50,6 +50,7 @@ from isthmus.store.documents import dump, load
 log = logging.getLogger(__name__)
 _ENDED = [state.value for state in ATTEMPT_ENDED]
 _PAGES = 5
+_SHOWN_SECONDS = 5.0  # beyond the next look at its pools a site needs to show room that became free
 _READING_TASKS = 300  # tasks looked at in one go while some of them read data sets: ways are looked at for each of them
 
 
@@ -78,6 +79,7 @@ class Round:
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
         self._looked_for_moves = 0.0
+        self._to_come = RoomToCome(settings.describe_interval + _SHOWN_SECONDS)
         self.took_back = False  # the last round asked that attempts end
         self.roads = RoadMap(settings.home_region)
         self.auditing = Auditing()
@@ -94,7 +96,8 @@ class Round:
         limit, weight = self._settings.round_tasks, self._settings.fair_weight
         if self._reading:
             limit = min(limit, _READING_TASKS)
-        for _ in range(_PAGES):  # a page on which nothing fits must not hide what is behind it
+        pages = _PAGES * self._settings.round_tasks // limit
+        for _ in range(pages):  # a page on which nothing fits must not hide what is behind it
             snapshot = replace(
                 await database.read(read_snapshot, now), prices=found or self.prices, gap=self.auditing.gap
             )
@@ -135,9 +138,12 @@ class Round:
         seen = await database.read(look, now, settings, moves)
         if seen is None:
             return False
-        ended = make_room(free_room(seen.snapshot), [*wanting, *seen.blocked], seen.holders)
+        holders = self._to_come.into(seen.holders, seen.snapshot, now)
+        ended = await asyncio.to_thread(make_room, free_room(seen.snapshot), [*wanting, *seen.blocked], holders)
         notes = {key: f"made room for task {task_id}" for key, task_id in ended}
         asked = await database.write(take_back, now, lease, PREEMPT, notes) if notes else []
+        taken = set(asked)
+        self._to_come.remember([holder for holder in holders if holder.key in taken], now)
         if seen.queued:
             specs, _ = self._read_specs(seen.queued)
             data = await self._data(database, now, specs)

@@ -34,10 +34,10 @@ def keep(connection: sa.Connection, site: str, now: float, queue: SiteQueue | No
 
 
 def newer(connection: sa.Connection, than: dict[str, float]) -> list[tuple[str, float, float, bytes]]:
-    """(site, the site's clock, ours, body) of every queue that was looked at after `than`, by site."""
+    """(site, the site's clock, ours, body) of every queue that was looked at since `than`, by site."""
     q = tables.site_queues.c
     seen = connection.execute(sa.select(q.site, q.at, q.seen_at)).all()
-    fresh = [row.site for row in seen if row.seen_at > than.get(row.site, 0.0)]
+    fresh = [row.site for row in seen if row.seen_at != than.get(row.site)]  # clocks are set back
     if not fresh:
         return []
     query = sa.select(q.site, q.at, q.seen_at, q.body).where(q.site.in_(fresh)).order_by(q.site)

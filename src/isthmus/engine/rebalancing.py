@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -11,8 +11,10 @@ import sqlalchemy as sa
 
 from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.placement import Snapshot, WaitingTask, Why
+from isthmus.engine.dispatching import DATA_AGAIN_SECONDS
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_snapshot
+from isthmus.engine.withdrawing import PREEMPT, STATES
 from isthmus.placement import Decision
 from isthmus.placement.moving import Queued
 from isthmus.placement.preempting import Holder, Place, Room, Wanting
@@ -46,7 +48,10 @@ def read_queued(connection: sa.Connection, now: float, settings: EngineSettings)
     """Attempts that wait at a site for long enough to be looked at, those that were moved least first."""
     a, t = tables.attempts, tables.tasks
     since = now - settings.move_after
-    refused = sa.and_(a.c.state == _A.STAGING.value, a.c.due_at > now, a.c.tries == 0, a.c.created_at < since)
+    not_for_data = (
+        now + 2 * DATA_AGAIN_SECONDS
+    )  # what waits for data is put off for less, what a full queue refused for more
+    refused = sa.and_(a.c.state == _A.STAGING.value, a.c.due_at > not_for_data, a.c.tries == 0, a.c.created_at < since)
     query = (
         sa.select(
             a.c.key,
@@ -76,20 +81,32 @@ def read_queued(connection: sa.Connection, now: float, settings: EngineSettings)
 
 
 def as_queued(row: Any, task: WaitingTask, now: float, queued_jobs: int) -> Queued:
-    """A waiting job as the brain sees it; where it stands in its queue is known at some sites."""
+    """A waiting job as the brain sees it; where it stands in its queue is known at some sites, at others only how long it waits."""
     position = orjson.loads(row.observed).get("queue_position")
-    ahead = 1.0 if not position or not queued_jobs else min(1.0, position / queued_jobs)
+    known = bool(position and queued_jobs)
+    ahead = min(1.0, position / queued_jobs) if known else 1.0
     refused = max(0.0, now - row.created_at) if row.at == _A.STAGING else 0.0
-    return Queued(key=row.key, site=row.site, pool=row.pool, task=task, ahead=ahead, refused_seconds=refused)
+    waited = 0.0 if known or refused or row.submitted_at is None else max(0.0, now - row.submitted_at)
+    return Queued(
+        key=row.key,
+        site=row.site,
+        pool=row.pool,
+        task=task,
+        ahead=ahead,
+        waited_seconds=waited,
+        refused_seconds=refused,
+    )
 
 
 def read_holders(connection: sa.Connection) -> list[Holder]:
-    """The preemptible attempts that hold room."""
+    """The preemptible attempts that hold room: those that can be asked to end, and those that were."""
     a = tables.attempts.c
+    can_end = a.state.in_([state.value for state in STATES[PREEMPT]])
     query = (
         sa.select(tables.attempts)
         .where(sa.text(f"grace_seconds > 0 AND {tables.LIVE}"))
         .where(a.state != _A.COLLECTING.value)
+        .where(sa.or_(can_end, a.ending != "", a.cancel_requested))
     )
     return [
         Holder(
@@ -103,6 +120,33 @@ def read_holders(connection: sa.Connection) -> list[Holder]:
     ]
 
 
+class RoomToCome:
+    """Holders that were asked to end and are gone, until their site's figures show their room: it must not be made twice.
+
+    A pool without a queue needs none of it: what is free there is counted by promises.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._known: dict[str, tuple[Holder, float]] = {}  # with the time when it was last there
+
+    def remember(self, asked: Sequence[Holder], now: float) -> None:
+        """These were asked to end just now."""
+        self._known.update((holder.key, (replace(holder, ending=True), now)) for holder in asked)
+
+    def into(self, holders: Sequence[Holder], snapshot: Snapshot, now: float) -> list[Holder]:
+        """The holders, with those that have gone since."""
+        self.remember([holder for holder in holders if holder.ending], now)
+        there = {holder.key for holder in holders}
+        queues = {(view.site, view.pool.name) for view in snapshot.pools if not view.pool.immediate}
+        self._known = {
+            key: (holder, at)
+            for key, (holder, at) in self._known.items()
+            if holder.place in queues and 0 <= now - at < self._seconds
+        }
+        return [*holders, *(holder for key, (holder, _) in self._known.items() if key not in there)]
+
+
 def read_blocked(connection: sa.Connection, now: float, settings: EngineSettings) -> list[Wanting]:
     """Ordinary jobs that wait in the queue of a site where preemptible ones run."""
     a = tables.attempts.c
@@ -111,6 +155,8 @@ def read_blocked(connection: sa.Connection, now: float, settings: EngineSettings
         sa.select(tables.attempts)
         .where(a.state == _A.QUEUED.value)
         .where(a.grace_seconds == 0)
+        .where(a.ending == "")
+        .where(a.cancel_requested.is_(False))
         .where(a.submitted_at < now - settings.preempt_after)
         .where(sa.tuple_(a.site, a.pool).in_(holding))
         .order_by(a.key)

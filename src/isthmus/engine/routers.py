@@ -38,6 +38,7 @@ from isthmus.store.database import Database
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 _QUIET = "alright"
+_GARBAGE = (ValueError, TypeError, KeyError, AttributeError)  # what comes of an answer of another shape
 
 
 class Routers:
@@ -88,10 +89,9 @@ class Routers:
         seen = {node.name: links for node, links in zip(obeying, words, strict=True) if links is not None}
         view, wanted = await self._database.write(_take_in, now, seen)
         states = _states(view, [one for one in wanted if one.wanted])
-        done = await asyncio.gather(
-            *(self._correct(node, states[node.name]) for node in obeying if node.name in states)
-        )
-        errors = {node.name: error for node, (_, error) in zip(obeying, done, strict=False) if error}
+        asked = [node for node in obeying if node.name in states]  # one may have been given up meanwhile
+        done = await asyncio.gather(*(self._correct(node, states[node.name]) for node in asked))
+        errors = {node.name: error for node, (_, error) in zip(asked, done, strict=True) if error}
         await self._database.write(_note, self._clock.now(), wanted, errors)
         return sum(changed for changed, _ in done)
 
@@ -100,7 +100,7 @@ class Routers:
             answer = await self._ask(node, {"do": "links"})
             self._watch(node)
             return {str(name): bool(up) for name, up in answer["links"].items()}
-        except (IsthmusError, KeyError, AttributeError) as error:
+        except (IsthmusError, *_GARBAGE) as error:
             self._say(node.name, f"does not tell of its links: {error}")
             return None
 
@@ -113,11 +113,13 @@ class Routers:
                 self._say(node.name, _QUIET)
                 return 0, ""  # its daemon compares it with the kernel by itself
             answer = await self._ask(node, {"do": "apply", "state": wanted})
-        except IsthmusError as error:
-            self._say(node.name, f"does not follow: {error}")
-            return 0, str(error)
+            changed = int(answer.get("made", 0)) + int(answer.get("removed", 0))
+        except (IsthmusError, *_GARBAGE) as error:
+            said = str(error) if isinstance(error, IsthmusError) else f"Its answer cannot be read: {error!r}"
+            self._say(node.name, f"does not follow: {said}")
+            return 0, said
         self._say(node.name, _QUIET)
-        return int(answer.get("made", 0)) + int(answer.get("removed", 0)), ""
+        return changed, ""
 
     async def _ask(self, node: NetNode, request: dict[str, Any]) -> dict[str, Any]:
         assert node.control is not None
@@ -143,7 +145,7 @@ class Routers:
 
         def follow(watch: LinkWatch) -> None:
             with contextlib.suppress(
-                IsthmusError, OSError, ValueError, RuntimeError
+                IsthmusError, OSError, RuntimeError, *_GARBAGE
             ):  # RuntimeError: the loop has ended
                 for _links in watch:
                     loop.call_soon_threadsafe(self._due.set)

@@ -36,17 +36,25 @@ class Scoring:
         self._published = False
 
     async def refresh(self, now: float, lease: Lease) -> int:
-        """Score at most `PAGE` attempts and publish the figures anew; answers how many."""
+        """Score what ended, `PAGE` attempts at a time, and publish the figures anew; answers how many."""
         if self._after is None:
             at = await self._database.read(_last)
             self._after = (at - OVERLAP_SECONDS, "")
-        rows = await self._database.read(_ended, *self._after)
-        if rows or not self._published:
-            await self._database.write(_store, now, lease, rows)
+        scored = 0
+        while True:
+            rows = await self._database.read(_ended, *self._after)
+            if rows:
+                await self._database.write(_store, lease, rows)
+                self._after = (rows[-1].created_at, rows[-1].attempt)
+                self._published = False
+                scored += len(rows)
+            if len(rows) < PAGE:
+                break
+        if not self._published:
+            figures = await self._database.read(_figures, now)
+            await self._database.write(_publish, now, lease, figures)
             self._published = True
-        if rows:
-            self._after = (rows[-1].created_at, rows[-1].attempt)
-        return len(rows)
+        return scored
 
 
 def outcomes_of(row: Any) -> list[dict[str, Any]]:
@@ -113,21 +121,19 @@ def _ended(connection: sa.Connection, at: float, attempt: str) -> list[Any]:
     return list(connection.execute(query))
 
 
-def _store(connection: sa.Connection, now: float, lease: Lease, rows: list[Any]) -> None:
+def _store(connection: sa.Connection, lease: Lease, rows: list[Any]) -> None:
     guard(connection, lease)
     o = tables.outcomes
     keys = [row.attempt for row in rows]
-    there = set(connection.execute(sa.select(o.c.attempt).where(o.c.attempt.in_(keys))).scalars()) if keys else set()
+    there = set(connection.execute(sa.select(o.c.attempt).where(o.c.attempt.in_(keys))).scalars())
     new = [outcome for row in rows if row.attempt not in there for outcome in outcomes_of(row)]
     if new:
         connection.execute(o.insert(), new)
-    connection.execute(o.delete().where(o.c.at < now - WINDOW_SECONDS))
-    _publish(connection, now)
 
 
-def _publish(connection: sa.Connection, now: float) -> None:
+def _figures(connection: sa.Connection, now: float) -> list[dict[str, Any]]:
     """The figures of the window, one row for each kind of forecast, pool and source."""
-    o, m = tables.outcomes.c, tables.models
+    o = tables.outcomes.c
     query = (
         sa.select(
             o.kind,
@@ -146,7 +152,7 @@ def _publish(connection: sa.Connection, now: float) -> None:
         .where(o.at >= now - WINDOW_SECONDS)
         .group_by(o.kind, o.site, o.pool, o.source)
     )
-    rows = [
+    return [
         {
             "kind": row.kind,
             "site": row.site,
@@ -163,6 +169,13 @@ def _publish(connection: sa.Connection, now: float) -> None:
         }
         for row in connection.execute(query)
     ]
+
+
+def _publish(connection: sa.Connection, now: float, lease: Lease, rows: list[dict[str, Any]]) -> None:
+    """Put the figures in place of the old ones, and drop the outcomes that are older than the window."""
+    guard(connection, lease)
+    o, m = tables.outcomes, tables.models
+    connection.execute(o.delete().where(o.c.at < now - WINDOW_SECONDS))
     connection.execute(m.delete())
     if rows:
         connection.execute(m.insert(), rows)

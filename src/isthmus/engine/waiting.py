@@ -114,7 +114,7 @@ class WaitTimes:
         for view in views:
             key = (view.site, view.pool.name)
             known = self._tables.get(key, {})
-            for kind in [kind for kind in self._wanted[key] if kind not in known]:
+            for kind in [kind for kind in list(self._wanted[key]) if kind not in known]:
                 if time.monotonic() > until:
                     return
                 self._forecast(key, view.pool, kind)
@@ -145,12 +145,14 @@ class WaitTimes:
 
     def _again(self, key: Key, pool: Pool, until: float) -> None:
         """Forecast the kinds that were asked for lately, those that wait longest for it last of all forgotten."""
-        wanted = self._wanted.get(key, {})
-        newest = max(wanted.values(), default=0.0)
-        for kind in [kind for kind, at in wanted.items() if at < newest - WANTED_SECONDS]:
-            wanted.pop(kind, None)
-        known = {kind: found for kind, found in self._tables.get(key, {}).items() if kind in wanted}
-        self._tables[key] = known
+        with self._lock:
+            asked = self._wanted.get(key, {})
+            wanted = dict(asked)  # rounds go on asking meanwhile
+            newest = max(wanted.values(), default=0.0)
+            for kind in [kind for kind, at in wanted.items() if at < newest - WANTED_SECONDS]:
+                del wanted[kind]
+                asked.pop(kind, None)
+            self._tables[key] = {kind: found for kind, found in self._tables.get(key, {}).items() if kind in wanted}
         for kind in sorted(wanted, key=lambda kind: -wanted[kind]):
             if time.monotonic() > until:
                 return

@@ -18,7 +18,8 @@ from isthmus.store import events, tables
 
 MOVE, PREEMPT = "move", "preempt"
 _A = AttemptState
-_STATES = {MOVE: (_A.QUEUED, _A.STAGING), PREEMPT: (_A.PLACED, _A.STAGING, _A.QUEUED, _A.RUNNING)}
+STATES = {MOVE: (_A.QUEUED, _A.STAGING), PREEMPT: (_A.PLACED, _A.STAGING, _A.QUEUED, _A.RUNNING)}
+"""In which states an attempt can be asked to end."""
 _UNHEARD_SECONDS = 60.0  # beyond its grace a preempted job is ended for good
 _AT_ONCE = 500
 # An end that may be the answer to such a request; any other is the job's own.
@@ -63,7 +64,7 @@ def take_back(connection: sa.Connection, now: float, lease: Lease, kind: str, no
         query = (
             a.select()
             .where(a.c.key.in_(keys[start : start + _AT_ONCE]))
-            .where(a.c.state.in_([state.value for state in _STATES[kind]]))
+            .where(a.c.state.in_([state.value for state in STATES[kind]]))
             .where(a.c.ending == "")
             .where(a.c.cancel_requested.is_(False))
             .order_by(a.c.key)

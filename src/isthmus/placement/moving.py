@@ -14,19 +14,21 @@ from math import inf
 from isthmus.domain.placement import Candidate, Snapshot, WaitingTask, Why
 from isthmus.domain.task import Goal
 from isthmus.domain.units import show_duration
-from isthmus.placement.round import decide
+from isthmus.placement.round import Staying, decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """A job that waits at a site. `ahead`: the part of the site's queue that is before it (0 to 1); `refused_seconds`: how long
-    the site has refused to take it, since its queue is full (0: it took it)."""
+    """A job that waits at a site. `ahead`: the part of the site's queue that is before it (0 to 1); where nobody knows that,
+    `waited_seconds`: how long it is in the queue already; `refused_seconds`: how long the site has refused to take it, since its
+    queue is full (0: it took it)."""
 
     key: str
     site: str
     pool: str
     task: WaitingTask
     ahead: float = 1.0
+    waited_seconds: float = 0.0
     refused_seconds: float = 0.0
 
 
@@ -46,11 +48,12 @@ def find_better(
     """The jobs that would gain enough elsewhere. One that finds room counts for those after it, so that they do not all go for
     the same hole. A site that does not answer keeps its jobs: nobody could say that they ended."""
     decision = decide(snapshot, [one.task for one in queued], pricing=False)
+    staying = Staying(snapshot)
     found = []
     for one, receipt in zip(queued, decision.receipts, strict=True):
         if not receipt.chosen_site or receipt.chosen_site == one.site:
             continue
-        here = next((c for c in receipt.candidates if (c.site, c.pool) == (one.site, one.pool)), None)
+        here = staying.plan(one.task, one.site, one.pool, refused=one.refused_seconds > 0)
         there = next(c for c in receipt.candidates if c.why is Why.CHOSEN)
         stay = None if here is None else _left(one, here)
         if here is None or stay is None or there.finish_seconds is None or not _as_good(one.task, here, there):
@@ -75,7 +78,9 @@ def _left(one: Queued, here: Candidate) -> float | None:
         return inf
     if here.wait is None or here.run is None:
         return None
-    return max(here.wait.seconds * one.ahead, one.refused_seconds) + here.run.seconds
+    bringing = here.transfer.seconds if here.transfers and here.transfer is not None else 0.0
+    wait = max(0.0, here.wait.seconds * one.ahead - one.waited_seconds)
+    return max(wait, one.refused_seconds) + bringing + here.run.seconds
 
 
 def _as_good(task: WaitingTask, here: Candidate, there: Candidate) -> bool:

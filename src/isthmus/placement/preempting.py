@@ -78,10 +78,14 @@ def make_room(
         else:
             can_end.setdefault(holder.place, []).append(holder)
     ended: list[tuple[str, str]] = []
+    hopeless: set[tuple[Place, Room]] = set()  # what there is at a place only gets less
     for want in wanting:
         for place in want.places:
+            if (place, want.room) in hopeless:
+                continue
             chosen, room = _enough(left.get(place, Room()), want.room, can_end.get(place, []))
             if chosen is None:
+                hopeless.add((place, want.room))
                 continue
             for holder in chosen:
                 can_end[place].remove(holder)

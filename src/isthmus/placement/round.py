@@ -80,6 +80,16 @@ def _sum(one: Promise, other: Promise) -> Promise:
     )
 
 
+def _less(one: Promise, other: Promise) -> Promise:
+    return Promise(
+        jobs=max(0, one.jobs - other.jobs),
+        cpus=max(0, one.cpus - other.cpus),
+        memory_bytes=max(0, one.memory_bytes - other.memory_bytes),
+        accelerators=max(0, one.accelerators - other.accelerators),
+        cpu_seconds=max(0.0, one.cpu_seconds - other.cpu_seconds),
+    )
+
+
 def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool = True) -> Decision:
     """Place what can be placed now. Deterministic for a given snapshot and order of tasks.
 
@@ -122,6 +132,34 @@ def wishes(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[list[list[
             known[wish] = plans, yardstick(task, whole)
         rows.append(known[wish])
     return [plans for plans, _ in rows], [by for _, by in rows]
+
+
+class Staying:
+    """Plans of tasks that wait at pools already, beside everything else that the snapshot has there but themselves."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._now = snapshot.now
+        self._views = {(view.site, view.pool.name): view for view in snapshot.pools}
+        self._traffic = Traffic(snapshot.roads, snapshot.now)
+
+    def plan(self, task: WaitingTask, site: str, pool: str, *, refused: bool) -> Candidate | None:
+        """What staying comes to; None where there is no such pool. `refused`: the site has not taken it yet, so that its figures do
+        not show it."""
+        view = self._views.get((site, pool))
+        if view is None:
+            return None
+        demand = task.demand
+        cpus = demand.cpus_per_node * demand.nodes
+        own = Promise(
+            jobs=1,
+            cpus=cpus,
+            memory_bytes=demand.memory_bytes * demand.nodes,
+            accelerators=demand.accelerators.count * demand.nodes,
+            cpu_seconds=cpus * demand.walltime_seconds,
+        )
+        unseen = _less(view.promised_unseen, own) if refused else view.promised_unseen
+        alone = replace(view, promised=_less(view.promised, own), promised_unseen=unseen)
+        return _candidate(self._now, task, _Ledger(alone), self._traffic)
 
 
 def _without_wait(plan: Candidate) -> Candidate:

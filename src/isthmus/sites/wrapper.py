@@ -184,6 +184,7 @@ done
 if [ -f "$D/overtime" ]; then finish walltime "$code" "$step" 1
 elif [ -f "$D/overmemory" ]; then finish out_of_memory "$code" "$step" 1
 elif [ "$code" -ne 0 ] && oom_kills; then finish out_of_memory "$code" "$step" 1
+elif [ -f "$D/exit" ]; then finish exit_zero 0 "$step"  # it was done before it was told to stop
 elif [ -n "$STOP" ] && [ -f "$D/cancelled" ]; then finish cancelled_by_user "$code" "$step" 1
 elif [ -n "$STOP" ] && [ -f "$D/preempted" ]; then finish preempted "$code" "$step" 1
 elif [ -n "$STOP" ]; then finish signalled "$code" "$step" 1
