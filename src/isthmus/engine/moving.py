@@ -29,6 +29,7 @@ from isthmus.domain.dataset import (
 from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
+from isthmus.engine import leading
 from isthmus.engine.clock import Clock
 from isthmus.engine.evicting import room_for, set_tier
 from isthmus.engine.failpoints import failpoint
@@ -43,6 +44,7 @@ from isthmus.store.database import Database
 log = logging.getLogger(__name__)
 _BATCH = 200
 _MOST_TRIES = 20
+_ROUTERS_SECONDS = 0.5  # between two looks whether routers have a path
 _r, _t = tables.replicas.c, tables.transfers.c
 
 
@@ -60,6 +62,7 @@ class Mover:
         *,
         lease: Callable[[], Lease | None],
         arrived: Callable[[], None],
+        wake_routers: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._fleet = fleet
@@ -69,6 +72,7 @@ class Mover:
         self._passes = passes
         self._lease = lease
         self._arrived = arrived
+        self._wake_routers = wake_routers
         self._in_hand: dict[str, asyncio.Task[None]] = {}
         self._leaving: asyncio.Task[None] | None = None
         self.due = asyncio.Event()
@@ -97,6 +101,9 @@ class Mover:
         rows = await self._database.read(datasets.due_transfers, self._clock.now(), _BATCH, list(self._in_hand))
         for row in rows:
             self._in_hand[row.id] = asyncio.create_task(self._serve(row, lease), name=f"transfer {row.id}")
+        if lost := await self._database.read(leading.left_behind):
+            await self._database.write(leading.give_up, lease, lost)
+            self._wake_routers()
         if self._leaving is None or self._leaving.done():
             self._leaving = asyncio.create_task(self._let_go(lease), name="replicas that leave")
 
@@ -134,10 +141,18 @@ class Mover:
             return
         if row.target != HOME and not await self._has_room(row, lease):
             return
+        led = leading.BY_ITSELF
+        if HOME not in (offer.source, row.target):
+            led = await self._database.write(leading.lead, self._clock.now(), lease, row, offer.source)
+        if not led.is_set:
+            self._wake_routers()
+            at = self._clock.now() + _ROUTERS_SECONDS
+            await self._put_off(row, lease, f"Waits for routers to open {' '.join(led.nodes)}.", at=at)
+            return
         fence = await self._database.write(_intend, self._clock.now(), lease, row, offer)
         failpoint("transfer.intended")
         if fence:
-            await self._order(row, offer, fence, lease)
+            await self._order(row, offer, led, fence, lease)
 
     async def _bring_home(self, row: Any, lease: Lease) -> None:
         """No site that holds it can be dialled: it goes through the service, and this transfer waits for that one."""
@@ -177,7 +192,7 @@ class Mover:
             await self._put_off(row, lease, f"Waits for room at {row.target}: {show_size(missing)} over its quota.")
         return not missing
 
-    async def _order(self, row: Any, offer: Offer, fence: int, lease: Lease) -> None:
+    async def _order(self, row: Any, offer: Offer, led: leading.Lead, fence: int, lease: Lease) -> None:
         order = TransferOrder(
             id=row.id,
             fence=fence,
@@ -190,6 +205,8 @@ class Mover:
             ticket=await self._ticket(row, offer),
             regions=tuple(orjson.loads(row.regions)),
             bytes_per_second=offer.bytes_per_second,
+            dscp=led.dscp,
+            flow_label=led.flow_label,
         )
         if row.target == HOME:
             told = await self._keeper(offer.source).data_send([order])
@@ -249,6 +266,7 @@ class Mover:
         except LostLease:
             return
         failpoint("transfer.ended")
+        self._wake_routers()
         self._arrived()
         self.due.set()
 
@@ -372,6 +390,7 @@ def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, m
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is None or datasets.is_over(found.state):
         return
+    leading.let_go(connection, row.id)
     tries = row.tries + tried
     pause = min(60.0, 0.5 * 2 ** min(tries, 8)) if tried else 0.0
     connection.execute(
@@ -392,6 +411,9 @@ def _finish(connection: sa.Connection, now: float, lease: Lease, row: Any, state
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is not None and not datasets.is_over(found.state):
         intents.end_transfer(connection, now, found, state, message)
+        leading.let_go(connection, row.id)
+        if state is TransferState.DONE:
+            leading.note_rate(connection, now, found)
 
 
 def _later(connection: sa.Connection, lease: Lease, row: Any, at: float, message: str, tried: bool) -> None:
