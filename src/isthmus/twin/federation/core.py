@@ -47,6 +47,7 @@ def advance(world, router, rational, credit, tolerance, last):  # type: ignore[n
     guests_last = router == HOLES  # the naive router knows no guests: all jobs of a site are alike
     arrived = world.counts[0]
     looked = world.counts[1]
+    changes = next_change(away)
     while True:
         if arrived == count and not last:
             break
@@ -60,11 +61,11 @@ def advance(world, router, rational, credit, tolerance, last):  # type: ignore[n
         next_flow = flow_end(flows)
         next_submit = jobs[arrived].submit if arrived < count else FOREVER
         now = min(next_submit, next_flow, next_end)
-        moment = next_change(away)
-        if moment < now:
-            site, free = change(away, state, world.least, home, guests_last, moment)
+        if changes < now:
+            site, free = change(away, state, world.least, home, guests_last, changes)
             if router == HOLES and opened[site] and free > promised[site]:
-                _fill(state, flows, world.least, site, size, moment, where, promised)
+                _fill(state, flows, world.least, site, size, changes, where, promised)
+            changes = next_change(away)
             continue
         if now == FOREVER:
             break
