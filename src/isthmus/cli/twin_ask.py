@@ -190,6 +190,8 @@ def _tell_purchases(bought: Buying) -> None:
             wait=bought.mean_wait_s, how=_("value for money") if bought.by_money else _("value")
         )
     )
+    if not any(one.price_s for one in bought.purchases):
+        screen.say(_("In every hour all had room, so no price tells them apart: they stand by how pressed they were."))
     if bought.no_price:
         screen.say(_("Not for this money, or without a price: {names}.").format(names=", ".join(bought.no_price)))
     best = next((one for one in bought.purchases if one.name == bought.best), None)

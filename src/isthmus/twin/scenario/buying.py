@@ -10,7 +10,7 @@ import numpy as np
 from isthmus.domain.errors import Invalid
 from isthmus.twin.paired import paired_interval
 from isthmus.twin.scenario.fluid import Prices, prices_of
-from isthmus.twin.scenario.model import Scenario
+from isthmus.twin.scenario.model import Link, Scenario
 from isthmus.twin.scenario.run import Result, federation_of, run_scenario, workload_of
 
 
@@ -53,7 +53,7 @@ def what_to_buy(
 ) -> Buying:
     """Rank the purchase of `share` more at each site and link, or of what `budget` buys there; try the first `check`.
 
-    Ranked by value for money where all declare prices, else by value. The jobs are the same in every run.
+    Ranked by value for money where all declare prices, else by value; equals by how pressed they were. The jobs are the same in every run.
     """
     base = replace(scenario, traced=workload_of(scenario), synthetic=(), arrivals=1.0)
     before = run_scenario(base)
@@ -63,7 +63,12 @@ def what_to_buy(
     if not offers:
         raise Invalid("budget", "It buys nothing anywhere.", remedy="Give more, or declare prices in the scenario.")
     by_money = all(offer.money for offer, _ in offers)
-    ranked = sorted(offers, key=lambda one: -_worth(one[0], one[0].price_s * one[0].amount, by_money))
+    pressure = _pressure(before)
+
+    def order(one: tuple[Purchase, Scenario]) -> tuple[float, float]:
+        return -_worth(one[0], one[0].price_s * one[0].amount, by_money), -pressure[one[0].name]
+
+    ranked = sorted(offers, key=order)
     tried: list[Purchase] = []
     for offer, bought in ranked[:check]:
         saved = (before.waits - run_scenario(bought).waits).astype(np.float64)
@@ -92,6 +97,22 @@ def _prices(scenario: Scenario, before: Result, until: int) -> Prices:
     return prices_of(
         before.work, federation_of(scenario), moves=scenario.router != "isolated" or scenario.brain == "production", until_seconds=until
     )  # fmt: skip
+
+
+def _pressure(before: Result) -> dict[str, float]:
+    """How pressed each was in the run: processors asked for by those waiting, and bytes carried, of what it has. Ranks equals."""
+    scenario, work = before.scenario, before.work
+    begun = int(work.submit_seconds.min())
+    seconds = max(int((before.outcome.start_seconds + work.run_seconds).max()) - begun, 1)
+    asked = np.bincount(work.home, weights=before.waits * work.processors, minlength=len(scenario.sites)) / seconds
+    found = {site.name: float(asked[number]) / site.processors for number, site in enumerate(scenario.sites)}
+    for number, link in enumerate(scenario.links):
+        found[_name(link)] = float(before.outcome.carried_bytes[number]) / seconds / link.bytes_per_second
+    return found
+
+
+def _name(link: Link) -> str:
+    return " - ".join(link.ends)
 
 
 def _worth(offer: Purchase, value: float, by_money: bool) -> float:
@@ -131,7 +152,7 @@ def _offers(
         gbit = share * link.bytes_per_second * 8 / 1e9
         if budget is not None:
             gbit = budget / unit_price if unit_price else 0.0
-        name = " - ".join(link.ends)
+        name = _name(link)
         if gbit <= 0:
             no_price.append(name)
             continue

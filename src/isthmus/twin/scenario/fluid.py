@@ -106,6 +106,7 @@ def prices_of(work: Workload, sites: Federation, *, moves: bool, until_seconds: 
     if found.status != 0:
         raise Invalid("scenario", f"Its prices cannot be found: {found.message}", remedy="Give a shorter workload.")
     saved = -np.asarray(found.ineqlin.marginals).reshape(-1, parts).sum(axis=1) * length * HOUR / len(work)
+    saved = np.maximum(saved, 0.0) + 0.0  # no -0
     return Prices(
         mean_wait_s=float(found.fun) * HOUR / len(work),
         sites=saved[: len(sizes)],
