@@ -26,7 +26,7 @@ from tests.world.virtual import EPOCH
 
 TASKS = 90
 WORLD_TABLES = ("sites", "attempts", "usage_records")
-NEAR = 0.05  # of the mean wait, between the site's own first come, first served and the twin's
+NEAR = 0.01  # of the mean wait, between the site's own first come, first served and the twin's
 
 
 def in_order(self: Centre) -> None:
@@ -107,7 +107,7 @@ def test_the_twin_waits_as_long_as_the_site_did_and_pairs_another_scheduler(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The site's own scheduler in the twin gives the recorded mean wait within 5 %, and nine waits of ten within 30 s; EASY
+    """The site's own scheduler in the twin gives the recorded mean wait within 1 %, and nine waits of ten within 5 s; EASY
     shortens it, paired task by task; the whole history is read by the page."""
     for name in ("ISTHMUS_STATE", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, yesterday.environment[name])
@@ -120,11 +120,11 @@ def test_the_twin_waits_as_long_as_the_site_did_and_pairs_another_scheduler(
 
     same = replayed("--policy", "fcfs", "--swf-out", "logs")
     assert (same["jobs"], same["processors"], same["left_out"]) == (TASKS, 8, {})
-    assert same["wait_before_s"] > 300, "it must have queued"
+    assert same["wait_before_s"] > 200, "it must have queued"
     assert same["wait_after_s"] == pytest.approx(same["wait_before_s"], rel=NEAR)
     log = read_swf(tmp_path / "logs" / "site0.main.swf")
     apart = abs(simulate(log, 8, "fcfs") - log.wait_seconds)
-    assert sorted(apart.tolist())[int(0.9 * TASKS)] <= 30
+    assert sorted(apart.tolist())[int(0.9 * TASKS)] <= 5
 
     other = replayed("--policy", "easy")
     assert other["wait_before_s"] == same["wait_before_s"]
@@ -133,4 +133,4 @@ def test_the_twin_waits_as_long_as_the_site_did_and_pairs_another_scheduler(
     assert other["difference_s"] == pytest.approx(difference.mean(), abs=0.001)
     assert (other["low_s"], other["high_s"]) == pytest.approx(paired_interval(difference, 1), abs=0.001)
     against = replayed("--policy", "easy", "--against", "fcfs")
-    assert against["difference_s"] == pytest.approx(other["difference_s"], rel=2 * NEAR)
+    assert against["difference_s"] == pytest.approx(other["difference_s"], rel=0.05)

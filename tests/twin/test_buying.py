@@ -18,6 +18,7 @@ from isthmus.twin.scenario.buying import what_to_buy
 from isthmus.twin.scenario.fluid import prices_of
 from isthmus.twin.scenario.load import scenario_of
 from isthmus.twin.scenario.model import Scenario
+from isthmus.twin.schedulers.outages import Outage
 
 HOUR = 3600
 
@@ -43,6 +44,19 @@ def test_prices_by_hand() -> None:
     # Who may not move waits, and the neighbour's processors are worth nothing.
     found = prices_of(work, free, moves=False, until_seconds=2 * HOUR)
     assert found.sites.tolist() == pytest.approx([1800.0, 0.0], rel=1e-4)
+
+
+def test_who_is_away_serves_nobody() -> None:
+    """One job of an hour at one processor that is away for that hour: it waits an hour, which a second processor would save."""
+    away = ((0, Outage(begin_seconds=0, finish_seconds=HOUR, processors=1)),)
+    found = prices_of(
+        jobs((0, HOUR, 1, 0, 0)),
+        Federation(processors=np.array([1]), outages=away),
+        moves=False,
+        until_seconds=2 * HOUR,
+    )
+    assert found.mean_wait_s == pytest.approx(HOUR, rel=1e-4)
+    assert found.sites.tolist() == pytest.approx([HOUR], rel=1e-4)
 
 
 def test_the_price_of_a_link_by_hand() -> None:

@@ -88,7 +88,8 @@ def prices_of(work: Workload, sites: Federation, *, moves: bool, until_seconds: 
                     values.append(np.full(parts, gigabytes[of[way]]))
                     rows.append((len(sizes) + link) * parts + part)
                     columns.append(way * parts + part)
-    limits = np.repeat(np.concatenate([sizes, gbit * GB_PER_GBIT_HOUR]) * length, parts) * (1 + ASIDE)
+    links_hold = np.repeat(gbit * GB_PER_GBIT_HOUR * length, parts)
+    limits = np.concatenate([_there(sites, edges).ravel(), links_hold]) * (1 + ASIDE)
     within = coo_array(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
         shape=(len(limits), (ways + count) * parts),
@@ -112,6 +113,15 @@ def prices_of(work: Workload, sites: Federation, *, moves: bool, until_seconds: 
         sites=saved[: len(sizes)],
         links=saved[len(sizes) :] * GB_PER_GBIT_HOUR,
     )
+
+
+def _there(sites: Federation, edges: Figures) -> Figures:
+    """Site x part: processor hours that are there between the edges (seconds), outages left out."""
+    hours: Figures = sites.processors[:, None] * np.diff(edges)[None, :] / HOUR
+    for site, outage in sites.outages:
+        away = np.diff(np.clip(edges, outage.begin_seconds, outage.finish_seconds)) / HOUR
+        hours[site] -= outage.processors * away
+    return np.maximum(hours, 0.0)
 
 
 def _demand(work: Workload, edges: Figures) -> Figures:
