@@ -136,3 +136,63 @@ async def test_an_agent_asks_about_its_own_transfers_only(house: House) -> None:
     assert ended.json()["state"] == "cancelled"
     (row,) = house.rows(sa.select(tables.replicas.c.state).where(tables.replicas.c.site == "s1"))
     assert row.state == "leaving"  # until the site has dropped what arrived
+
+
+async def test_labels_are_not_lifted_by_another_members_version(house: House) -> None:
+    """A new version with other labels is the owner's to make; without labels it keeps them."""
+    ann, cid = _member(house, "ann", "alpha"), _member(house, "cid", "alpha")
+    await _put(ann, "alpha", "bound", sensitivity="secret")
+    problem_of(await _put(cid, "alpha", "bound", sensitivity="open"), 403)
+    problem_of(await _put(cid, "alpha", "bound", regions=["north"]), 403)
+    kept = await _put(cid, "alpha", "bound")
+    assert (kept.status_code, kept.json()["sensitivity"]) == (201, "secret")
+
+
+async def test_a_size_that_is_not_the_contents_is_refused(house: House) -> None:
+    """What a version says of itself decides who has to make room for it."""
+    ann = _member(house, "ann", "alpha")
+    await upload(ann, CONTENT, "alpha")
+    for size in (len(CONTENT) + 10**12, 0):
+        manifest = Manifest(files=(ManifestFile(path="a.txt", sha256=CONTENT_HASH, size_bytes=size),))
+        directory = await upload(ann, manifest.dump(), "alpha")
+        lied = await ann.post("/v1/datasets?project=alpha", json={"name": "lies", "directory": directory})
+        assert problem_of(lied, 422)["errors"][0]["field"] == "directory"
+
+
+async def test_a_project_with_datasets_is_not_deleted(house: House, admin: httpx.AsyncClient) -> None:
+    """Else they would be those of the next project of that name."""
+    ann = _member(house, "ann", "alpha")
+    await _put(ann, "alpha", "one")
+    problem_of(await admin.delete("/v1/projects/alpha"), 409)
+    assert (await ann.delete("/v1/datasets/alpha/one")).status_code == 204
+    assert (await admin.delete("/v1/projects/alpha")).status_code == 204
+
+
+async def test_a_region_is_said_by_administrators_and_not_against_what_lies_there(
+    house: House, admin: httpx.AsyncClient
+) -> None:
+    """The region of a site is what its certificate attests: no operator sets it, and nobody while a copy there forbids it."""
+    ann = _member(house, "ann", "alpha")
+    await _put(ann, "alpha", "bound")
+    house.execute(tables.datasets.update().values(regions='["north"]'))
+    house.execute(
+        tables.sites.insert().values(
+            name="s1",
+            kind="local",
+            mode="agent",
+            region="north",
+            state="active",
+            config="{}",
+            accounts="{}",
+            created_by="x",
+            created_at=1.0,
+        )
+    )
+    replica = {"project": "alpha", "name": "bound", "version": 1, "site": "s1", "manifest": "m", "state": "whole"}
+    house.execute(tables.replicas.insert().values(**replica, size_bytes=1, heat_at=1.0, created_at=1.0))
+    house.execute(tables.site_operators.insert().values(site="s1", user="ann"))
+    problem_of(await ann.patch("/v1/sites/s1", json={"region": "south"}), 403)
+    refused = problem_of(await admin.patch("/v1/sites/s1", json={"region": "south"}), 409)
+    assert refused["code"] == "data_may_not_leave"
+    house.execute(tables.replicas.delete().where(tables.replicas.c.site == "s1"))
+    assert (await admin.patch("/v1/sites/s1", json={"region": "south"})).status_code == 200

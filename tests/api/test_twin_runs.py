@@ -58,6 +58,9 @@ async def test_a_scenario_is_run_and_its_report_is_its_owner_s(house: House, adm
         (SMALL.replace("40.0", "1000000000.0"), "scenario.workload"),
         (SMALL.replace("40.0", "-1"), "scenario.workload.0.jobs_per_day"),
         (SMALL.replace("sites:", "places:"), "scenario.sites"),
+        (SMALL + "\nfirst: &a [x, x]\nname: [*a, *a]\n", "scenario"),
+        (SMALL + "\nname: [x]\n", "scenario.name"),
+        ("[" * 5000, "scenario"),
     ],
 )  # fmt: skip
 def test_what_would_read_files_or_is_too_large_is_refused(text: str, field: str) -> None:
@@ -70,7 +73,7 @@ def test_what_would_read_files_or_is_too_large_is_refused(text: str, field: str)
 async def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     """Its process is gone and the message says why."""
     runs = TwinRuns(tmp_path / "twin", longest_seconds=0.2)
-    run = runs.start("east-data-west-compute", "ann", 1_800_000_000.0)
+    run = await runs.start("east-data-west-compute", "ann", 1_800_000_000.0)
     assert run.task is not None
     await run.task
     assert (run.state, run.message) == (RunState.FAILED, "It took longer than 0.2 s.")

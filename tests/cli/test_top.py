@@ -15,7 +15,7 @@ from isthmus.client.config import find_profile
 from isthmus.client.datasets import Transfer
 from tests.cli.conftest import Ask
 
-PATIENCE = 40.0
+PATIENCE = 100.0
 
 
 async def _until(what: Callable[[], bool]) -> None:

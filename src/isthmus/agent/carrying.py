@@ -13,7 +13,7 @@ from isthmus.agent.link import Link
 from isthmus.data.contents import contents_of
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.keep import Keep
-from isthmus.data.transfer.port import Credentials, End, Endpoint, Order, Progress, Source
+from isthmus.data.transfer.port import Credentials, End, Endpoint, Order, Progress, Source, Way
 from isthmus.domain.dataset import DatasetManifest, Going, TransferOrder, TransferProgress
 from isthmus.domain.errors import Corrupt, Forbidden, Refused, Unavailable
 
@@ -39,7 +39,13 @@ async def pull_directly(
     wanted = Order(
         id=order.id,
         contents=contents_of(manifest, order.regions),
-        sources=(Source(site=order.source, endpoint=Endpoint(host=host.strip("[]"), port=int(port))),),
+        sources=(
+            Source(
+                site=order.source,
+                endpoint=Endpoint(host=host.strip("[]"), port=int(port)),
+                ways=(Way(dscp=order.dscp, flow_label=order.flow_label),),
+            ),
+        ),
         ticket=order.ticket,
         bytes_per_second=order.bytes_per_second or None,
     )

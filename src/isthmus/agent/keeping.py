@@ -220,6 +220,8 @@ class Keeping:
         return found
 
     def _read_manifest(self, manifest: str) -> DatasetManifest:
+        if not is_blake3(manifest):  # it becomes part of a path
+            raise NotFound("What was named is no manifest.")
         try:
             content = (self._manifests / manifest).read_bytes()
         except FileNotFoundError:

@@ -120,7 +120,7 @@ def transfers(
     if dataset:
         query = query.where(_t.name == dataset)
     if open_only:
-        query = query.where(_t.state.in_(datasets.OPEN))
+        query = query.where(datasets.OPEN)
     if before:
         query = query.where(_t.id < before)
     return [show_transfer(row) for row in connection.execute(query)]

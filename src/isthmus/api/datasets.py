@@ -98,14 +98,20 @@ async def put_dataset(
     directory = await read_manifest(service.blobs, asked.directory)
     hashes = sorted(directory.hashes)
     owned = await service.database.read(owned_blobs, project, hashes)
-    for sha256 in hashes:
-        if sha256 not in owned:
-            raise NotFound(f"The directory's content {sha256} is not there.", remedy="Upload it first.")
+    for file in directory.files:
+        if file.sha256 not in owned:
+            raise NotFound(f"The directory's content {file.sha256} is not there.", remedy="Upload it first.")
+        if file.size_bytes != owned[file.sha256]:
+            size = owned[file.sha256]
+            raise Invalid("directory", f"says {file.size_bytes} bytes of {file.path[:200]!r}, which has {size}.")
     manifest, manifest_hash, manifest_sha256 = await service.home.manifest_of_directory(directory)
     now, region = service.clock(), service.settings.region
 
     def change(connection: sa.Connection) -> dict[str, Any]:
-        known = _known_labels(connection, project, asked.name)
+        known, owner = _known_labels(connection, project, asked.name)
+        labels = _labels(known, asked.sensitivity, asked.regions)
+        if owner and labels != known and owner != caller.user and not caller.manages(project):
+            raise Forbidden("The dataset is another user's.", remedy="Leave its labels out, or ask its owner.")
         number = intents.add_version(
             connection,
             now=now,
@@ -117,7 +123,7 @@ async def put_dataset(
             manifest_sha256=manifest_sha256,
             place=HOME,
             home_region=region,
-            labels=_labels(known, asked.sensitivity, asked.regions),
+            labels=labels,
             pinned=asked.pinned,
         )
         return dataset_rows.one(connection, DatasetRef(project=project, name=asked.name, version=number))
@@ -128,10 +134,11 @@ async def put_dataset(
     return answer(shown, status=201)
 
 
-def _known_labels(connection: sa.Connection, project: str, name: str) -> Labels:
+def _known_labels(connection: sa.Connection, project: str, name: str) -> tuple[Labels, str]:
+    """The labels of a dataset and its owner; nobody's when it is new."""
     d = tables.datasets.c
     row = connection.execute(tables.datasets.select().where(d.project == project, d.name == name)).first()
-    return Labels() if row is None else intents.labels_of(row)
+    return (Labels(), "") if row is None else (intents.labels_of(row), row.owner)
 
 
 def _labels(known: Labels, sensitivity: str | None, regions: tuple[str, ...] | None) -> Labels:
@@ -193,7 +200,7 @@ async def list_dataset_files(
 
 
 @router.route(
-    "POST", "/v1/datasets/{project}/{name}:fetch", rule=_READ, body=CopyRequest, answer=answers.Fetched, errors=[409]
+    "POST", "/v1/datasets/{project}/{name}:fetch", rule=_WRITE, body=CopyRequest, answer=answers.Fetched, errors=[409]
 )
 async def fetch_dataset(
     request: Request, service: Serving, caller: Calling, project: ProjectPath, name: DatasetPath

@@ -54,11 +54,12 @@ async def _hashes(service: Service, sha256: str) -> frozenset[str]:
     return known
 
 
-def owned_blobs(connection: sa.Connection, project: str, hashes: Sequence[str]) -> set[str]:
-    """Those of the hashes that the project may read."""
-    b = tables.blobs
-    owned: set[str] = set()
+def owned_blobs(connection: sa.Connection, project: str, hashes: Sequence[str]) -> dict[str, int]:
+    """Those of the hashes that the project may read, with their sizes in bytes."""
+    b = tables.blobs.c
+    owned: dict[str, int] = {}
     for start in range(0, len(hashes), 500):
-        query = sa.select(b.c.sha256).where(b.c.project == project, b.c.sha256.in_(hashes[start : start + 500]))
-        owned.update(connection.scalars(query))
+        query = sa.select(b.sha256, b.size_bytes)
+        query = query.where(b.project == project, b.sha256.in_(hashes[start : start + 500]))
+        owned.update((row.sha256, row.size_bytes) for row in connection.execute(query))
     return owned

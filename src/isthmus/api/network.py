@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import sqlalchemy as sa
@@ -33,9 +33,11 @@ GREATEST_SIZE_BYTES = 10**18
 
 
 @router.route("GET", "/v1/network", rule=Signed(None), answer=answers.Network)
-async def show_network(service: Serving) -> Response:
-    """Nodes, links and measured pairs, each figure with its source, age and error."""
-    return answer(shown(await service.database.read(read_network, service.clock())))
+async def show_network(service: Serving, caller: Calling) -> Response:
+    """Nodes, links and measured pairs, each figure with its source, age and error. `control` of routers only for operators of the
+    network."""
+    view = await service.database.read(read_network, service.clock())
+    return answer(shown(view, with_control=caller.operates_network or caller.rules_all))
 
 
 @router.route("PUT", "/v1/network", rule=NetworkOperators(), body=DeclaredNetwork, answer=answers.NetDeclared)
@@ -188,11 +190,11 @@ async def remove_network_operator(service: Serving, caller: Calling, user: UserP
     return nothing()
 
 
-def shown(view: NetworkView) -> dict[str, Any]:
-    """The view as `answers.Network` has it."""
+def shown(view: NetworkView, *, with_control: bool = False) -> dict[str, Any]:
+    """The view as `answers.Network` has it; how routers are reached is for those who operate the network."""
     return {
         "now": when(view.now),
-        "nodes": [asdict(node) for node in view.nodes],
+        "nodes": [asdict(node if with_control else replace(node, control=None)) for node in view.nodes],
         "links": [
             {
                 **_measured(one, view.now),

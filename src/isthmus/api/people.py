@@ -278,6 +278,12 @@ async def delete_project(service: Serving, caller: Calling, project: ProjectPath
         t = tables.tasks
         if connection.execute(sa.select(t.c.id).where(t.c.project == project).limit(1)).first() is not None:
             raise Conflict("The project has tasks, whose records are kept.", remedy="Remove its members instead.")
+        for held in (tables.datasets, tables.replicas):
+            if connection.execute(sa.select(held.c.name).where(held.c.project == project).limit(1)).first() is not None:
+                raise Conflict(
+                    "The project has datasets, or copies that are leaving.",
+                    remedy="Forget them first: `isthmus data rm`.",
+                )
         if connection.execute(tables.projects.delete().where(tables.projects.c.name == project)).rowcount == 0:
             raise NotFound(f"There is no project {project!r}.")
         for table in (tables.members, tables.secrets, tables.blobs, tables.project_usage):

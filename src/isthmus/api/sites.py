@@ -34,6 +34,7 @@ from isthmus.api.task_rows import ATTEMPT_FIELDS, show
 from isthmus.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from isthmus.domain.site import Pool, SiteDescription
 from isthmus.engine import leaving
+from isthmus.engine.datasets import labels_of
 from isthmus.sites import registry
 from isthmus.store import tables
 from isthmus.store.documents import adapter, load
@@ -197,10 +198,11 @@ async def join_site(request: Request, service: Serving, caller: Calling, key: Id
 
 @router.route("PATCH", "/v1/sites/{site}", rule=OfSite(), body=Change, answer=answers.Site)
 async def change_site(request: Request, service: Serving, caller: Calling, site: SitePath) -> Response:
-    """Change a site's accounts, prices, region; administrators also its config and trust."""
+    """Change a site's accounts and prices; administrators also its config, trust and region, which says what data may be there."""
     change = await read_body(request, Change)
-    if (change.config is not None or change.trust is not None) and not caller.rules_all:
-        raise Forbidden("Only administrators change config and trust.", remedy="Ask one.")
+    attested = (change.config, change.trust, change.region)
+    if any(value is not None for value in attested) and not caller.rules_all:
+        raise Forbidden("Only administrators change config, trust and region.", remedy="Ask one.")
     if change.config is not None:
         row = await service.database.read(_kind_and_mode, site)
         if row.mode == Mode.DIRECT:
@@ -209,6 +211,8 @@ async def change_site(request: Request, service: Serving, caller: Calling, site:
 
     def store(connection: sa.Connection) -> dict[str, Any]:
         s = tables.sites
+        if change.region is not None:
+            _check_region(connection, site, change.region)
         values: dict[str, Any] = {
             name: value for name, value in (("region", change.region), ("trust", change.trust)) if value is not None
         }
@@ -226,6 +230,23 @@ async def change_site(request: Request, service: Serving, caller: Calling, site:
     shown = await service.database.write(store)
     service.engine.wake_sites()
     return answer(shown)
+
+
+def _check_region(connection: sa.Connection, site: str, region: str) -> None:
+    """Conflict while a copy lies at the site that may not lie in the region."""
+    r, d = tables.replicas.c, tables.datasets
+    query = (
+        sa.select(d)
+        .join(tables.replicas, sa.and_(r.project == d.c.project, r.name == d.c.name))
+        .where(r.site == site, d.c.regions != "[]")
+    )
+    for row in connection.execute(query):
+        if not labels_of(row).allow(region):
+            raise Conflict(
+                f"A copy of {row.project}/{row.name} lies there, which may not be in {region or 'no region'}.",
+                remedy=f"Let it go first: isthmus data rm {row.project}/{row.name} --at {site}",
+                code="data_may_not_leave",
+            )
 
 
 def _kind_and_mode(connection: sa.Connection, site: str) -> sa.Row[Any]:

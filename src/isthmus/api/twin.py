@@ -54,7 +54,7 @@ async def start_twin_run(request: Request, service: Serving, caller: Calling) ->
     import orjson
 
     body = await read_body(request, TwinScenario)
-    run = service.twin.start(body.scenario, caller.user, service.clock())
+    run = await service.twin.start(body.scenario, caller.user, service.clock())
     return made(orjson.dumps(_shown(run), option=orjson.OPT_UTC_Z))
 
 

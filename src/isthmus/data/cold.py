@@ -105,4 +105,5 @@ def _open(url: str, options: dict[str, Any]) -> tuple[Any, str]:
 
     known = {"username": parts.username, "port": parts.port}
     given = {name: value for name, value in known.items() if value is not None}
-    return SSHFileSystem(parts.hostname, **given, **options), path
+    # An empty list of known hosts stands for ~/.ssh/known_hosts; left out, the library would take any host key.
+    return SSHFileSystem(parts.hostname, **{"known_hosts": (), **given, **options}), path

@@ -229,6 +229,8 @@ class TransferOrder:
     ticket: str = ""  # shown to the sending end
     regions: tuple[str, ...] = ()
     bytes_per_second: float = 0.0  # 0 = as fast as it goes
+    dscp: int = 0  # marks of its packets, by which routers know their path; 0 = none
+    flow_label: int = 0
 
 
 class Going(StrEnum):

@@ -235,7 +235,7 @@ def plan_transfer(
         key=(row.project, row.name, row.version, target),
         manifest=row.manifest,
         size_bytes=row.size_bytes,
-        state=ReplicaState.PLANNED if moving is None or moving.state == "planned" else ReplicaState.ARRIVING,
+        state=ReplicaState(there.state) if there is not None and moving is not None else ReplicaState.PLANNED,
         cached=cached,
         pinned=pinned,
     )
@@ -306,6 +306,9 @@ def end_transfer(connection: sa.Connection, now: float, row: Any, state: Transfe
     if done:
         there = {"state": ReplicaState.WHOLE.value, "whole_at": now}
         connection.execute(tables.replicas.update().where(where).values(**there))
+    elif row.target == HOME:  # nobody is told: what arrived is in the content store, and stays
+        unfinished = [kind.value for kind in (ReplicaState.PLANNED, ReplicaState.ARRIVING, ReplicaState.LEAVING)]
+        connection.execute(tables.replicas.delete().where(where, _r.state.in_(unfinished)))
     else:
         # What arrived of it is dropped at the site: the copy leaves before its row is gone.
         connection.execute(
@@ -356,6 +359,17 @@ def drop_replica(connection: sa.Connection, *, now: float, ref: DatasetRef, site
     leave(connection, (row.project, row.name, row.version, site))
 
 
+def site_left(connection: sa.Connection, now: float, site: str) -> None:
+    """A site is gone: nothing moves to it any more, and what it held whole is lost, which is no other copy's reason to go."""
+    query = tables.transfers.select().where(_t.target == site, datasets.OPEN)
+    for row in connection.execute(query).all():
+        end_transfer(connection, now, row, TransferState.FAILED, f"{site} has left.")
+    where = _r.site == site
+    connection.execute(tables.replicas.delete().where(where, _r.state != ReplicaState.WHOLE.value))
+    connection.execute(tables.replicas.update().where(where).values(state=ReplicaState.LOST.value))
+    connection.execute(tables.data_servers.delete().where(tables.data_servers.c.site == site))
+
+
 def leave(connection: sa.Connection, key: tuple[str, str, int, str]) -> None:
     """Mark a copy as leaving; its site is told, and only then the row goes. The service's own goes at once."""
     project, name, number, site = key
@@ -381,9 +395,7 @@ def remove(connection: sa.Connection, *, now: float, ref: DatasetRef, by: str) -
             f"{ref.project}/{ref.name}@{pinned[0].version} is pinned at {pinned[0].site}.",
             remedy=f"`isthmus data unpin {ref}` first.",
         )
-    open_ones = tables.transfers.select().where(
-        _t.project == ref.project, _t.name == ref.name, _t.state.in_(datasets.OPEN)
-    )
+    open_ones = tables.transfers.select().where(_t.project == ref.project, _t.name == ref.name, datasets.OPEN)
     for moving in connection.execute(open_ones if number is None else open_ones.where(_t.version == number)).all():
         end_transfer(connection, now, moving, TransferState.CANCELLED, "The dataset was removed.")
     for copy in datasets.replicas(connection, ref.project, ref.name, number):

@@ -95,6 +95,7 @@ class Engine:
             passes or NoPasses(),
             lease=self._transfer_lease,
             arrived=self._data_arrived,
+            wake_routers=self.wake_routers,
         )
         data.wake = self.mover.due.set
         self._deliver = deliver

@@ -17,25 +17,30 @@ _r, _t, _s = tables.replicas.c, tables.transfers.c, tables.data_servers.c
 _RATES = 20  # newest transfers that a site's rate is the median of
 
 
-def room_for(connection: sa.Connection, now: float, lease: Lease, site: str, size_bytes: int) -> tuple[int, list[Any]]:
-    """Let copies go so that `size_bytes` more fit under the site's quota. Answers the bytes that are missing now (0: it may come;
+def room_for(connection: sa.Connection, now: float, lease: Lease, transfer: Any) -> tuple[int, list[Any]]:
+    """Let copies go so that what a transfer brings fits under its target's quota. Answers the bytes that are missing now (0: it may come;
     what leaves still takes its room), and the rows of copies to be moved to the cold store."""
     guard(connection, lease)
+    site, own = transfer.target, (transfer.project, transfer.name, transfer.version)
     server = connection.execute(tables.data_servers.select().where(_s.site == site)).first()
     if server is None or not server.quota_bytes:
         return 0, []
     rows = connection.execute(
         tables.replicas.select().where(_r.site == site, _r.state != ReplicaState.LOST.value).with_for_update()
     ).all()
-    used = sum(row.size_bytes for row in rows if row.state in _TAKES_ROOM and row.tier == Tier.WARM)
+    used = sum(
+        row.size_bytes
+        for row in rows
+        if row.state in _TAKES_ROOM and row.tier == Tier.WARM and (row.project, row.name, row.version) != own
+    )
     leaving = sum(row.size_bytes for row in rows if row.state == ReplicaState.LEAVING and row.tier == Tier.WARM)
-    over = used + size_bytes - server.quota_bytes
+    over = used + transfer.size_bytes - server.quota_bytes
     if over <= 0:
         return 0, []
     if over <= leaving:
         return over, []
     room = make_room(_copies(connection, now, site, rows), over - leaving, has_cold=bool(server.cold))
-    if room.missing_bytes and not leaving:
+    if room.missing_bytes:
         return over, []  # nothing leaves in vain: with all that may go it would still not fit
     for copy in room.drop:
         intents.leave(connection, (*copy.key, site))
@@ -49,7 +54,7 @@ _TAKES_ROOM = frozenset({ReplicaState.ARRIVING.value, ReplicaState.WHOLE.value, 
 
 def _copies(connection: sa.Connection, now: float, site: str, rows: Sequence[Any]) -> list[Copy]:
     in_use = datasets.in_use_at(connection, site)
-    query = sa.select(_t.project, _t.name, _t.version).where(_t.source == site, _t.state.in_(datasets.OPEN))
+    query = sa.select(_t.project, _t.name, _t.version).where(_t.source == site, datasets.OPEN)
     sending = {(row.project, row.name, row.version) for row in connection.execute(query)}
     others = tables.replicas.alias("others")
     elsewhere = {

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from isthmus.domain.errors import Conflict, NotFound
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason
 from isthmus.domain.site import SiteState
+from isthmus.engine.datasets import site_left
 from isthmus.engine.leases import Lease
 from isthmus.engine.transitions import Move, apply
 from isthmus.store import events, tables
@@ -110,6 +111,7 @@ def leave(connection: sa.Connection, *, now: float, site: str, by: str, force: b
             f"{held.unaccounted} attempts of site {site} are not accounted, or their files not removed there, yet.",
             remedy="Wait for it, or use force to go without.",
         )
+    site_left(connection, now, site)
     _set(connection, now, site, SiteState.LEFT, by)
     return held
 

@@ -48,6 +48,7 @@ class MailboxSettings:
     lease_seconds: float = 60.0  # a call that another agent took is given again after this
     absent_seconds: float = 90.0  # an agent not seen for this long is not asked: three long polls
     max_open: int = 64  # calls of one site at once
+    max_open_data: int = 24  # of these, about datasets
     max_open_logs: int = 24  # of these, reads of logs: people must not crowd the engine out
     max_take_bytes: int = 16 * 1024**2  # of arguments in one delivery, unless one call has more
 
@@ -292,8 +293,14 @@ def _post(
     connection.execute(calls.delete().where(calls.c.site == site, calls.c.expires_at <= now))
     open_calls = sa.select(sa.func.count()).where(calls.c.site == site, calls.c.state != "done")
     total = connection.execute(open_calls).scalar_one()
-    logs = connection.execute(open_calls.where(calls.c.method == "logs")).scalar_one() if method == "logs" else 0
-    if total >= settings.max_open or logs >= settings.max_open_logs:
+    kind, most = calls.c.method == method, settings.max_open
+    if method == "logs":
+        most = settings.max_open_logs
+    elif method.startswith("data_"):
+        kind, most = calls.c.method.startswith("data_"), settings.max_open_data
+    else:
+        kind = sa.true()
+    if total >= settings.max_open or connection.execute(open_calls.where(kind)).scalar_one() >= most:
         raise Busy(f"Too many calls wait for the agent of {site}.", remedy="Try again soon.", retry_after_seconds=2.0)
     connection.execute(
         calls.insert().values(

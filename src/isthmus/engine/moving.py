@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from isthmus.domain.dataset import (
 from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
+from isthmus.engine import leading
 from isthmus.engine.clock import Clock
 from isthmus.engine.evicting import room_for, set_tier
 from isthmus.engine.failpoints import failpoint
@@ -43,6 +45,9 @@ from isthmus.store.database import Database
 log = logging.getLogger(__name__)
 _BATCH = 200
 _MOST_TRIES = 20
+_ABSENT_SECONDS = 90.0  # a site not seen for so long is told nothing
+_AT_ONCE = 16  # transfers of one site in hand
+_ROUTERS_SECONDS = 0.5  # between two looks whether routers have a path
 _r, _t = tables.replicas.c, tables.transfers.c
 
 
@@ -60,6 +65,7 @@ class Mover:
         *,
         lease: Callable[[], Lease | None],
         arrived: Callable[[], None],
+        wake_routers: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._fleet = fleet
@@ -69,7 +75,10 @@ class Mover:
         self._passes = passes
         self._lease = lease
         self._arrived = arrived
+        self._wake_routers = wake_routers
         self._in_hand: dict[str, asyncio.Task[None]] = {}
+        self._place_of: dict[str, str] = {}  # whose agent is asked for a transfer in hand
+        self._rooms: dict[str, asyncio.Lock] = {}
         self._leaving: asyncio.Task[None] | None = None
         self.due = asyncio.Event()
 
@@ -95,8 +104,17 @@ class Mover:
 
     async def _look(self, lease: Lease) -> None:
         rows = await self._database.read(datasets.due_transfers, self._clock.now(), _BATCH, list(self._in_hand))
+        asked = Counter(self._place_of[key] for key in self._in_hand)
         for row in rows:
+            place = row.source if row.target == HOME else row.target
+            if asked[place] >= _AT_ONCE:
+                continue  # the agent of a site has its jobs to look after too
+            asked[place] += 1
+            self._place_of[row.id] = place
             self._in_hand[row.id] = asyncio.create_task(self._serve(row, lease), name=f"transfer {row.id}")
+        if lost := await self._database.read(leading.left_behind):
+            await self._database.write(leading.give_up, lease, lost)
+            self._wake_routers()
         if self._leaving is None or self._leaving.done():
             self._leaving = asyncio.create_task(self._let_go(lease), name="replicas that leave")
 
@@ -117,6 +135,7 @@ class Mover:
             await self._put_off(row, lease, "Handling it broke; the service's log says how.", tried=True)
         finally:
             self._in_hand.pop(row.id, None)
+            self._place_of.pop(row.id, None)
 
     # --- beginning --------------------------------------------------------------------------------------------------
 
@@ -132,12 +151,28 @@ class Mover:
         if offer.not_before > self._clock.now():
             await self._put_off(row, lease, "Its window has not come.", at=offer.not_before)
             return
+        async with self._rooms.setdefault(row.target, asyncio.Lock()):
+            opened = await self._open(row, offer, lease)
+        if opened is not None:
+            fence, led = opened
+            await self._order(row, offer, led, fence, lease)
+
+    async def _open(self, row: Any, offer: Offer, lease: Lease) -> tuple[int, leading.Lead] | None:
+        """Write the intent: one transfer to a place after the other, so that what one takes of its room is written before the next
+        looks. None when it has to wait, or somebody else has it."""
         if row.target != HOME and not await self._has_room(row, lease):
-            return
+            return None
+        led = leading.BY_ITSELF
+        if HOME not in (offer.source, row.target):
+            led = await self._database.write(leading.lead, self._clock.now(), lease, row, offer.source)
+        if not led.is_set:
+            self._wake_routers()
+            at = self._clock.now() + _ROUTERS_SECONDS
+            await self._put_off(row, lease, f"Waits for routers to open {' '.join(led.nodes)}.", at=at)
+            return None
         fence = await self._database.write(_intend, self._clock.now(), lease, row, offer)
         failpoint("transfer.intended")
-        if fence:
-            await self._order(row, offer, fence, lease)
+        return (fence, led) if fence else None
 
     async def _bring_home(self, row: Any, lease: Lease) -> None:
         """No site that holds it can be dialled: it goes through the service, and this transfer waits for that one."""
@@ -169,7 +204,7 @@ class Mover:
     async def _has_room(self, row: Any, lease: Lease) -> bool:
         """Whether it fits under its target's quota; copies of less value go first, which takes a moment."""
         now = self._clock.now()
-        missing, chill = await self._database.write(room_for, now, lease, row.target, row.size_bytes)
+        missing, chill = await self._database.write(room_for, now, lease, row)
         if chill:
             await self._keeper(row.target).data_chill(sorted({copy.manifest for copy in chill}))
             await self._database.write(set_tier, lease, chill, Tier.COLD)
@@ -177,7 +212,7 @@ class Mover:
             await self._put_off(row, lease, f"Waits for room at {row.target}: {show_size(missing)} over its quota.")
         return not missing
 
-    async def _order(self, row: Any, offer: Offer, fence: int, lease: Lease) -> None:
+    async def _order(self, row: Any, offer: Offer, led: leading.Lead, fence: int, lease: Lease) -> None:
         order = TransferOrder(
             id=row.id,
             fence=fence,
@@ -190,6 +225,8 @@ class Mover:
             ticket=await self._ticket(row, offer),
             regions=tuple(orjson.loads(row.regions)),
             bytes_per_second=offer.bytes_per_second,
+            dscp=led.dscp,
+            flow_label=led.flow_label,
         )
         if row.target == HOME:
             told = await self._keeper(offer.source).data_send([order])
@@ -249,6 +286,7 @@ class Mover:
         except LostLease:
             return
         failpoint("transfer.ended")
+        self._wake_routers()
         self._arrived()
         self.due.set()
 
@@ -269,7 +307,7 @@ class Mover:
     async def _let_go(self, lease: Lease) -> None:
         """Tell sites to drop what leaves; a row goes once its site has done it."""
         by_site: dict[str, list[Any]] = {}
-        for row in await self._database.read(_leaving, _BATCH):
+        for row in await self._database.read(_leaving, self._clock.now(), _BATCH):
             by_site.setdefault(row.site, []).append(row)
         for site, rows in by_site.items():
             try:
@@ -352,17 +390,18 @@ def _progress(
     if _moving(connection, row) is None:
         return
     left = progress.seconds_left
+    done = max(row.done_bytes, min(progress.done_bytes, row.size_bytes))  # a new order begins to count at nothing
     connection.execute(
         tables.transfers.update()
         .where(_t.id == row.id)
         .values(
-            done_bytes=min(progress.done_bytes, row.size_bytes),
+            done_bytes=done,
             bytes_per_second=progress.bytes_per_second,
             ends_at=None if left is None else now + left,
             message=progress.message[:2000],
             updated_at=now,
             due_at=now + settings.transfer_interval,
-            tries=0 if progress.done_bytes > row.done_bytes else row.tries,
+            tries=0 if done > row.done_bytes else row.tries,
         )
     )
 
@@ -372,6 +411,7 @@ def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, m
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is None or datasets.is_over(found.state):
         return
+    leading.let_go(connection, row.id)
     tries = row.tries + tried
     pause = min(60.0, 0.5 * 2 ** min(tries, 8)) if tried else 0.0
     connection.execute(
@@ -392,13 +432,16 @@ def _finish(connection: sa.Connection, now: float, lease: Lease, row: Any, state
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is not None and not datasets.is_over(found.state):
         intents.end_transfer(connection, now, found, state, message)
+        leading.let_go(connection, row.id)
+        if state is TransferState.DONE:
+            leading.note_rate(connection, now, found)
 
 
 def _later(connection: sa.Connection, lease: Lease, row: Any, at: float, message: str, tried: bool) -> None:
     guard(connection, lease)
     connection.execute(
         tables.transfers.update()
-        .where(_t.id == row.id, _t.state.in_(datasets.OPEN))
+        .where(_t.id == row.id, datasets.OPEN)
         .values(message=message[:2000], due_at=at, tries=row.tries + tried)
     )
 
@@ -409,7 +452,7 @@ def _warmed(connection: sa.Connection, lease: Lease, row: Any, site: str) -> Non
     connection.execute(tables.replicas.update().where(*where).values(tier=Tier.WARM.value))
 
 
-def _leaving(connection: sa.Connection, limit: int) -> Sequence[Any]:
+def _leaving(connection: sa.Connection, now: float, limit: int) -> Sequence[Any]:
     """Copies that leave, without the content that another version at the same site shares whole: nothing is dropped for those."""
     other = tables.replicas.alias("other")
     shared = (
@@ -418,8 +461,11 @@ def _leaving(connection: sa.Connection, limit: int) -> Sequence[Any]:
         .where(other.c.state != ReplicaState.LEAVING.value)
     )
     query = sa.select(tables.replicas, shared.label("shared"))
-    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site != HOME).limit(limit)
-    return connection.execute(query).all()
+    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site != HOME)
+    query = query.join(tables.sites, tables.sites.c.name == _r.site).where(
+        tables.sites.c.last_seen_at > now - _ABSENT_SECONDS
+    )
+    return connection.execute(query.limit(limit)).all()
 
 
 def _gone(connection: sa.Connection, lease: Lease, rows: Sequence[Any]) -> None:

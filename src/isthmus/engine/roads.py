@@ -228,7 +228,7 @@ def _promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], 
         t.done_bytes,
         t.state,
         t.bytes_per_second,
-    ).where(t.state.in_(datasets.OPEN))
+    ).where(datasets.OPEN)
     for row in connection.execute(query):
         links, stretches = orjson.loads(row.links), orjson.loads(row.stretches)
         last = max((part["ends"] for part in stretches), default=now)

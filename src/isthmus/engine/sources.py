@@ -80,6 +80,8 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
     if row.tries and len(dialled) > 1:
         dialled = dialled[row.tries % len(dialled) :]  # what failed is not the first choice again
     keeps = _servers(connection, {row.target}, now)
+    if row.target not in keeps and _keeps(connection, row.target):
+        raise Unavailable(f"{row.target} does not answer.", remedy="It goes on when its agent is back.")
     if dialled and row.target in keeps:
         source = dialled[0]
         return Offer(source=source, address=servers[source], bytes_per_second=rate, not_before=begins)
@@ -90,6 +92,12 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
     if not servers:
         raise Unavailable(f"No site that holds {name} answers.")
     return Offer(wait_for_home=True)
+
+
+def _keeps(connection: sa.Connection, site: str) -> bool:
+    """Whether a site's agent said that it keeps data, however long ago."""
+    d = tables.data_servers.c
+    return connection.execute(sa.select(d.site).where(d.site == site)).first() is not None
 
 
 def _servers(connection: sa.Connection, sites: set[str], now: float) -> dict[str, str]:

@@ -50,7 +50,7 @@ def refs_of(spec: TaskSpec) -> list[DatasetRef]:
 
 def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: str) -> list[TaskSpec]:
     """The specifications with every dataset's version written out. Invalid for a dataset that is not there, or for an output
-    whose dataset could not be kept where the service is."""
+    that may not come to where the service is, because of what it is made from."""
     found = []
     known: dict[tuple[str, str, int], Any] = {}
     for index, spec in enumerate(specs):
@@ -77,8 +77,8 @@ def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: s
             limits.append(intents.labels_of(row))
             inputs.append(replace(item, data=str(replace(ref, version=row.version))))
         for place, output in enumerate(spec.outputs):
-            if output.data:
-                _check_output(f"tasks.{index}.outputs.{place}.data", output.data, limits, home_region)
+            field = f"tasks.{index}.outputs.{place}" + (".data" if output.data else "")
+            _check_output(field, output.data or output.path, limits, home_region)
         found.append(replace(spec, inputs=tuple(inputs)))
     return found
 
@@ -86,7 +86,7 @@ def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: s
 def _check_output(field: str, name: str, limits: Sequence[Labels], home_region: str) -> None:
     for labels in limits:
         if not labels.allow(home_region):
-            error = intents.may_not_leave(f"what {name} is made from", labels.regions, HOME, home_region)
+            error = intents.may_not_leave(f"What {name} is made from", labels.regions, HOME, home_region)
             raise Invalid(field, error.cause, remedy="Leave it out, or start the service in that region.")
 
 
@@ -141,6 +141,15 @@ class DataFiles:
         ]
 
     async def _bring(self, ref: DatasetRef, attempt: Any, target: str) -> IsthmusError:
+        """Arriving, with the transfer planned if it was not; what failed since the attempt began is Unavailable, so that its tries
+        count and another site is taken in the end."""
+        key = (ref.project, ref.name, ref.version, target)
+
+        def look(connection: sa.Connection) -> tuple[Any | None, str | None]:
+            return datasets.open_transfer(connection, *key), datasets.failed_transfer(
+                connection, *key, attempt.created_at
+            )
+
         def plan(connection: sa.Connection) -> str:
             return intents.plan_transfer(
                 connection,
@@ -153,9 +162,13 @@ class DataFiles:
                 task_id=attempt.task_id,
             )
 
-        await self._database.write(plan)
-        self.wake()
-        shown = await self._database.read(datasets.open_transfer, ref.project, ref.name, ref.version, target)
+        shown, failed = await self._database.read(look)
+        if shown is None and failed is not None:
+            return Unavailable(f"{ref.versioned} could not be brought to {target}: {failed}")
+        if shown is None:
+            await self._database.write(plan)
+            self.wake()
+            shown, _ = await self._database.read(look)
         if shown is None:
             return Arriving(f"{ref.versioned} has just arrived.")
         said = f": {shown.message}" if shown.message else "."

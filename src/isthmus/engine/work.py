@@ -120,7 +120,9 @@ def _load(
         .where(tables.attempts.c.site == site)
         .where(tables.attempts.c.state.in_(states))
         .where(is_due(tables.attempts.c.due_at, now))
-        .order_by(tables.attempts.c.key)
+        .order_by(
+            tables.attempts.c.due_at, tables.attempts.c.key
+        )  # what is looked at again and again is not in the way of others
         .limit(limit)
     )
     if where is not None:

@@ -12,7 +12,8 @@ from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.store import tables
 
 CHUNK = 500
-OPEN = ("planned", "moving")
+OPEN = sa.text("transfers.state IN ('planned', 'moving')")
+"""Of transfers that are not over, in the words of their index: SQLite does not use it for bound values."""
 _d, _v, _r, _t = tables.datasets.c, tables.dataset_versions.c, tables.replicas.c, tables.transfers.c
 
 
@@ -57,9 +58,25 @@ def whole_places(connection: sa.Connection, refs: Iterable[DatasetRef]) -> dict[
 def open_transfer(connection: sa.Connection, project: str, name: str, number: int, target: str) -> Any | None:
     """The transfer that brings a version to a place now."""
     query = tables.transfers.select().where(
-        _t.project == project, _t.name == name, _t.version == number, _t.target == target, _t.state.in_(OPEN)
+        _t.project == project, _t.name == name, _t.version == number, _t.target == target, OPEN
     )
     return connection.execute(query).first()
+
+
+def failed_transfer(
+    connection: sa.Connection, project: str, name: str, number: int, target: str, since: float
+) -> str | None:
+    """Why the newest transfer of a version to a place failed, when it ended so since then; None otherwise."""
+    query = (
+        sa.select(_t.state, _t.message, _t.ended_at)
+        .where(_t.project == project, _t.name == name, _t.version == number, _t.target == target)
+        .order_by(_t.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    if row is None or row.state != "failed" or row.ended_at is None or row.ended_at < since:
+        return None
+    return str(row.message) or "It failed."
 
 
 def used_by_live_tasks(connection: sa.Connection, project: str, name: str, number: int | None = None) -> list[str]:
@@ -97,7 +114,7 @@ def due_transfers(connection: sa.Connection, now: float, limit: int, without: Se
             sa.and_(_v.project == _t.project, _v.name == _t.name, _v.version == _t.version),
         )
         .join(tables.datasets, sa.and_(_d.project == _t.project, _d.name == _t.name))
-        .where(_t.state.in_(OPEN), _t.due_at <= now)
+        .where(OPEN, _t.due_at <= now)
         .order_by(_t.due_at, _t.id)
         .limit(limit + len(without))
     )

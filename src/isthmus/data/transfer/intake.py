@@ -9,7 +9,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from isthmus.data.transfer import pieces
+from isthmus.data.transfer import pieces, wire
 from isthmus.data.transfer.arrival import Arrival, SmallArrivals
 from isthmus.data.transfer.keep import Keep
 from isthmus.data.transfer.port import Failure, Order
@@ -34,6 +34,7 @@ class Intake:
         """Find what is here already. Conflict when another pull fetches some of it, Full when there is no room, Unavailable."""
         self.order = order
         self._keep = keep
+        self._names = {content.blake3 for content in order.contents}
         self._lock = threading.Lock()
         self._arrivals: dict[int, Arrival] = {}
         self._smalls = SmallArrivals(keep, order.id)
@@ -128,7 +129,10 @@ class Intake:
         self._count(right, True)
 
     def take_limits(self, blake3: str, regions: tuple[str, ...]) -> None:
-        """A limit that lies beside the sender's replica goes with the content. Refused when it leaves no region."""
+        """A limit that lies beside the sender's replica goes with the content. Refused when it leaves no region; Closed for a content
+        that was not asked for, or is here already: what lies here is not the sender's to limit."""
+        if blake3 not in self._names or self._keep.has(blake3):
+            raise wire.Closed("The source limits what was not asked of it.")
         self._keep.limit(blake3, regions)
 
     def note(self, index: int, site: str, code: str, cause: str) -> None:

@@ -39,6 +39,8 @@ class Keep:
         try:
             for directory in (self.incoming, *(path / name for name in self._roots)):
                 directory.mkdir(parents=True, exist_ok=True)
+                # Jobs of other accounts pass through `contents` to what they were given, and cannot list what others have.
+                directory.chmod(0o711 if directory.name == "contents" else 0o700)
         except OSError as error:
             raise failing(error, path) from None
 
@@ -187,7 +189,7 @@ class Keep:
         place = self.place(kind, blake3)
         directory = place[: -len(blake3) - 1]
         if directory not in self._made:
-            os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+            os.makedirs(directory, mode=0o711, exist_ok=True)  # noqa: PTH103
             self._made.add(directory)
         return place
 

@@ -12,6 +12,7 @@ import ssl
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -32,6 +33,7 @@ from isthmus.domain.errors import Busy, Forbidden, IsthmusError, NotFound, Refus
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+_MOST_GREETING, _MOST_GREETING_HOST = 128, 64
 _HANDSHAKE_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 90.0
 _LAST_WORD_SECONDS: Final = 3.0
@@ -86,6 +88,7 @@ class Server:
         self._listening: socket.socket | None = None
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
+        self._greeting: Counter[str] = Counter()  # connections without a finished handshake, by their address
         self._ending = False
 
     @property
@@ -121,23 +124,28 @@ class Server:
     def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                connection, _address = listening.accept()
+                connection, address = listening.accept()
             except OSError:
                 if self._ending:
                     return
                 time.sleep(0.05)  # out of descriptors, mostly
                 continue
             with self._lock:
+                host = str(address[0])
                 full = len(self._connections) >= self._most
+                # Strangers, who get no further than this, take no place from sites.
+                full = full or self._greeting[host] >= _MOST_GREETING_HOST or self._greeting.total() >= _MOST_GREETING
                 if not full:
                     self._connections.add(connection)
+                    self._greeting[host] += 1
             if full:
                 connection.close()
                 continue
-            threading.Thread(target=self._serve, args=(connection,), name="transfer-serve", daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection, host), name="transfer-serve", daemon=True).start()
 
-    def _serve(self, plain: socket.socket) -> None:
+    def _serve(self, plain: socket.socket, host: str) -> None:
         talk = None
+        greeting = True
         try:
             plain.settimeout(_HANDSHAKE_SECONDS)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -149,6 +157,8 @@ class Server:
                 self._connections.add(secured)
             plain = secured
             secured.do_handshake()
+            greeting = False
+            self._greeted(host)
             secured.settimeout(_IDLE_SECONDS)
             talk = Talk(self, secured, used)
             talk.run()
@@ -157,11 +167,19 @@ class Server:
         except Exception:
             _log.exception("a transfer connection ended by a defect")
         finally:
+            if greeting:
+                self._greeted(host)
             with self._lock:
                 self._connections.discard(plain)
             if talk is not None:
                 talk.end()
             plain.close()
+
+    def _greeted(self, host: str) -> None:
+        with self._lock:
+            self._greeting[host] -= 1
+            if self._greeting[host] <= 0:
+                del self._greeting[host]
 
     def __enter__(self) -> Self:
         return self.start()

@@ -220,6 +220,8 @@ class Stream(threading.Thread):
         elif kind is Kind.LIMITS:
             limits = wire.read_json(wire.receive_body(connection, length, 256 * 1024))
             for name, regions in limits.items():
+                if not isinstance(regions, list):
+                    raise wire.Closed(f"{self.source.site} sent limits that are no lists.")
                 self._intake.take_limits(name, tuple(str(region) for region in regions))
         elif kind is Kind.NO:
             self._refused(wire.read_json(wire.receive_body(connection, length, 16384)))

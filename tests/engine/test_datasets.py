@@ -1,0 +1,133 @@
+"""What becomes of copies and transfers when a site leaves, a transfer fails, or there is no room."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, TransferState
+from isthmus.engine import datasets as intents
+from isthmus.engine.evicting import room_for
+from isthmus.engine.leases import Lease, take
+from isthmus.engine.leaving import leave
+from isthmus.store import datasets, tables
+from isthmus.store.database import Database
+
+NOW = 1_800_000_000.0
+REF = DatasetRef(project="p", name="d", version=1)
+SIZE = 60
+
+
+@pytest.fixture
+def furnished(store: Database) -> Database:
+    """A version that the service holds; alpha and beta keep data, with room for 100 bytes each."""
+
+    def fill(connection: sa.Connection) -> None:
+        for site in ("alpha", "beta"):
+            connection.execute(
+                tables.sites.insert().values(
+                    name=site,
+                    kind="null",
+                    mode="agent",
+                    state="active",
+                    config="{}",
+                    accounts="{}",
+                    created_by="x",
+                    created_at=NOW,
+                    last_seen_at=NOW,
+                )
+            )
+            connection.execute(tables.data_servers.insert().values(site=site, address="", quota_bytes=100, seen_at=NOW))
+        manifest = DatasetManifest(files=(DatasetFile(path="a", size_bytes=SIZE, blake3="a" * 64),))
+        intents.add_version(
+            connection,
+            now=NOW,
+            user="ann",
+            project="p",
+            name="d",
+            manifest=manifest,
+            manifest_hash="b" * 64,
+            manifest_sha256="c" * 64,
+            place=HOME,
+            home_region="",
+        )
+
+    store.write_now(fill)
+    return store
+
+
+def _plan(database: Database, target: str) -> str:
+    return database.write_now(
+        lambda c: intents.plan_transfer(c, now=NOW, user="ann", ref=REF, target=target, home_region="", cached=False)
+    )
+
+
+def _states(database: Database) -> dict[str, str]:
+    rows = database.read_now(lambda c: c.execute(tables.replicas.select()).all())
+    return {row.site: row.state for row in rows}
+
+
+def _end(database: Database, key: str, state: TransferState) -> None:
+    def end(connection: sa.Connection) -> None:
+        row = connection.execute(tables.transfers.select().where(tables.transfers.c.id == key)).one()
+        intents.end_transfer(connection, NOW, row, state, "why")
+
+    database.write_now(end)
+
+
+def test_a_site_that_leaves_holds_nothing_any_more(furnished: Database) -> None:
+    """Its copy is lost and no other copy's reason to go; what moves there fails; it keeps no data."""
+    _end(furnished, _plan(furnished, "alpha"), TransferState.DONE)
+    assert _states(furnished) == {HOME: "whole", "alpha": "whole"}
+    going = _plan(furnished, "beta")
+    furnished.write_now(lambda c: leave(c, now=NOW, site="beta", by="op"))
+    furnished.write_now(lambda c: leave(c, now=NOW, site="alpha", by="op"))
+    assert _states(furnished) == {HOME: "whole", "alpha": "lost"}
+    row = furnished.read_now(lambda c: c.execute(tables.transfers.select().where(tables.transfers.c.id == going)).one())
+    assert (row.state, row.message) == ("failed", "beta has left.")
+    assert furnished.read_now(lambda c: c.execute(tables.data_servers.select()).all()) == []
+    places = furnished.read_now(lambda c: datasets.whole_places(c, [REF]))
+    assert places == {"p/d@1": frozenset({HOME})}
+
+
+def test_a_transfer_to_the_service_may_be_tried_again_after_it_failed(furnished: Database) -> None:
+    """Nothing of it stays behind that another would wait for."""
+    _end(furnished, _plan(furnished, "alpha"), TransferState.DONE)
+    furnished.write_now(lambda c: c.execute(tables.replicas.delete().where(tables.replicas.c.site == HOME)))
+    first = _plan(furnished, HOME)
+    furnished.write_now(
+        lambda c: c.execute(tables.replicas.update().where(tables.replicas.c.site == HOME).values(state="arriving"))
+    )
+    _end(furnished, first, TransferState.FAILED)
+    assert _states(furnished) == {"alpha": "whole"}
+    assert furnished.read_now(datasets.failed_transfer, "p", "d", 1, HOME, NOW - 1) == "why"
+    assert furnished.read_now(datasets.failed_transfer, "p", "d", 1, HOME, NOW + 1) is None
+    assert _plan(furnished, HOME) != first
+
+
+def test_a_transfer_that_is_tried_again_does_not_count_itself(furnished: Database) -> None:
+    """Half of it lies there already: the room that it takes is its own."""
+    key = _plan(furnished, "alpha")
+    lease: Lease | None = furnished.write_now(take, "transfers", "me", NOW, 60.0)
+    assert lease is not None
+    row = furnished.read_now(lambda c: c.execute(tables.transfers.select().where(tables.transfers.c.id == key)).one())
+    furnished.write_now(
+        lambda c: c.execute(tables.replicas.update().where(tables.replicas.c.site == "alpha").values(state="arriving"))
+    )
+    assert furnished.write_now(room_for, NOW, lease, row) == (0, [])
+    other = {"project": "p", "name": "other", "version": 1, "site": "alpha", "manifest": "m", "state": "arriving"}
+    furnished.write_now(
+        lambda c: c.execute(tables.replicas.insert().values(**other, size_bytes=50, heat_at=NOW, created_at=NOW))
+    )
+    missing, chill = furnished.write_now(room_for, NOW, lease, row)
+    assert (missing, chill) == (10, [])
+
+
+def test_open_transfers_are_found_by_their_index(furnished: Database) -> None:
+    """Ended ones are many, and never looked through."""
+    if not furnished.is_sqlite:
+        pytest.skip("the plan of SQLite")
+    query = tables.transfers.select().where(datasets.OPEN)
+    text = str(query.compile(compile_kwargs={"literal_binds": True}))
+    plan = furnished.read_now(lambda c: c.execute(sa.text(f"EXPLAIN QUERY PLAN {text}")).all())
+    assert "ix_transfers_open" in str(plan)
