@@ -87,6 +87,23 @@ async def test_a_site_s_day_is_told_in_parts(admin: httpx.AsyncClient, site: str
     assert answer["buckets"][22]["wait_p90_seconds"] == pytest.approx(60.0)
 
 
+async def test_a_page_of_usage_says_what_the_attempts_say(house: House, admin: httpx.AsyncClient, site: str) -> None:
+    """When each was handed in, what it asked for, how it ended; null where the attempt is not there any more."""
+    record(house, 3)
+    gone = tables.attempts.c.key == make_id(1_700_000_000_003, bytes([3]) * 10)
+    house.execute(tables.attempts.delete().where(gone))
+    for path in (f"/v1/sites/{site}/usage", f"/v1/usage?site={site}"):
+        items = {item["attempt"]: item for item in (await admin.get(path)).json()["items"]}
+        assert len(items) == 3
+        there = items[make_id(1_700_000_000_001, bytes([1]) * 10)]
+        assert (there["state"], there["requested_seconds"], there["observed_start_at"]) == ("succeeded", 3600, None)
+        assert there["submitted_at"] < there["started_at"]
+        lost = items[make_id(1_700_000_000_003, bytes([3]) * 10)]
+        assert [lost[name] for name in ("submitted_at", "observed_start_at", "requested_seconds", "state")] == [
+            None
+        ] * 4
+
+
 async def test_usage_is_exported_exactly(admin: httpx.AsyncClient, site: str) -> None:
     """Every digit of the money; a name that a spreadsheet would run is made harmless in CSV and kept in Parquet."""
     answer = await admin.get(f"/v1/sites/{site}/usage:export")

@@ -156,7 +156,7 @@ class Output(_Answer):
 
 
 class Usage(_Answer):
-    """What one attempt used."""
+    """What one attempt used; the last four are of the attempt itself, and null where it is not there any more."""
 
     attempt: Id
     task_id: Id
@@ -183,6 +183,10 @@ class Usage(_Answer):
     energy_kwh: Money | None
     carbon_grams: Money | None
     created_at: datetime
+    submitted_at: datetime | None
+    observed_start_at: datetime | None
+    requested_seconds: int | None
+    state: str | None
 
 
 class Event(_Answer):

@@ -209,6 +209,7 @@ ATTEMPT_FIELDS = [
     "cpus",
 ]
 USAGE_FIELDS = [str(column.name) for column in tables.usage_records.columns]
+USAGE_SHOWN = [*USAGE_FIELDS, "submitted_at", "observed_start_at", "requested_seconds", "state"]
 
 
 def show(row: sa.Row[Any], fields: Sequence[str]) -> dict[str, Any]:
@@ -257,8 +258,19 @@ def outputs_of(connection: sa.Connection, task_id: str, offset: int, limit: int)
     return connection.execute(query).all()
 
 
+def usage_query() -> sa.Select[Any]:
+    """Usage records with `USAGE_SHOWN`: what their attempts say too, null where the attempt is not there any more."""
+    u, a = tables.usage_records, tables.attempts
+    return sa.select(
+        u,
+        a.c.submitted_at,
+        a.c.started_at.label("observed_start_at"),
+        a.c.walltime_seconds.label("requested_seconds"),
+        a.c.state,
+    ).select_from(u.outerjoin(a, a.c.key == u.c.attempt))
+
+
 def usage_of(connection: sa.Connection, task_id: str) -> Sequence[sa.Row[Any]]:
     """A task's usage records, one for each attempt that has one."""
-    u = tables.usage_records
-    query = sa.select(u).where(u.c.task_id == task_id).order_by(u.c.attempt).limit(1000)
-    return connection.execute(query).all()
+    u = tables.usage_records.c
+    return connection.execute(usage_query().where(u.task_id == task_id).order_by(u.attempt).limit(1000)).all()

@@ -322,7 +322,7 @@ async def list_outputs(
 async def list_task_usage(service: Serving, task_id: TaskIdPath) -> Response:
     """A task's usage records, one for each attempt."""
     rows = await service.database.read(task_rows.usage_of, task_id)
-    return answer({"items": [task_rows.show(row, task_rows.USAGE_FIELDS) for row in rows], "next_cursor": None})
+    return answer({"items": [task_rows.show(row, task_rows.USAGE_SHOWN) for row in rows], "next_cursor": None})
 
 
 async def _one(service: Service, caller: Caller, task_id: str, intent: Intent) -> Response:

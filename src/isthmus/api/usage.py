@@ -13,7 +13,7 @@ from isthmus.api import answers
 from isthmus.api.body import NAME, Limit, Since, SitePath, answer
 from isthmus.api.routing import Router
 from isthmus.api.service import Calling, Service, Serving
-from isthmus.api.task_rows import USAGE_FIELDS, show
+from isthmus.api.task_rows import USAGE_SHOWN, show, usage_query
 from isthmus.store import tables
 from isthmus.trust.access import OfSite, Scope, Signed
 
@@ -74,12 +74,12 @@ async def _page(
     if cursor is not None:
         at, _, key = cursor.partition("~")
         conditions.append(sa.tuple_(u.c.created_at, u.c.attempt) < sa.tuple_(sa.literal(float(at)), sa.literal(key)))
-    query = sa.select(u).where(*conditions).order_by(u.c.created_at.desc(), u.c.attempt.desc()).limit(limit + 1)
+    query = usage_query().where(*conditions).order_by(u.c.created_at.desc(), u.c.attempt.desc()).limit(limit + 1)
     rows: Sequence[sa.Row[Any]] = await service.database.read(lambda connection: connection.execute(query).all())
     last = rows[limit - 1] if len(rows) > limit else None
     return answer(
         {
-            "items": [show(row, USAGE_FIELDS) for row in rows[:limit]],
+            "items": [show(row, USAGE_SHOWN) for row in rows[:limit]],
             "next_cursor": None if last is None else f"{last.created_at!r}~{last.attempt}",
         }
     )

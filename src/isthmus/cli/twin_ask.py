@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from isthmus.cli import exits, screen
 from isthmus.cli.grammar import command
 from isthmus.cli.messages import _
 from isthmus.cli.twin_run import need_twin
+
+if TYPE_CHECKING:
+    from isthmus.twin.scenario.buying import Buying
 
 _JSON = click.option("--json", "as_json", is_flag=True, help=_("Answer JSON, for programs."))
 _PARQUET = click.option("--parquet-out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help=_("Write the rows as Parquet."))  # fmt: skip
@@ -112,27 +115,91 @@ def sweep(
 
 @command(
     "capacity",
-    examples="isthmus twin capacity scenario.yaml --p95-wait 1h",
-    help=_("How far arrivals can be compressed until the 95th percentile of waits exceeds a limit."),
+    examples="isthmus twin capacity scenario.yaml --p95-wait 1h\n"
+    "isthmus twin capacity scenario.yaml --p95-wait 1h --buy 10%\n"
+    "isthmus twin capacity scenario.yaml --budget 50000 --check 5",
+    help=_(
+        "How far arrivals can be compressed until the 95th percentile of waits exceeds a limit; and which site or link to "
+        "buy next: each by its price in seconds of mean wait, the first few with what they brought when the twin ran again."
+    ),
 )
 @click.argument("scenario", metavar="SCENARIO.yaml")
-@click.option("--p95-wait", required=True, metavar="TIME", help=_("The limit: 10m, 1h."))
+@click.option("--p95-wait", default="", metavar="TIME", help=_("The limit: 10m, 1h. What to buy is then asked at the load that breaks it."))  # fmt: skip
+@click.option("--buy", default="", metavar="SHARE", help=_("Say what to buy next, if each purchase is so much more of what is there: 10%."))  # fmt: skip
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), help=_("The same for a sum of money, at the prices that the scenario declares."))  # fmt: skip
+@click.option("--check", type=click.IntRange(min=0), default=3, show_default=True, help=_("Run the twin again with each of the first so many."))  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help=_("Of the intervals' bootstrap."))
 @_JSON
-def capacity(scenario: str, p95_wait: str, as_json: bool) -> int:
+def capacity(scenario: str, p95_wait: str, buy: str, budget: float | None, check: int, seed: int, as_json: bool) -> int:
+    if buy and budget:
+        raise click.UsageError(_("Give --buy or --budget, one of the two."))
+    if not (p95_wait or buy or budget):
+        raise click.UsageError(_("Give --p95-wait, or --buy or --budget."))
+    share = _share(buy) if buy else 0.1
     need_twin()
     from isthmus.domain.units import parse_duration
     from isthmus.twin.scenario import questions
     from isthmus.twin.scenario.load import load_scenario
 
-    found = questions.capacity(load_scenario(scenario), p95_wait_seconds=parse_duration(p95_wait, "p95-wait"))
+    base = load_scenario(scenario)
+    found = None
+    if p95_wait:
+        found = questions.capacity(base, p95_wait_seconds=parse_duration(p95_wait, "p95-wait"))
+        base = replace(base, arrivals=found.exceeded or found.kept)
+    bought = None
+    if buy or budget:
+        from isthmus.twin.scenario.buying import what_to_buy
+
+        bought = what_to_buy(base, share=share, budget=budget, check=check, seed=seed)
     if as_json:
-        screen.put_json(asdict(found))
+        screen.put_json((asdict(found) if found else {}) | ({"arrivals": base.arrivals, "buy": asdict(bought)} if bought else {}))  # fmt: skip
         return exits.OK
-    rows = [[f"x{factor:.3f}", f"{wait:,.0f}"] for factor, wait in sorted(found.tried)]
-    screen.table([_("ARRIVALS"), _("P95 WAIT (S)")], rows, right=(0, 1))
-    above = "" if found.exceeded is None else _(", not at x{factor:.3f}").format(factor=found.exceeded)
-    screen.say(_("It keeps the limit at x{factor:.3f}").format(factor=found.kept) + above + ".")
+    if found:
+        rows = [[f"x{factor:.3f}", f"{wait:,.0f}"] for factor, wait in sorted(found.tried)]
+        screen.table([_("ARRIVALS"), _("P95 WAIT (S)")], rows, right=(0, 1))
+        above = "" if found.exceeded is None else _(", not at x{factor:.3f}").format(factor=found.exceeded)
+        screen.say(_("It keeps the limit at x{factor:.3f}").format(factor=found.kept) + above + ".")
+    if bought:
+        _tell_purchases(bought)
     return exits.OK
+
+
+def _share(text: str) -> float:
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 100:
+        raise click.UsageError(_("--buy {text} is no share: write 10%.").format(text=text))
+    return share
+
+
+def _tell_purchases(bought: Buying) -> None:
+    headers = [_("BUY"), _("MORE"), _("MONEY"), _("PRICE (S OF WAIT, OF ONE)"), _("FORESEEN (S)"), _("MEASURED (S)"), _("95 % INTERVAL")]  # fmt: skip
+    rows = []
+    for one in bought.purchases:
+        tried = ["", "", ""]
+        if one.foreseen_s is not None and one.low_s is not None and one.high_s is not None:
+            tried = [f"{one.foreseen_s:,.1f}", f"{one.measured_s:,.1f}", f"{one.low_s:,.1f} to {one.high_s:,.1f}"]
+        money = "" if one.money is None else f"{one.money:,.0f}"
+        rows.append([one.name, f"{one.amount:,.4g} {one.unit}", money, f"{one.price_s:,.4g}", *tried])
+    screen.table(headers, rows, right=(1, 2, 3, 4, 5, 6))
+    screen.say(
+        _("Seconds of mean wait saved, of {wait:,.1f} s; ranked by {how}.").format(
+            wait=bought.mean_wait_s, how=_("value for money") if bought.by_money else _("value")
+        )
+    )
+    if not any(one.price_s for one in bought.purchases):
+        screen.say(_("In every hour all had room, so no price tells them apart: they stand by how pressed they were."))
+    if bought.no_price:
+        screen.say(_("Not for this money, or without a price: {names}.").format(names=", ".join(bought.no_price)))
+    best = next((one for one in bought.purchases if one.name == bought.best), None)
+    if best is not None:
+        what = _("processors at {name}") if best.what == "site" else _("more of the link {name}")
+        screen.say(_("Buy {what}: of those tried it brought most.").format(what=what.format(name=best.name)))
+    elif any(one.measured_s is not None for one in bought.purchases):
+        screen.say(_("None of those tried surely shortens the waits."))
 
 
 @command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,43 +99,27 @@ def _past(
     """The attempts with a usage record that were handed to a site in the window, by site and pool."""
     found: dict[tuple[str, str], list[PastAttempt]] = {}
     # A record is made after its attempt was handed in, so none of the window is older than `begin`.
-    by_task: dict[str, list[UsageRecord]] = {}
     for record in client.usage(project=project, site=site, since=begin.isoformat()):
-        by_task.setdefault(record.task_id, []).append(record)
-    for task_id, records in by_task.items():
-        for record, past in _of_task(client, task_id, records):
-            handed_in = past.submitted
-            if handed_in is None or begin.timestamp() <= handed_in < end.timestamp():
-                found.setdefault((record.site, record.pool), []).append(past)
+        past = _of_record(record)
+        if past.submitted is None or begin.timestamp() <= past.submitted < end.timestamp():
+            found.setdefault((record.site, record.pool), []).append(past)
     return found
 
 
-def _of_task(client: Client, task_id: str, records: list[UsageRecord]) -> Iterator[tuple[UsageRecord, PastAttempt]]:
-    from isthmus.client import operations
-    from isthmus.domain.lifecycle import AttemptState
-    from isthmus.domain.task import Demand
+def _of_record(record: UsageRecord) -> PastAttempt:
     from isthmus.twin.readers.history import PastAttempt
 
-    # What a task does not say is left out of its document: the site was told the default.
-    demand = client.task(task_id).spec.get("demand", {})
-    requested = int(demand.get("walltime_seconds", Demand().walltime_seconds))
-    attempts = {one.key: one for one in client.run(operations.attempts(task_id))}
-    for record in records:
-        attempt = attempts[record.attempt]
-        started = record.started_at or attempt.started_at
-        yield (
-            record,
-            PastAttempt(
-                key=record.attempt,
-                user=record.user,
-                submitted=attempt.submitted_at.timestamp() if attempt.submitted_at else None,
-                started=started.timestamp() if started else None,
-                elapsed_seconds=record.elapsed_seconds,
-                processors=record.cpus,
-                requested_seconds=requested,
-                succeeded=attempt.state == AttemptState.SUCCEEDED,
-            ),
-        )
+    started = record.started_at or record.observed_start_at
+    return PastAttempt(
+        key=record.attempt,
+        user=record.user,
+        submitted=record.submitted_at.timestamp() if record.submitted_at else None,
+        started=started.timestamp() if started else None,
+        elapsed_seconds=record.elapsed_seconds,
+        processors=record.cpus,
+        requested_seconds=record.requested_seconds or 0,
+        succeeded=record.state == "succeeded",
+    )
 
 
 def _processors(client: Client) -> dict[tuple[str, str], int]:

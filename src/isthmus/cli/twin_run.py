@@ -13,6 +13,9 @@ from isthmus.cli.grammar import command
 from isthmus.cli.messages import _
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from isthmus.twin.federation import Ended
     from isthmus.twin.readers import SwfLog
     from isthmus.twin.runnable import LeftOut
@@ -27,6 +30,7 @@ _SHOWN = 5
     "run",
     examples="isthmus twin run --swf KTH-SP2.swf.gz --processors 100 --policy easy --waits-out waits.csv\n"
     "isthmus twin run --swf log.swf --processors 338 --policy easy-sjbf --estimate actual --json\n"
+    "isthmus twin run --swf log.swf --processors 338 --policy conservative --outages outages.csv\n"
     "isthmus twin run scenario.yaml --html-out report.html\n"
     "isthmus twin run east-data-west-compute --parquet-out jobs.parquet\n"
     "isthmus twin run year.yaml --stream --by-day-out days.parquet",
@@ -41,6 +45,7 @@ _SHOWN = 5
 @click.option("--processors", type=click.IntRange(min=1), help=_("Processors of the site."))
 @click.option("--policy", type=click.Choice(["easy", "easy-sjbf", "fcfs", "conservative", "selective"]), default="easy", show_default=True, help=_("The site's scheduler."))  # fmt: skip
 @click.option("--estimate", type=click.Choice(["requested", "actual", "forecast"]), default="requested", show_default=True, help=_("What the scheduler believes of run times; forecast: learned from the jobs that had ended, as the service learns."))  # fmt: skip
+@click.option("--outages", "outages_file", metavar="FILE.csv", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=_("Processors that fail or are drained: begin_seconds,finish_seconds,processors,drain."))  # fmt: skip
 @click.option("--waits-out", metavar="FILE.csv", type=_FILE, help=_("Write job_id,wait_seconds for each job."))
 @click.option("--swf-out", metavar="FILE.swf", type=_FILE, help=_("Write the schedule in the log's format."))
 @click.option("--parquet-out", metavar="FILE", type=_FILE, help=_("Write the schedule as Parquet."))
@@ -54,6 +59,7 @@ def run(
     processors: int | None,
     policy: Any,
     estimate: Any,
+    outages_file: Path | None,
     waits_out: Path | None,
     swf_out: Path | None,
     parquet_out: Path | None,
@@ -66,8 +72,8 @@ def run(
         raise click.UsageError(_("Give a scenario, or a log with --swf; one of the two."))
     need_twin()
     if scenario is not None:
-        if processors or waits_out or swf_out:
-            raise click.UsageError(_("--processors, --waits-out and --swf-out belong to --swf."))
+        if processors or waits_out or swf_out or outages_file:
+            raise click.UsageError(_("--processors, --outages, --waits-out and --swf-out belong to --swf."))
         if stream and html_out:
             raise click.UsageError(_("--stream keeps no job for a report's pictures: leave out --html-out."))
         if by_day_out and not stream:
@@ -89,17 +95,21 @@ def run(
     from isthmus.twin.summary import summarise
 
     whole = read_swf(swf)
-    exact = estimate == "requested" and policy == "conservative"
+    exact = estimate == "requested" and policy == "conservative" and outages_file is None
     log, left = runnable(whole, processors, needs_request=estimate != "actual", within_request=exact)
     _name_what_is_left_out(whole, left)
     if not len(log):
         raise Invalid("swf", f"{swf} holds no job that {processors} processors can run.", remedy="Give another log.")
+    estimates = estimate
     if estimate == "forecast":
         from isthmus.twin.schedulers.foreseen import forecast_estimates
 
-        waits = simulate(log, processors, policy, forecast_estimates(log, processors))
+        estimates = forecast_estimates(log, processors)
+    lost: dict[str, Any] = {}
+    if outages_file is not None:
+        waits, lost = _with_outages(log, processors, policy, estimates, outages_file)
     else:
-        waits = simulate(log, processors, policy, estimate)
+        waits = simulate(log, processors, policy, estimates)
     width = log.requested_processors
     summary = summarise(log.submit_seconds, log.run_seconds, width, waits, processors)
     if waits_out:
@@ -120,12 +130,31 @@ def run(
     if as_json:
         gone = {one.cause: list(one.job_ids) for one in left}
         bad = [asdict(line) for line in whole.bad_lines]
-        screen.put_json({**asdict(summary), "policy": policy, "estimate": estimate, "processors": processors, "bad_lines": bad, "left_out": gone})  # fmt: skip
+        screen.put_json({**asdict(summary), "policy": policy, "estimate": estimate, "processors": processors, "bad_lines": bad, "left_out": gone, **lost})  # fmt: skip
         return exits.OK
     headers = [_("POLICY"), _("ESTIMATE"), _("JOBS"), _("MEAN WAIT (S)"), _("P95 WAIT (S)"), _("AVEBSLD"), _("UTILISATION"), _("MAKESPAN (S)")]  # fmt: skip
     row = [policy, estimate, str(summary.jobs), f"{summary.mean_wait_s:.1f}", f"{summary.p95_wait_s:.0f}", f"{summary.avebsld:.4f}", f"{summary.utilisation:.4f}", str(summary.makespan_s)]  # fmt: skip
     screen.table(headers, [row], right=(2, 3, 4, 5, 6, 7))
+    if lost:
+        screen.say(_("{lost_attempts} attempts were lost to {outages} outages, with {lost_processor_hours:,.1f} processor hours.").format(**lost))  # fmt: skip
     return exits.OK
+
+
+def _with_outages(
+    log: SwfLog, processors: int, policy: Any, estimates: Any, file: Path
+) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Waits under outages, and what was lost; the scheduler plans anew at each event."""
+    from isthmus.twin.readers.outages import read_outages
+    from isthmus.twin.schedulers.outages import replan
+
+    outages = read_outages(file)
+    given = {"requested": None, "actual": log.run_seconds}
+    done = replan(log, processors, policy, outages, given[estimates] if isinstance(estimates, str) else estimates)
+    return done.wait_seconds, {
+        "outages": len(outages),
+        "lost_attempts": int(done.attempts.sum()) - len(log),
+        "lost_processor_hours": done.lost_processor_seconds / 3600,
+    }
 
 
 def _loaded(place: str) -> Scenario:

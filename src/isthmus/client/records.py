@@ -244,6 +244,10 @@ class UsageRecord(_Shown):
     energy_kwh: Decimal | None = None
     carbon_grams: Decimal | None = None
     created_at: datetime | None = None
+    submitted_at: datetime | None = None
+    observed_start_at: datetime | None = None
+    requested_seconds: int | None = None
+    state: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -1,6 +1,6 @@
 """The loop of the federation, compiled: one virtual clock, one event at a time over all sites.
 
-At equal times: a submission, then a transfer's end, then a termination, of the site with the lowest number first.
+At equal times: a submission, then a transfer's end, then a termination, of the site with the lowest number first, then an outage.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from isthmus.placement import federation as rules
+from isthmus.twin.federation.away import change, next_change
 from isthmus.twin.federation.flows import add_flow, end_flow, expected_seconds, flow_end
 from isthmus.twin.federation.ledger import not_booked, replay
 from isthmus.twin.schedulers.backfill import (
@@ -37,7 +38,7 @@ is_open = njit(cache=True)(rules.is_open)
 @njit(cache=True, nogil=True)
 def advance(world, router, rational, credit, tolerance, last):  # type: ignore[no-untyped-def]
     """Run until the last job of the world arrives, or, where it is the `last` of all, until every job has ended."""
-    state, flows, ledger = world.state, world.flows, world.ledger
+    state, flows, ledger, away = world.state, world.flows, world.ledger, world.away
     jobs = state.jobs
     home, size, where, promised, opened = world.home, world.size, world.where, world.promised, world.opened
     count = len(home)
@@ -46,6 +47,7 @@ def advance(world, router, rational, credit, tolerance, last):  # type: ignore[n
     guests_last = router == HOLES  # the naive router knows no guests: all jobs of a site are alike
     arrived = world.counts[0]
     looked = world.counts[1]
+    changes = next_change(away)
     while True:
         if arrived == count and not last:
             break
@@ -59,6 +61,12 @@ def advance(world, router, rational, credit, tolerance, last):  # type: ignore[n
         next_flow = flow_end(flows)
         next_submit = jobs[arrived].submit if arrived < count else FOREVER
         now = min(next_submit, next_flow, next_end)
+        if changes < now:
+            site, free = change(away, state, world.least, home, guests_last, changes)
+            if router == HOLES and opened[site] and free > promised[site]:
+                _fill(state, flows, world.least, site, size, changes, where, promised)
+            changes = next_change(away)
+            continue
         if now == FOREVER:
             break
         if book and now >= looked:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from isthmus.domain.errors import Invalid
 from isthmus.placement.federation import CREDIT, TOLERANCE
+from isthmus.twin.federation.away import make_away
 from isthmus.twin.federation.core import advance
 from isthmus.twin.federation.world import World, ended, first_world, renewed
+from isthmus.twin.schedulers.outages import Outage
 
 Router = Literal["isolated", "shortest-backlog", "holes"]
 SitePolicy = Literal["fcfs", "easy", "easy-sjbf"]
@@ -64,19 +66,22 @@ class Federation:
     paths: Whole | None = None
     latency_seconds: NDArray[np.float64] | None = None
     capacity_bytes_per_second: NDArray[np.float64] | None = None
+    outages: tuple[tuple[int, Outage], ...] = ()  # by number of site; rationality compares with sites that never fail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """By job, in the workload's order: start (seconds), site, arrival of its moved data (-1: none moved).
 
-    `carried_bytes` by link.
+    `carried_bytes` by link. Attempts that outages ended, and the processor seconds that went with them.
     """
 
     start_seconds: Whole
     site: Whole
     data_seconds: Whole
     carried_bytes: NDArray[np.float64]
+    lost_attempts: int = 0
+    lost_processor_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +124,7 @@ class Stream:
             network = (np.full((len(size), len(size), 1), -1), np.zeros((len(size), len(size))), np.zeros(0))
         else:
             network = (sites.paths, sites.latency_seconds, sites.capacity_bytes_per_second)
-        self._world: World = first_world(np.asarray(size, dtype=np.int64), modes, *network)
+        self._world: World = first_world(np.asarray(size, dtype=np.int64), modes, *network, make_away(sites.outages))
         self._seen = -(2**62)
 
     @property
@@ -132,6 +137,11 @@ class Stream:
         """By link, so far."""
         carried: NDArray[np.float64] = self._world.flows.carried.copy()
         return carried
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """Attempts that outages ended, and their processor seconds, so far."""
+        return int(self._world.away.told[2]), int(self._world.away.told[3])
 
     def feed(self, work: Workload, *, estimates: Whole | None = None, last: bool = False) -> Ended:
         """Take the next arrivals, none before those of an earlier piece; what ended since the last call.
@@ -218,8 +228,14 @@ def federate(
     columns = [np.empty(len(number), dtype=np.int64) for _ in range(3)]
     for column, values in zip(columns, (done.start_seconds, done.site, done.data_seconds), strict=True):
         column[number] = values
+    attempts, seconds = stream.lost
     return Outcome(
-        start_seconds=columns[0], site=columns[1], data_seconds=columns[2], carried_bytes=stream.carried_bytes
+        start_seconds=columns[0],
+        site=columns[1],
+        data_seconds=columns[2],
+        carried_bytes=stream.carried_bytes,
+        lost_attempts=attempts,
+        lost_processor_seconds=seconds,
     )
 
 

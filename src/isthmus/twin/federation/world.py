@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from isthmus.twin.federation.away import Away
 from isthmus.twin.federation.flows import Flows, make_flows, moved_flows
 from isthmus.twin.federation.ledger import Ledger, make_ledger
 from isthmus.twin.schedulers.backfill import FOREVER, JOB, JOB_BITS, KINDS, State, make_jobs, make_state
@@ -34,11 +35,12 @@ class World(NamedTuple):
     promised: Whole  # by site: processors of guests whose data is under way
     opened: NDArray[np.bool_]  # by site
     least: Whole  # site x kind x [width, estimate]: no waiting job of the site's own is below these
+    away: Away
     counts: Whole  # [jobs that have arrived, time of the next look at the ledger, jobs in all so far]
 
 
 @njit(cache=True)
-def first_world(processors, mode, paths, latency, capacity):  # type: ignore[no-untyped-def]
+def first_world(processors, mode, paths, latency, capacity, away):  # type: ignore[no-untyped-def]
     """Idle sites; `paths` sites x sites x hops of links."""
     sites = len(processors)
     none = np.zeros(0, np.int64)
@@ -48,7 +50,8 @@ def first_world(processors, mode, paths, latency, capacity):  # type: ignore[no-
         make_flows(paths.reshape(sites * sites, paths.shape[2]), latency.reshape(sites * sites), capacity, 0),
         make_ledger(processors, mode),
         none, none, none, none, none, np.zeros(0, np.bool_),
-        np.zeros(sites, np.int64), np.ones(sites, np.bool_), np.full((sites, KINDS, 2), FOREVER), np.zeros(3, np.int64),
+        np.zeros(sites, np.int64), np.ones(sites, np.bool_), np.full((sites, KINDS, 2), FOREVER), away,
+        np.zeros(3, np.int64),
     )  # fmt: skip
 
 
@@ -97,7 +100,7 @@ def renewed(world, book, submit, run, width, estimate, request, home, size):  # 
         _joined(world.moved_at, place, kept, none),
         _joined(world.serial, place, kept, np.arange(first, first + fresh)),
         _joined(world.told, place, kept, no),
-        world.promised, world.opened, world.least, world.counts,
+        world.promised, world.opened, world.least, world.away, world.counts,
     )  # fmt: skip
 
 

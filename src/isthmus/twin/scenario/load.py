@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.task import Goal
+from isthmus.domain.units import parse_duration
 from isthmus.twin.federation import Router, SitePolicy, Workload
 from isthmus.twin.readers import SwfLog, read_swf
 from isthmus.twin.runnable import runnable
 from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Brain, Link, Scenario, Shapes, Site, Source, Synthetic
+from isthmus.twin.schedulers.outages import Outage
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -38,6 +40,7 @@ class _Site(_Part):
     watts_per_processor: NotNegative = 0.0
     tariff: Series = 0.0
     intensity: Series = 0.0
+    price_per_processor: Positive | None = None
 
 
 class _Link(_Part):
@@ -46,6 +49,15 @@ class _Link(_Part):
     km: NotNegative | None = None
     fibre: Literal["solid", "hollow"] = "solid"
     latency_ms: NotNegative | None = None
+    price_per_gbit: Positive | None = None
+
+
+class _Outage(_Part):
+    site: str
+    begin: Annotated[int | str, Field(alias="from")]
+    finish: Annotated[int | str, Field(alias="to")]
+    processors: Annotated[int, Field(ge=1)] | None = None
+    drain: bool = False
 
 
 class _Synthetic(_Part):
@@ -77,6 +89,7 @@ class _Scenario(_Part):
     seed: Annotated[int, Field(ge=0)] = 0
     sites: Annotated[list[_Site], Field(min_length=1)]
     links: list[_Link] = []
+    outages: list[_Outage] = []
     workload: Annotated[list[_Work], Field(min_length=1)]
 
 
@@ -152,6 +165,7 @@ def scenario_of(tree: Any, folder: Path) -> Scenario:
         name=given.name,
         sites=sites,
         links=links,
+        outages=tuple(_outage(outage, index, sites) for index, outage in enumerate(given.outages)),
         router=given.router,
         rational=given.rational,
         brain=given.brain,
@@ -196,7 +210,23 @@ def _link(link: _Link, index: int, names: list[str]) -> Link:
         latency_seconds=seconds,
         km=link.km or 0.0,
         fibre=link.fibre,
+        price_per_gbit=link.price_per_gbit,
     )
+
+
+def _outage(outage: _Outage, index: int, sites: tuple[Site, ...]) -> tuple[str, Outage]:
+    place = next((site for site in sites if site.name == outage.site), None)
+    if place is None:
+        names = ", ".join(site.name for site in sites)
+        raise Invalid(f"outages.{index}.site", f"There is no site {outage.site}.", remedy=f"Use one of {names}.")
+    begin = parse_duration(outage.begin, f"outages.{index}.from")
+    finish = parse_duration(outage.finish, f"outages.{index}.to")
+    if not 0 <= begin < finish:
+        raise Invalid(f"outages.{index}", "It does not last.", remedy="Give from, and a later to: 26h, 2d, seconds.")
+    taken = outage.processors or place.processors
+    if taken > place.processors:
+        raise Invalid(f"outages.{index}.processors", f"{place.name} has {place.processors}.", remedy="Take no more.")
+    return place.name, Outage(begin_seconds=begin, finish_seconds=finish, processors=taken, drain=outage.drain)
 
 
 def shapes_of(log: SwfLog, name: str) -> Shapes:

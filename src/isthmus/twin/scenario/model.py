@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from isthmus.domain.task import Goal
 from isthmus.twin.federation import Router, SitePolicy, Workload
+from isthmus.twin.schedulers.outages import Outage
 
 MICROSECONDS_PER_KM = {"solid": 4.9, "hollow": 3.46}  # one way, in glass (index 1.47) and in air (hollow core)
 Hourly = NDArray[np.float64]
@@ -18,7 +19,10 @@ Brain = Literal["fast", "production"]  # compiled rules that `router` names, or 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One site; `tariff` (money per kWh) and `intensity` (g CO2 per kWh) by the hour, repeated: 24 or more values."""
+    """One site; `tariff` (money per kWh) and `intensity` (g CO2 per kWh) by the hour, repeated: 24 or more values.
+
+    `price_per_processor` is what one more would cost (any unit, over the time that is simulated); None: not known.
+    """
 
     name: str
     processors: int
@@ -30,6 +34,7 @@ class Site:
     watts_per_processor: float = 0.0
     tariff: Hourly = field(default_factory=lambda: np.zeros(24))
     intensity: Hourly = field(default_factory=lambda: np.zeros(24))
+    price_per_processor: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class Link:
     latency_seconds: float
     km: float = 0.0
     fibre: str = "solid"
+    price_per_gbit: float | None = None  # of one more Gbit/s, in the unit of the processors' price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,7 @@ class Scenario:
     name: str
     sites: tuple[Site, ...]
     links: tuple[Link, ...] = ()
+    outages: tuple[tuple[str, Outage], ...] = ()  # by the site's name
     router: Router = "holes"
     rational: bool = True
     brain: Brain = "fast"

@@ -46,7 +46,14 @@ class Result:
             "carbon_kg": float(self.accounts.carbon_kg.sum()),
             "moved_jobs": int((self.outcome.site != self.work.home).sum()),
             "moved_bytes": int(self.work.input_bytes[self.outcome.data_seconds >= 0].sum()),
+            **self._lost(),
         }
+
+    def _lost(self) -> dict[str, float]:
+        if not self.scenario.outages:
+            return {}
+        hours = self.outcome.lost_processor_seconds / 3600
+        return {"lost_attempts": self.outcome.lost_attempts, "lost_processor_hours": hours}
 
     def columns(self) -> dict[str, Any]:
         """One row a job, for Parquet."""
@@ -91,7 +98,12 @@ def workload_of(scenario: Scenario) -> Workload:
 def federation_of(scenario: Scenario) -> Federation:
     """The scenario's sites, and its network where it has links."""
     sizes = np.array([site.processors for site in scenario.sites], dtype=np.int64)
-    sites = Federation(processors=sizes, policies=tuple(site.policy for site in scenario.sites))
+    numbers = {site.name: number for number, site in enumerate(scenario.sites)}
+    sites = Federation(
+        processors=sizes,
+        policies=tuple(site.policy for site in scenario.sites),
+        outages=tuple((numbers[name], outage) for name, outage in scenario.outages),
+    )
     if not scenario.links:
         return sites
     paths, latency = least_latency_paths(scenario.sites, scenario.links)
@@ -119,6 +131,8 @@ def run_scenario(scenario: Scenario) -> Result:
 
 
 def _governed(scenario: Scenario, work: Workload, sites: Federation) -> Outcome:
+    if scenario.outages:
+        raise Invalid("outages", "The brain of production is not simulated with outages.", remedy="Use brain: fast.")
     from isthmus.twin.federation.production import govern
     from isthmus.twin.scenario.production import surroundings
 

@@ -169,12 +169,31 @@ def enqueue(state, site, job, guest):  # type: ignore[no-untyped-def]
     jobs = state.jobs
     here = state.sites[site]
     note(state.least[site], jobs[job])
+    _link(state, site, job, guest, jobs[here.end].before if guest else here.last_own)
+
+
+@njit(cache=True)
+def enqueue_again(state, site, job, guest):  # type: ignore[no-untyped-def]
+    """Put a job whose attempt was lost back into its site's queue, by the time of its submission among its like."""
+    jobs = state.jobs
+    here = state.sites[site]
+    note(state.least[site], jobs[job])
     place = jobs[here.end].before if guest else here.last_own
+    first = here.last_own if guest else here.end
+    while place != first and place > job:  # numbers are in order of submission
+        place = jobs[place].before
+    _link(state, site, job, guest, place)
+
+
+@njit(cache=True)
+def _link(state, site, job, guest, place):  # type: ignore[no-untyped-def]
+    jobs = state.jobs
+    here = state.sites[site]
     jobs[job].before = place
     jobs[job].after = jobs[place].after
     jobs[jobs[place].after].before = job
     jobs[place].after = job
-    if not guest:
+    if not guest and place == here.last_own:
         here.last_own = job
     if here.mode == SJBF:
         place = jobs[here.end].shorter
@@ -228,6 +247,36 @@ def terminate(state, site):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def kill_last(state, site):  # type: ignore[no-untyped-def]
+    """End the attempt that started last: (its job, which is in no queue and has not started any more; when it had)."""
+    here = state.sites[site]
+    times, keys = state.heap_time[site], state.heap_job[site]
+    last = 0
+    for i in range(1, here.ends):
+        if keys[i] > keys[last]:
+            last = i
+    job = keys[last] & ((1 << JOB_BITS) - 1)
+    old_times, old_keys = times[: here.ends].copy(), keys[: here.ends].copy()
+    kept = 0
+    for i in range(here.ends):
+        if i != last:
+            kept = heap_push(times, keys, kept, old_times[i], old_keys[i])
+    here.ends = kept
+    state.next_end[site] = times[0] if kept > 0 else FOREVER
+    here.used -= state.jobs[job].width
+    running = state.running[site]
+    for i in range(here.count):
+        if running[i] == job:
+            _remove(running, state.until[site], here.count, i)
+            here.count -= 1
+            break
+    begun = state.jobs[job].start
+    state.jobs[job].start = -1
+    state.jobs[job].corrections = 0
+    return job, begun
+
+
+@njit(cache=True)
 def begin(state, site, job, now):  # type: ignore[no-untyped-def]
     """Start a job, which is in no queue any more."""
     row = state.jobs[job]
@@ -260,13 +309,18 @@ def free_now(state, site, now):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def reservation(state, site, free, first, needed):  # type: ignore[no-untyped-def]
-    """(shadow time, extra processors): when `needed` > free processors are predicted to be free, and how many more."""
+    """(shadow time, extra processors): when `needed` > free processors are predicted to be free, and how many more.
+
+    (FOREVER, 0) where processors are away, and those that are there never suffice: whoever waits for them delays nobody.
+    """
     count = state.sites[site].count
     running = state.running[site]
     until = state.until[site]
     shadow = np.int64(0)
     k = first
     while free < needed:
+        if k >= count:
+            return FOREVER, np.int64(0)
         shadow = until[k]
         while k < count and until[k] == shadow:
             free += state.jobs[running[k]].width
