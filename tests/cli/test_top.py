@@ -36,7 +36,7 @@ async def test_it_follows_tasks_says_why_shows_the_log_and_cancels_after_asking(
     app = Top(AsyncClient(profile=find_profile(None, None, None)), filters={"project": ""})
     async with app.run_test(size=(140, 40)) as pilot:
         await _until(lambda: any(row[0] == slow and "running" in row[2] for row in _cells(app, "tasks")))
-        assert [row[0] for row in _cells(app, "sites")] == ["local"]
+        assert "local" in [row[0] for row in _cells(app, "sites")]
         table = app.query_one("#tasks", DataTable)
 
         def put_cursor(task: str) -> None:

@@ -229,7 +229,7 @@ def _follow(session: Session, task_id: str, draft: Draft, *, talk: bool, fetch: 
     with _status(talk, _("waits")) as status:
         phases = Phases(talk, status)
         write = (lambda _stream, data: phases.write("stderr", data)) if session.as_json else phases.write
-        task = session.run(waiting.follow(task_id, write=write, changed=phases.changed))
+        task = session.run(waiting.follow(task_id, write=write, changed=phases.changed, from_first=True))
     fetched: list[Path] = []
     if task.succeeded and fetch and draft.spec.get("outputs"):
         fetched = _fetch(session, task, draft, talk)

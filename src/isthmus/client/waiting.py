@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from isthmus.client import operations
-from isthmus.client.records import Task
+from isthmus.client.records import Attempt, Task
 from isthmus.client.wire import Pause, Steps, Together
 from isthmus.domain.errors import IsthmusError, NotFound, Unavailable
 
@@ -116,6 +116,14 @@ def read_stream(
     return any_bytes
 
 
+def _between(earlier: str, later: str, attempts: Sequence[Attempt]) -> list[str]:
+    """The attempts after one (all when it is empty) and before another, oldest first."""
+    keys = [one.key for one in attempts]
+    first = keys.index(earlier) + 1 if earlier in keys else 0
+    last = keys.index(later) if later in keys else len(keys)
+    return keys[first:last]
+
+
 def follow(
     task_id: str,
     *,
@@ -123,10 +131,12 @@ def follow(
     write: Callable[[str, bytes], None],
     changed: Changed = _ignore,
     offset: int = 0,
+    from_first: bool = False,
 ) -> Steps[Task]:
     """Follow a task to its end: changes to `changed`, bytes of its streams to `write`, across all its attempts.
 
-    When a new attempt begins, its streams are read from their start.
+    When a new attempt begins, its streams are read from their start, after those of attempts that came and went meanwhile;
+    `from_first`: also of those before the first look.
     """
     followers = [Follower(stream, offset) for stream in streams]
     attempt = ""
@@ -135,9 +145,18 @@ def follow(
     while True:
         task = yield from operations.task(task_id)
         if task.attempt != attempt:
+            missed: list[str] = []
+            if task.attempts > 1 and (attempt or from_first):
+                missed = _between(attempt, task.attempt, (yield from operations.attempts(task_id)))
             for follower in followers:
                 if attempt:
                     yield from read_stream(task_id, follower, write)  # what the earlier one wrote last
+            for key in missed:
+                for follower in followers:
+                    follower.restart(key)
+                    yield from read_stream(task_id, follower, write)
+            for follower in followers:
+                if attempt or missed:
                     follower.restart(task.attempt)
                 follower.attempt = task.attempt
             attempt = task.attempt
