@@ -12,7 +12,7 @@ from isthmus.domain.lifecycle import TaskState
 from isthmus.engine import failpoints, leases
 from isthmus.store import tables
 from isthmus.store.database import Database
-from tests.faults.scenes import centre, done, process, runs, spec, tell, until
+from tests.faults.scenes import centre, done, link, process, runs, spec, tell, until
 from tests.world.history import World
 
 pytestmark = pytest.mark.fault
@@ -136,6 +136,7 @@ def test_f06_a_poison_row_is_parked_and_holds_up_nobody(placed_before: bool) -> 
     """Before and after it was placed: a task whose row cannot be read is parked as failed after some tries; those of its batch succeed meanwhile."""
 
     async def scene(world: World) -> None:
+        link(world).latency = 30.0  # so that nothing is at the site before the row is spoiled
         [bad] = world.submit([spec(5)])
         world.submit([spec(5), spec(5)])
         if placed_before:
@@ -147,6 +148,7 @@ def test_f06_a_poison_row_is_parked_and_holds_up_nobody(placed_before: bool) -> 
 
         world.database.write_now(spoil)
         world.specs[bad] = spec(5, code=1)  # so that the oracle lets it fail
+        link(world).heal()
         await until(world, lambda: done(world) == 2)
         await until(world, lambda: not world.unsettled(), 3600)
         row = world.database.read_now(lambda c: c.execute(tables.tasks.select().where(tables.tasks.c.id == bad)).one())
