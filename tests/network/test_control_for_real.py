@@ -339,7 +339,7 @@ def test_what_is_not_permitted_is_refused_and_changes_nothing(wan: Wan) -> None:
     with pytest.raises(NotFound):
         plane.set_paths("nobody", (WeightedPath(segments=("fc00:2::1",)),))
     with pytest.raises(Invalid, match="not a request"):
-        plane._ask({"do": "format"})
+        plane.ask({"do": "format"})
     assert plane.state() == good
     assert plane.reconcile().total == 0
     os.seteuid(65534)
