@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +176,7 @@ def _stream_scenario(place: str, parquet_out: Path | None, by_day_out: Path | No
 
     from isthmus.twin import writers
     from isthmus.twin.scenario.run import job_columns, stream_scenario
-    from isthmus.twin.summary import shown
+    from isthmus.twin.summary import named
 
     scenario = _loaded(place)
     with writers.parquet_rows(parquet_out) if parquet_out else nullcontext() as add:
@@ -182,23 +185,29 @@ def _stream_scenario(place: str, parquet_out: Path | None, by_day_out: Path | No
             if add is not None and len(ended):
                 add(job_columns(scenario, ended.jobs, ended.start_seconds, ended.site, ended.data_seconds, accounts))
 
-        tally = stream_scenario(scenario, on_ended=write)
+        with working(not as_json, _("the first day")) as tell:
+            tally = stream_scenario(
+                scenario, on_ended=write, on_day=lambda day: tell(_("day {day} is in").format(day=day))
+            )
     if by_day_out:
         writers.write_parquet(by_day_out, tally.by_day([site.name for site in scenario.sites]))
     if as_json:
         screen.put_json({"scenario": scenario.name, "router": scenario.router, **tally.figures(), "left_out": scenario.left_out})  # fmt: skip
         return exits.OK
-    screen.pairs([(name, shown(value)) for name, value in tally.figures().items()])
+    screen.pairs(named(tally.figures()))
     return exits.OK
 
 
 def _run_scenario(place: str, parquet_out: Path | None, html_out: Path | None, as_json: bool) -> int:
     from isthmus.twin import writers
     from isthmus.twin.scenario.run import run_scenario
-    from isthmus.twin.summary import shown
+    from isthmus.twin.summary import named
 
     scenario = _loaded(place)
-    result = run_scenario(scenario)
+    with working(not as_json, _("running")) as tell:
+        result = run_scenario(
+            scenario, on_jobs=lambda done, jobs: tell(_("{done:,} of {jobs:,} jobs").format(done=done, jobs=jobs))
+        )
     if parquet_out:
         writers.write_parquet(parquet_out, result.columns())
     from isthmus.twin.report.homes import HOME_HEADERS, home_rows
@@ -212,10 +221,20 @@ def _run_scenario(place: str, parquet_out: Path | None, html_out: Path | None, a
         homes = [dict(zip(HOME_HEADERS, row, strict=True)) for row in rows]
         screen.put_json({"scenario": scenario.name, "router": scenario.router, **result.figures(), "homes": homes, "left_out": scenario.left_out})  # fmt: skip
         return exits.OK
-    screen.pairs([(name, shown(value)) for name, value in result.figures().items()])
+    screen.pairs(named(result.figures()))
     screen.put("")
     screen.table([header.upper() for header in HOME_HEADERS], rows, right=range(1, len(HOME_HEADERS)))
     return exits.OK
+
+
+@contextmanager
+def working(talk: bool, text: str) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal what goes on, until it is done; the block may say something newer. Silent elsewhere."""
+    if not (talk and sys.stderr.isatty()):
+        yield lambda _text: None
+        return
+    with screen.console(stderr=True).status(text) as status:
+        yield status.update
 
 
 def need_twin() -> None:

@@ -9,27 +9,13 @@ from isthmus.twin.report import plots
 from isthmus.twin.report.homes import HOME_HEADERS, home_rows
 from isthmus.twin.scenario.circles import latency_circles
 from isthmus.twin.scenario.run import Result
-from isthmus.twin.summary import shown
+from isthmus.twin.summary import named
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}table{border-collapse:collapse}"
     "td,th{padding:.2rem .7rem;border-bottom:1px solid #ccc;text-align:right}td:first-child,th:first-child{text-align:left}"
     "svg{max-width:100%;height:auto}"
 )
-
-NAMES = {
-    "jobs": "jobs",
-    "mean_wait_s": "mean wait, passage of data included (s)",
-    "p95_wait_s": "95 % of the jobs wait no longer than (s)",
-    "avebsld": "mean bounded slowdown (1 = no wait)",
-    "utilisation": "share of all processors in use, first submission to last end",
-    "makespan_s": "first submission to last end (s)",
-    "energy_kwh": "energy at the meter (kWh)",
-    "cost": "cost of energy (in the tariffs' unit)",
-    "carbon_kg": "carbon (kg CO2)",
-    "moved_jobs": "jobs that ran away from home",
-    "moved_bytes": "bytes of input that moved",
-}
 
 
 def make_page(result: Result) -> str:
@@ -40,7 +26,7 @@ def make_page(result: Result) -> str:
         f"<body><h1>{name}</h1>",
         f"<p>{_brain(result)} Arrivals: x{result.scenario.arrivals:g}. Seed: {result.scenario.seed}.</p>",
         "<h2>Figures</h2>",
-        table(["figure", "value"], [[NAMES[key], shown(value)] for key, value in result.figures().items()]),
+        table(["figure", "value"], named(result.figures())),
         "<h2>By home</h2>",
         table(HOME_HEADERS, home_rows(result)),
         *(
