@@ -123,7 +123,7 @@ class _Run:
             if self._waiting:
                 # A task that waits is looked at again when a site has changed, no sooner than the next round.
                 moments.append(max(next_round, 0 if changed else int(self._state.next_end.min()) + 1))
-            now = max(now, min(moments, default=FOREVER))
+            now = max(now, int(min(moments, default=FOREVER)))
             if now >= FOREVER:
                 break
             changed |= self._ends(now)
