@@ -102,12 +102,15 @@ def run(
     log, left = runnable(whole, processors, needs_request=estimate != "actual", within_request=exact)
     _name_what_is_left_out(whole, left)
     if not len(log):
-        raise Invalid("swf", f"{swf} holds no job that {processors} processors can run.", remedy="Give another log.")
+        raise Invalid(
+            "swf", f"{swf} holds no job that {processors} processors can run.", remedy=_better_log(whole, left)
+        )
     estimates = estimate
     if estimate == "forecast":
         from isthmus.twin.schedulers.foreseen import forecast_estimates
 
-        estimates = forecast_estimates(log, processors)
+        with working(not as_json, _("forecasting each job")):
+            estimates = forecast_estimates(log, processors)
     lost: dict[str, Any] = {}
     if outages_file is not None:
         waits, lost = _with_outages(log, processors, policy, estimates, outages_file)
@@ -248,6 +251,16 @@ def need_twin() -> None:
         raise NotFound(
             _("The twin needs {names}.").format(names=", ".join(missing)), remedy=_("Install isthmus[twin].")
         )
+
+
+def _better_log(log: SwfLog, left: tuple[LeftOut, ...]) -> str:
+    """What to do about a log of which nothing can run."""
+    if not len(log):
+        return _("Give a log in Standard Workload Format: 18 numbers a line.")
+    most = max(left, key=lambda one: len(one.job_ids)).cause
+    if most == "no requested time":
+        return _("Use --estimate actual: no job of this log says how long it may run.")
+    return _("Give another log, or more --processors.")
 
 
 def _name_what_is_left_out(log: SwfLog, left: tuple[LeftOut, ...]) -> None:
