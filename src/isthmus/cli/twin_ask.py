@@ -101,20 +101,19 @@ def sweep(
     if as_json:
         screen.put_json(rows)
         return exits.OK
-    shown = [
-        "router",
-        "arrivals",
-        "seed",
-        "jobs",
-        "mean_wait_s",
-        "p95_wait_s",
-        "avebsld",
-        "utilisation",
-        "cost",
-        "carbon_kg",
-    ]
-    cells = [[value if isinstance(value := row[name], str) else figure(value) for name in shown] for row in rows]
-    screen.table([name.upper() for name in shown], cells, right=range(1, len(shown)))
+    columns = {
+        "router": _("ROUTER"),
+        "arrivals": _("LOAD"),
+        "seed": _("SEED"),
+        "mean_wait_s": _("WAIT (S)"),
+        "p95_wait_s": _("P95 (S)"),
+        "avebsld": _("AVEBSLD"),
+        "utilisation": _("IN USE"),
+        "cost": _("COST"),
+        "carbon_kg": _("KG CO2"),
+    }
+    cells = [[value if isinstance(value := row[name], str) else figure(value) for name in columns] for row in rows]
+    screen.table(list(columns.values()), cells, right=range(1, len(columns)))
     return exits.OK
 
 

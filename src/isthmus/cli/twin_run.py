@@ -138,7 +138,7 @@ def run(
         bad = [asdict(line) for line in whole.bad_lines]
         screen.put_json({**asdict(summary), "policy": policy, "estimate": estimate, "processors": processors, "bad_lines": bad, "left_out": gone, **lost})  # fmt: skip
         return exits.OK
-    headers = [_("POLICY"), _("ESTIMATE"), _("JOBS"), _("MEAN WAIT (S)"), _("P95 WAIT (S)"), _("AVEBSLD"), _("UTILISATION"), _("MAKESPAN (S)")]  # fmt: skip
+    headers = [_("POLICY"), _("ESTIMATE"), _("JOBS"), _("WAIT (S)"), _("P95 (S)"), _("AVEBSLD"), _("IN USE"), _("SPAN (S)")]  # fmt: skip
     row = [policy, estimate, str(summary.jobs), f"{summary.mean_wait_s:.1f}", f"{summary.p95_wait_s:.0f}", f"{summary.avebsld:.4f}", f"{summary.utilisation:.4f}", str(summary.makespan_s)]  # fmt: skip
     screen.table(headers, [row], right=(2, 3, 4, 5, 6, 7))
     if lost:
