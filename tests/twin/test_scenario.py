@@ -215,6 +215,7 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     assert "<script" not in page
     assert "<b>" not in page
     assert "src=" not in page
+    assert "<td>b: tariff</td><td>assumed</td>" in page
     assert page == make_page(result)
 
 
