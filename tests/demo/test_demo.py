@@ -109,7 +109,7 @@ def test_the_whole_demonstration_is_right_and_leaves_nothing(environment: dict[s
     assert re.search(r"\d+ checks held, 0 did not", text), text
     assert "All 4 sites did work" in text
     assert re.search(r"(\d+) of \1 records are equal to sacct", text), text
-    assert "export ISTHMUS_URL=http://127.0.0.1:" in text
+    assert "export ISTHMUS_URL=https://127.0.0.1:" in text
     assert _left(_directory(text), _accounts(text)) == []
 
 
