@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +17,12 @@ import httpx
 
 from isthmus.agent.keeping import Keeping, Standing
 from isthmus.agent.link import Backoff, Link
+from isthmus.agent.reading import PlacesAllowed
 from isthmus.agent.state import StateDirectory
 from isthmus.data.cold import ColdStore
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.port import Credentials
-from isthmus.domain.errors import Invalid, IsthmusError
+from isthmus.domain.errors import Invalid, IsthmusError, Unavailable
 from isthmus.domain.units import parse_size
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ANNOUNCE_SECONDS = 60.0
+_ANY = ("0.0.0.0", "::")
+_MOST_LOST = 1000  # told at once
 RENEW_SECONDS = 86_400.0  # a certificate lasts a month
 
 
@@ -37,12 +41,13 @@ async def keeping_data(
 ) -> AsyncIterator[Keeping | None]:
     """What the site keeps while the agent runs; None without --data-root."""
     if arguments.data_root is None:
-        if arguments.data_listen or arguments.data_cold:
+        if arguments.data_listen or arguments.data_cold or arguments.data_in_place:
             raise Invalid("data-root", "is missing.", remedy="Name the directory that datasets are kept in.")
         yield None
         return
     cold = ColdStore(arguments.data_cold) if arguments.data_cold else None
-    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold)
+    places = PlacesAllowed(arguments.data_in_place)
+    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold, places)
     desk = _Desk(
         keeping,
         link,
@@ -52,6 +57,7 @@ async def keeping_data(
         address=arguments.data_address or "",
         quota_bytes=parse_size(arguments.data_quota, "data-quota"),
         cold=cold is not None,
+        service=client.base_url,
     )
     announcing = asyncio.create_task(desk.run(), name="announcing data")
     try:
@@ -77,6 +83,7 @@ class _Desk:
         address: str,
         quota_bytes: int,
         cold: bool,
+        service: httpx.URL,
     ) -> None:
         self._keeping = keeping
         self._link = link
@@ -87,6 +94,7 @@ class _Desk:
         self._address = address
         self._quota = quota_bytes
         self._cold = cold
+        self._service = service
         self._server: Server | None = None
         self._renewed_at = float("-inf")
 
@@ -104,7 +112,9 @@ class _Desk:
             except (OSError, ValueError) as error:
                 pause = backoff.next()
                 log.error("data is not announced: %s", error)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._keeping.found_lost.wait()
 
     def stop(self) -> None:
         """Stop serving."""
@@ -115,7 +125,10 @@ class _Desk:
     async def _announce(self) -> None:
         """Twice where the server listens for the first time: its certificate comes before its port is open."""
         now = asyncio.get_running_loop().time()
-        answer = await self._link.announce(await self._body())
+        self._keeping.found_lost.clear()
+        lost = sorted(self._keeping.lost)[:_MOST_LOST]
+        answer = await self._link.announce({**await self._body(), "lost": lost})
+        self._keeping.lost.difference_update(lost)
         if now - self._renewed_at > RENEW_SECONDS:
             credentials = self._keep(answer)
             self._keeping.standing = Standing(
@@ -134,7 +147,8 @@ class _Desk:
     async def _body(self) -> dict[str, object]:
         address = ""
         if self._server is not None:
-            host = f"[{self._host}]" if ":" in self._host else self._host
+            own = self._host if self._host not in _ANY else await asyncio.to_thread(_own_address, self._service)
+            host = f"[{own}]" if ":" in own else own
             address = self._address or f"{host}:{self._server.port}"
         request = await asyncio.to_thread(self._request)
         free = await asyncio.to_thread(self._keeping.free_bytes)
@@ -178,6 +192,15 @@ class _Desk:
         )
         self._server.start()
         log.info("data can be read at %s:%d by sites with a ticket", self._host, self._server.port)
+
+
+def _own_address(service: httpx.URL) -> str:
+    """The address of this machine on the way to the service: where others reach it, unless addresses are translated between."""
+    for family, kind, _, _, where in socket.getaddrinfo(service.host, service.port or 443, type=socket.SOCK_DGRAM):
+        with socket.socket(family, kind) as probe, contextlib.suppress(OSError):
+            probe.connect(where)  # sends nothing
+            return str(probe.getsockname()[0])
+    raise Unavailable(f"This machine finds no way to {service.host}.")
 
 
 def _parse(listen: str) -> tuple[str, int]:

@@ -187,6 +187,7 @@ class Usage(_Answer):
     observed_start_at: datetime | None
     requested_seconds: int | None
     state: str | None
+    moved_bytes: int  # of datasets that transfers brought for the task
 
 
 class Event(_Answer):

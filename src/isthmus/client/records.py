@@ -250,6 +250,7 @@ class UsageRecord(_Shown):
     observed_start_at: datetime | None = None
     requested_seconds: int | None = None
     state: str | None = None
+    moved_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

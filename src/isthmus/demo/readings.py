@@ -91,7 +91,7 @@ class Readings:
         for one in moved:
             self.screen.say(f"  planned: {way(one, receipts[-1].decided_at)}")
         page = self.client.run(datasets.transfers(project=project, dataset="readings"))
-        (transfer,) = [one for one in page.items if one.target == "south"] or [None]
+        transfer = next((one for one in page.items if one.target == "south"), None)
         if transfer is None or transfer.started_at is None or transfer.ended_at is None:
             raise DemoError("No transfer brought the readings to south.", remedy="See `isthmus data transfers`.")
         seconds = (transfer.ended_at - transfer.started_at).total_seconds()

@@ -436,10 +436,13 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("manifest", sa.String(length=64), nullable=False),
+        sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("tier", sa.String(length=8), nullable=False),
         sa.Column("pinned", sa.Boolean(), nullable=False),
+        sa.Column("pinned_by", sa.String(length=63), nullable=False),
         sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("in_place", sa.Boolean(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("uses", sa.BigInteger(), nullable=False),
         sa.Column("heat", sa.Double(), nullable=False),
@@ -651,6 +654,13 @@ def upgrade() -> None:
             unique=True,
             sqlite_where=sa.text("state IN ('planned', 'moving')"),
             postgresql_where=sa.text("state IN ('planned', 'moving')"),
+        )
+        batch_op.create_index(
+            "ix_transfers_task",
+            ["task_id"],
+            unique=False,
+            sqlite_where=sa.text("task_id != ''"),
+            postgresql_where=sa.text("task_id != ''"),
         )
         batch_op.create_index("ix_transfers_version", ["project", "name", "version"], unique=False)
 
