@@ -37,16 +37,21 @@ RENEW_SECONDS = 86_400.0  # a certificate lasts a month
 
 @asynccontextmanager
 async def keeping_data(
-    arguments: argparse.Namespace, site: str, state: StateDirectory, link: Link, client: httpx.AsyncClient
+    arguments: argparse.Namespace,
+    site: str,
+    state: StateDirectory,
+    link: Link,
+    client: httpx.AsyncClient,
+    accounts: frozenset[str] | None,
 ) -> AsyncIterator[Keeping | None]:
-    """What the site keeps while the agent runs; None without --data-root."""
+    """What the site keeps while the agent runs; None without --data-root. `accounts` are the local ones that it acts for."""
     if arguments.data_root is None:
         if arguments.data_listen or arguments.data_cold or arguments.data_in_place:
             raise Invalid("data-root", "is missing.", remedy="Name the directory that datasets are kept in.")
         yield None
         return
     cold = ColdStore(arguments.data_cold) if arguments.data_cold else None
-    places = PlacesAllowed(arguments.data_in_place)
+    places = PlacesAllowed(arguments.data_in_place, accounts)
     keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold, places)
     desk = _Desk(
         keeping,

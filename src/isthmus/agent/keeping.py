@@ -116,6 +116,12 @@ class Keeping:
             await asyncio.to_thread(self._warm, contents)
             (self._manifests / f"{manifest}.cold").unlink(missing_ok=True)
 
+    async def data_limit(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """Versions may lie in these regions only, from now on."""
+        for manifest in limits:
+            await self._known_manifest(manifest)
+        await asyncio.to_thread(self._limit_anew, limits)
+
     async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Reading]:
         """How far copies are read, and at the end the paths whose content is missing or damaged."""
         return {one: self._readings.ask(one, await self._checking(one)) for one in manifests}
@@ -139,6 +145,8 @@ class Keeping:
             content = self._files.take(asked, count).dump()
             found = hash_bytes(content)
             self._write_manifest(found, content)
+            if asked.regions:
+                self._note_limit(found, asked.regions)
             return replace(count.shown(), going=Going.DONE, manifest=found, seconds_left=None)
 
         told = self._readings.ask(f"in place {asked.id}", work)
@@ -244,7 +252,7 @@ class Keeping:
                 f"{order.dataset} may lie in {', '.join(order.regions)} only, and this site is not there.",
                 code="data_may_not_leave",
             )
-        await asyncio.to_thread(self._limit, manifest, order.regions)
+        await asyncio.to_thread(self._limit, order.manifest, manifest, order.regions)
         if order.address:
             if self.standing.credentials is None:
                 raise Unavailable("This site has no certificate yet.", remedy="Wait until it has announced itself.")
@@ -254,11 +262,33 @@ class Keeping:
         if lacking := await asyncio.to_thread(self.keep.missing, manifest.contents):
             raise Unavailable(f"{len(lacking)} contents did not arrive.")
 
-    def _limit(self, manifest: DatasetManifest, regions: Collection[str]) -> None:
+    def _limit(self, name: str, manifest: DatasetManifest, regions: Collection[str]) -> None:
         """Contents carry their limit before the first byte of them is here."""
         if regions:
+            self._note_limit(name, regions)
             for blake3 in manifest.contents:
                 self.keep.limit(blake3, regions)
+
+    def _note_limit(self, name: str, regions: Collection[str]) -> None:
+        place = self._manifests / f"{name}.regions"
+        if regions:
+            place.write_text("\n".join(sorted(regions)))
+        else:
+            place.unlink(missing_ok=True)
+
+    def _limit_anew(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """A content that several versions here name may lie only where all of them may."""
+        for name, regions in limits.items():
+            self._note_limit(name, regions)
+        others: dict[str, set[str]] = {}
+        for path in self._manifests.glob("*.regions"):
+            allowed = set(path.read_text().split())
+            for blake3 in self._read_manifest(path.name.removesuffix(".regions")).contents:
+                others[blake3] = others[blake3] & allowed if blake3 in others else allowed
+        for name in limits:
+            for blake3 in self._read_manifest(name).contents:
+                found = others.get(blake3)
+                self.keep.set_limit(blake3, ["nowhere"] if found is not None and not found else found or ())
 
     # --- manifests --------------------------------------------------------------------------------------------------
 
@@ -346,6 +376,7 @@ class Keeping:
                     self._cold.remove(blake3)
             (self._manifests / manifest).unlink(missing_ok=True)
             (self._manifests / f"{manifest}.cold").unlink(missing_ok=True)
+            (self._manifests / f"{manifest}.regions").unlink(missing_ok=True)
 
     def _chill(self, manifests: Sequence[str]) -> None:
         warm = self._contents_besides(manifests, warm_only=True)

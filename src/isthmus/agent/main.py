@@ -140,7 +140,7 @@ async def serve(
             blobs = SiteBlobs(client, spool=state.spool)
             site = (make_site or _build)(config, identity.site, blobs)
             door = NetworkDoor(arguments.measure, arguments.router)
-            async with keeping_data(arguments, identity.site, state, link, client) as keeping:
+            async with keeping_data(arguments, identity.site, state, link, client, config.accounts_allowed) as keeping:
                 blobs.keep = keeping.keep if keeping is not None else None
                 await _work(link, site, config, state, settings, stop, keeping, door)
         finally:

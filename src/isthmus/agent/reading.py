@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -116,14 +116,23 @@ class Readings:
 
 class PlacesAllowed:
     """The directories whose files may become datasets where they lie, as the site's operator named them; `{account}` in one stands
-    for the local account of the one who asks."""
+    for the local account of the one who asks, which is one of `accounts` (None: any)."""
 
-    def __init__(self, directories: Sequence[str] = ()) -> None:
+    def __init__(self, directories: Sequence[str] = (), accounts: Collection[str] | None = None) -> None:
         self._directories = tuple(directories)
+        self._accounts = accounts
+
+    def _account(self, asked: InPlace) -> str:
+        if self._accounts is not None and asked.account not in self._accounts:
+            raise Forbidden(
+                f"This site does nothing for the local account {asked.account or 'of its agent'}.",
+                remedy="Ask its operator, whose accounts_allowed says for whom.",
+            )
+        return asked.account or getpass.getuser()
 
     def check_url(self, asked: InPlace) -> None:
         """Forbidden for an address that does not lie below a permitted one."""
-        account = asked.account or getpass.getuser()
+        account = self._account(asked)
         named = [one.replace("{account}", account) for one in self._directories if outside.is_outside(one)]
         if not any(outside.below(asked.path, one) for one in named):
             raise self._not_here(asked)
@@ -141,7 +150,7 @@ class PlacesAllowed:
         path = Path(asked.path)
         if not path.is_absolute() or ".." in path.parts or "\0" in asked.path or "\n" in asked.path:
             raise Invalid("path", f"{asked.path[:200]!r} is no absolute path.", remedy="Write SITE:/absolute/path.")
-        account = asked.account or getpass.getuser()
+        account = self._account(asked)
         real = Path(os.path.realpath(path))
         for directory in self._directories:
             if outside.is_outside(directory):

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
+import httpx
+
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.port import BlobStore
 from isthmus.data.transfer.keep import Keep
@@ -20,7 +22,10 @@ _REMEMBERED = 100_000
 class SiteBlobs(HttpBlobStore):
     """Implements `data.port.BlobStore` over the service, and `data.port.OutputKeeper` once `keep` is set."""
 
-    keep: Keep | None = None
+    def __init__(self, client: httpx.AsyncClient, *, spool: Path | None = None) -> None:
+        super().__init__(client, spool=spool)
+        self.keep: Keep | None = None
+        self._shelved: OrderedDict[str, str] = OrderedDict()  # SHA-256 -> BLAKE3 of what was kept
 
     def staying(self, regions: Mapping[str, tuple[str, ...]]) -> BlobStore:
         """A store that keeps contents here."""
@@ -33,11 +38,6 @@ class SiteBlobs(HttpBlobStore):
     def kept(self, sha256: str) -> str:
         """The BLAKE3 of a content that was put so."""
         return self._shelved.get(sha256, "")
-
-    @property
-    def _shelved(self) -> OrderedDict[str, str]:
-        found: OrderedDict[str, str] = self.__dict__.setdefault("shelved", OrderedDict())
-        return found
 
 
 class _Shelf:

@@ -81,7 +81,8 @@ def _kept(connection: sa.Connection, sites: Sequence[str]) -> dict[str, dict[str
     used = dict(
         connection.execute(
             sa.select(r.site, sa.func.sum(r.size_bytes))
-            .where(r.site.in_(sites), r.tier == "warm", r.state.in_(("arriving", "whole", "leaving")))
+            .where(r.site.in_(sites), r.tier == "warm", r.in_place.is_(False))
+            .where(r.state.in_(("arriving", "whole", "leaving")))
             .group_by(r.site)
         )
         .tuples()

@@ -144,8 +144,8 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
     known = [f"{name} {show_duration(seconds)}" for name, seconds in actual if seconds is not None]
     if known:
         screen.put(_("Then in fact: {list}").format(list=", ".join(known)))
-    for one in receipt.actual_transfers:
-        screen.put(screen.clean(_moved(one)))
+    for moved in receipt.actual_transfers:
+        screen.put(screen.clean(_moved(moved)))
     if receipt.binding:
         scarce = [
             f"{one.resource} {one.link or f'{one.site}/{one.pool}'} ({one.worth:.2f})" for one in receipt.binding[:5]

@@ -99,10 +99,11 @@ def open_store(url: str, options: dict[str, Any]) -> tuple[Any, str]:
             "cold", f"{url[:200]!r} is no store.", remedy="Write it without a password; keys are in files of their own."
         )
     if parts.scheme in ("http", "https"):
-        from obstore.fsspec import FsspecStore
+        import obstore.fsspec
 
+        make: Any = obstore.fsspec.FsspecStore  # its types name no store of the web
         plain = {"client_options": {"allow_http": True}} if parts.scheme == "http" else {}
-        return FsspecStore(parts.scheme, **{**plain, **options}), url.rstrip("/")
+        return make(parts.scheme, **{**plain, **options}), url.rstrip("/")
     path = parts.path.rstrip("/")
     if parts.scheme == "file":
         import fsspec

@@ -80,7 +80,7 @@ class Outside:
         from obstore.store import HTTPStore
 
         place, _, name = self._url.rpartition("/")
-        options = {"allow_http": True} if self._url.startswith("http:") else {}
+        options: Any = {"allow_http": True} if self._url.startswith("http:") else {}
         try:
             return dict(HTTPStore.from_url(place, client_options=options).head(name))
         except FileNotFoundError:

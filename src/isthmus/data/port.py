@@ -85,6 +85,10 @@ class DataKeeper(Protocol):
         """Bring versions back from the site's cold store."""
         ...
 
+    async def data_limit(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """From now on versions (by manifest) may lie in these regions only (empty: anywhere), in place of what was told before."""
+        ...
+
     async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Reading]:
         """Begin, or go on, to read versions and compare; answers at once how far each is, and once what came of it. Content that is not
         what its name says is out of use from then on."""

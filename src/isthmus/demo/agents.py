@@ -46,6 +46,7 @@ class Agents:
         words = ["--url", self._plane.agents_url, "--ca-file", str(self._plane.certificate)]
         words += ["--site-config", str(config), "--state", str(place / "state"), "--enrol-token-file", str(secret)]
         words += ["--data-root", str(place / "data"), "--data-listen", f"{site.addresses[1]}:{DATA_PORT}"]
+        words += ["--data-in-place", str(site.account.home / "data")]
         routers = declared(site.network)["routers"]
         for name in ROUTERS[site.name]:
             words += ["--router", routers[name]["control"]["socket"]]

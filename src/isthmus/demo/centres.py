@@ -103,6 +103,16 @@ class Centres:
             shutil.chown(changed, account.uid, account.gid)
         return str(target)
 
+    def lay(self, site: str, directory: Path) -> str:
+        """Put a directory where the person keeps data at a cluster, as if it had always been there; its path there."""
+        assert self.wan is not None
+        account = self.wan.sites[site].account
+        place = account.home / "data" / directory.name
+        shutil.copytree(directory, place)
+        for changed in (place.parent, place, *place.rglob("*")):
+            shutil.chown(changed, account.uid, account.gid)
+        return str(place)
+
     def join(self, operator: Person, plane: Plane, screen: Screen) -> None:
         """Join every centre by the command that an operator types, and start the agents of the clusters."""
         agents = Agents(self._daemons, self.directory / "agents", plane, screen)

@@ -49,9 +49,10 @@ class Readings:
             file = self.desk / "network.yaml"
             file.write_text(json.dumps(agents.network(self.centres.wan.topology.name)), encoding="utf-8")
             self.operator.type("net", "load", file.name, "--yes", quiet=True)
-        to = ["--to", "north"] if self.moves else []
-        self.person.type("data", "put", "readings", f"{project}/readings", *to)
+        source = f"north:{self.centres.lay('north', self.desk / 'readings')}" if self.moves else "readings"
+        self.person.type("data", "put", source, f"{project}/readings")
         if self.moves:
+            self.screen.say("  the files stay where they are: north's agent hashed them there, nothing was copied")
             self.person.type("net", "paths", "north", "south", "--size", f"{megabytes}M")
             self.person.type("data", "put", "scans", f"{project}/scans", "--stay-in", "west", "--to", "north")
             self.carried_before = self.centres.carried(FAT)

@@ -59,6 +59,7 @@ class AgentTimeouts:
     data_drop: float = 300.0
     data_chill: float = 3600.0
     data_warm: float = 3600.0
+    data_limit: float = 300.0
     data_verify: float = 60.0
     data_register: float = 60.0
 
@@ -173,6 +174,10 @@ class AgentSite:
     async def data_warm(self, manifests: Sequence[str]) -> None:
         """Have the agent bring versions back from its cold store."""
         await self._ask("data_warm", wire.Manifests(manifests=tuple(manifests)))
+
+    async def data_limit(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """Tell the agent where versions may lie."""
+        await self._ask("data_limit", wire.Limits(limits=dict(limits)))
 
     async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Reading]:
         """Have the agent read versions and compare."""

@@ -150,6 +150,9 @@ def set_labels(
     said = {"sensitivity": labels.sensitivity, "regions": orjson.dumps(labels.regions).decode()}
     where = sa.and_(_d.project == project, _d.name == name)
     connection.execute(tables.datasets.update().where(where).values(**said, updated_at=now))
+    # The sending end keeps the rule by itself, so each site that holds a copy learns the new one.
+    held = sa.and_(_r.project == project, _r.name == name, _r.site != HOME)
+    connection.execute(tables.replicas.update().where(held).values(limits_due=True))
 
 
 def put_replica(

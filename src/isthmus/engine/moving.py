@@ -120,6 +120,9 @@ class Mover:
         busy = sorted(self._leaving)
         for row in await self._database.read(_leaving, self._clock.now(), _BATCH, busy):
             by_site.setdefault(row.site, []).append(row)
+        for row in await self._database.read(_limits_due, self._clock.now(), _BATCH, busy):
+            if row.site not in by_site and row.site not in self._leaving:
+                self._leaving[row.site] = asyncio.create_task(self._tell_limits(row, lease), name=f"limits {row.site}")
         for site, rows in by_site.items():
             self._leaving[site] = asyncio.create_task(self._let_go(site, rows, lease), name=f"what leaves {site}")
 
@@ -331,6 +334,23 @@ class Mover:
         finally:
             self._leaving.pop(site, None)
 
+    async def _tell_limits(self, row: Any, lease: Lease) -> None:
+        """Tell a site the regions of a version that were changed."""
+        try:
+            regions = await self._database.read(_strictest, row.site, row.manifest)
+            await self._keeper(row.site).data_limit({row.manifest: regions})
+            await self._database.write(_limits_told, lease, row)
+        except LostLease:
+            pass
+        except (IsthmusError, TimeoutError, OSError) as error:
+            log.info("site %s: new limits are not told yet: %s", row.site, error)
+            await asyncio.sleep(self._settings.transfer_interval)
+        except Exception:
+            log.exception("site %s: telling limits broke", row.site)
+        finally:
+            self._leaving.pop(row.site, None)
+            self.due.set()
+
     def _keeper(self, site: str) -> DataKeeper:
         adapter = self._fleet.site(site)
         if not isinstance(adapter, DataKeeper):
@@ -477,6 +497,41 @@ def _leaving(connection: sa.Connection, now: float, limit: int, busy: Sequence[s
         tables.sites.c.last_seen_at > now - _ABSENT_SECONDS
     )
     return connection.execute(query.limit(limit)).all()
+
+
+def _limits_due(connection: sa.Connection, now: float, limit: int, busy: Sequence[str]) -> Sequence[Any]:
+    d = tables.datasets.c
+    query = (
+        sa.select(_r.project, _r.name, _r.version, _r.site, _r.manifest, d.regions)
+        .join(tables.datasets, sa.and_(d.project == _r.project, d.name == _r.name))
+        .join(tables.sites, tables.sites.c.name == _r.site)
+        .where(_r.limits_due, _r.site.not_in([HOME, *busy]), _r.state == ReplicaState.WHOLE.value)
+        .where(tables.sites.c.last_seen_at > now - _ABSENT_SECONDS)
+    )
+    return connection.execute(query.limit(limit)).all()
+
+
+def _strictest(connection: sa.Connection, site: str, manifest: str) -> tuple[str, ...]:
+    """Where all datasets with this content that lie at a site may lie (empty: anywhere); where none may, in no region there is."""
+    d = tables.datasets.c
+    query = (
+        sa.select(d.regions)
+        .join(tables.replicas, sa.and_(d.project == _r.project, d.name == _r.name))
+        .where(_r.site == site, _r.manifest == manifest, d.regions != "[]")
+    )
+    found: set[str] | None = None
+    for text in connection.scalars(query):
+        own = set(orjson.loads(text))
+        found = own if found is None else found & own
+    return () if found is None else tuple(sorted(found)) or ("nowhere",)
+
+
+def _limits_told(connection: sa.Connection, lease: Lease, row: Any) -> None:
+    guard(connection, lease)
+    d = tables.datasets.c
+    same = sa.exists().where(d.project == row.project, d.name == row.name, d.regions == row.regions)
+    where = (_r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == row.site)
+    connection.execute(tables.replicas.update().where(*where, same).values(limits_due=False))
 
 
 def _gone(connection: sa.Connection, lease: Lease, rows: Sequence[Any]) -> None:

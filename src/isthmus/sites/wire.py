@@ -118,8 +118,26 @@ class FilesInPlace:
     asked: tuple[InPlace, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The arguments of data_limit: by manifest the only regions that a version may lie in (empty: anywhere)."""
+
+    limits: dict[str, tuple[str, ...]]
+
+
 Arguments = (
-    Nothing | Jobs | Refs | NativeIds | LogPiece | Orders | Ids | Manifests | FilesInPlace | Probes | RouterAsked
+    Nothing
+    | Jobs
+    | Refs
+    | NativeIds
+    | LogPiece
+    | Orders
+    | Ids
+    | Manifests
+    | FilesInPlace
+    | Limits
+    | Probes
+    | RouterAsked
 )
 Outcome = Staged | Submitted | Rejected | Full | Uncertain | Collected
 
@@ -175,6 +193,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "data_chill": Method(arguments=Manifests),
     "data_warm": Method(arguments=Manifests),
     "data_verify": Method(arguments=Manifests, result=dict[str, Reading]),
+    "data_limit": Method(arguments=Limits),
     "data_register": Method(arguments=FilesInPlace, result=dict[str, Reading]),
 }
 """The methods of a site's port, and the two of the network, which an agent serves where its operator lets it."""
@@ -212,7 +231,17 @@ def keys_of(arguments: Arguments) -> tuple[str, ...]:
             return tuple(ref.key for ref in refs)
         case LogPiece(ref=ref):
             return (ref.key,)
-        case Nothing() | NativeIds() | Probes() | RouterAsked() | Orders() | Ids() | Manifests() | FilesInPlace():
+        case (
+            Nothing()
+            | NativeIds()
+            | Probes()
+            | RouterAsked()
+            | Orders()
+            | Ids()
+            | Manifests()
+            | FilesInPlace()
+            | Limits()
+        ):
             return ()
 
 

@@ -569,6 +569,7 @@ replicas = Table(
     Column(
         "cached", Boolean, nullable=False, default=False
     ),  # came for a task's sake, not because somebody wanted it here
+    Column("limits_due", Boolean, nullable=False, default=False),  # its site is to be told the dataset's new regions
     Column("in_place", Boolean, nullable=False, default=False),  # somebody's own files, which take no room of the keep
     Column("size_bytes", BigInteger, nullable=False),
     Column("uses", BigInteger, nullable=False, default=0),
@@ -579,6 +580,7 @@ replicas = Table(
     _at("whole_at"),
 )
 Index("ix_replicas_site", replicas.c.site, replicas.c.state)
+Index("ix_replicas_limits", replicas.c.site, sqlite_where=text("limits_due"), postgresql_where=text("limits_due"))
 _LEAVING = "state = 'leaving'"
 Index("ix_replicas_leaving", replicas.c.site, sqlite_where=text(_LEAVING), postgresql_where=text(_LEAVING))
 

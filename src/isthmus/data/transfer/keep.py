@@ -121,6 +121,14 @@ class Keep:
         if after != list(before):
             self._write("regions", blake3, ("\n".join(after) + "\n").encode())
 
+    def set_limit(self, blake3: str, regions: Collection[str]) -> None:
+        """From now on the content may lie in these regions only (none: anywhere), whatever the limit was."""
+        if regions:
+            self._write("regions", blake3, ("\n".join(sorted(set(regions))) + "\n").encode())
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.place("regions", blake3))  # noqa: PTH108
+
     def regions_of(self, blake3: str) -> tuple[str, ...]:
         """The only regions that a content may lie in; empty: anywhere. Unavailable when that cannot be read."""
         try:

@@ -442,6 +442,7 @@ def upgrade() -> None:
         sa.Column("pinned", sa.Boolean(), nullable=False),
         sa.Column("pinned_by", sa.String(length=63), nullable=False),
         sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("limits_due", sa.Boolean(), nullable=False),
         sa.Column("in_place", sa.Boolean(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("uses", sa.BigInteger(), nullable=False),
@@ -459,6 +460,13 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("state = 'leaving'"),
             postgresql_where=sa.text("state = 'leaving'"),
+        )
+        batch_op.create_index(
+            "ix_replicas_limits",
+            ["site"],
+            unique=False,
+            sqlite_where=sa.text("limits_due"),
+            postgresql_where=sa.text("limits_due"),
         )
         batch_op.create_index("ix_replicas_site", ["site", "state"], unique=False)
 
