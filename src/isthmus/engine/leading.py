@@ -7,7 +7,7 @@ it stops. Where no router obeys, or the routers are slow to, it goes as packets 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -16,10 +16,13 @@ import sqlalchemy as sa
 from isthmus.domain.dataset import TransferState
 from isthmus.domain.errors import Busy, Invalid
 from isthmus.domain.network import NetworkView
+from isthmus.domain.roads import Reserved
 from isthmus.engine import steering
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.networkview import read_network
+from isthmus.engine.reserving import read_reserved
 from isthmus.engine.seen import LimitedBy, seen_rate
+from isthmus.engine.slicing import dscp_of
 from isthmus.store import tables
 
 PATIENCE_SECONDS = 10.0  # for the routers to have a policy, before a transfer goes without
@@ -42,30 +45,33 @@ BY_ITSELF = Lead()
 
 def lead(connection: sa.Connection, now: float, lease: Lease, row: Any, source: str) -> Lead:
     """The lead of a transfer that is about to go from a source: wanted here when it is not yet. `is_set` is false while the routers are
-    waited for; BY_ITSELF where nothing can be set, or was not in time."""
+    waited for; by itself, with the mark of its project's slice, where nothing can be set, or was not in time."""
     guard(connection, lease)
+    name, slice_dscp = _name(row.id), dscp_of(connection, row.project)
+    by_itself = replace(BY_ITSELF, dscp=slice_dscp)
     if row.size_bytes < _LEAST_BYTES:
-        return BY_ITSELF
-    name = _name(row.id)
+        return by_itself
     known = connection.execute(tables.net_policies.select().where(tables.net_policies.c.name == name)).first()
     if known is not None and known.source == source and known.wanted:
         (policy,) = (one for one in steering.policies(connection) if one.name == name)
         if policy.programmed_at is None and now - policy.created_at > PATIENCE_SECONDS:
             steering.give_up(connection, name)
-            return BY_ITSELF
+            return by_itself
         return _of(policy)
     if known is not None:
-        return BY_ITSELF  # of an earlier order, and not forgotten yet
+        return by_itself  # of an earlier order, and not forgotten yet
     if connection.execute(sa.select(tables.net_nodes.c.name).limit(1)).first() is None:
-        return BY_ITSELF
+        return by_itself
     view = read_network(connection, now)
-    for nodes in _paths(view, row, source):
+    for nodes in _paths(view, row, source, read_reserved(connection, now)):
         try:
-            policy = steering.want(connection, view, name=name, nodes=nodes, owner="transfer", now=now)
+            policy = steering.want(
+                connection, view, name=name, nodes=nodes, owner="transfer", now=now, slice_dscp=slice_dscp
+            )
         except (Invalid, Busy):
             continue
         return _of(policy)
-    return BY_ITSELF
+    return by_itself
 
 
 def let_go(connection: sa.Connection, transfer: str) -> None:
@@ -102,7 +108,7 @@ def note_rate(connection: sa.Connection, now: float, row: Any) -> None:
         seen_rate(connection, row.source, row.target, row.size_bytes / seconds, now, bounded)
 
 
-def _paths(view: NetworkView, row: Any, source: str) -> list[Sequence[str]]:
+def _paths(view: NetworkView, row: Any, source: str, reserved: Reserved) -> list[Sequence[str]]:
     """The planned path where the source is the planned one, else all that routers can be told of, the soonest first."""
     links = orjson.loads(row.links)
     if links and row.source == source and all(">" in link for link in links):
@@ -111,7 +117,7 @@ def _paths(view: NetworkView, row: Any, source: str) -> list[Sequence[str]]:
         return []
     from isthmus.network.candidates import candidate_paths
 
-    found = candidate_paths(view, source, row.target, size_bytes=float(row.size_bytes))
+    found = candidate_paths(view, source, row.target, size_bytes=float(row.size_bytes), reserved=reserved)
     return [one.nodes for one in found if one.up and one.programmable]
 
 

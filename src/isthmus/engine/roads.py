@@ -20,16 +20,16 @@ from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.domain.network import Figure, LinkView, NetworkView
 from isthmus.domain.network import Source as Whence
 from isthmus.domain.placement import Placement, WaitingTask
-from isthmus.domain.roads import HOME, Held, Piece, Roads, Route, Way
+from isthmus.domain.roads import HOME, PROMISED_SHARE, Held, Piece, Roads, Route, Way
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.datasets import end_transfer, labels_of, plan_transfer
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.networkview import read_network
+from isthmus.engine.slicing import sliced_rates
 from isthmus.engine.taskdata import refs_of
 from isthmus.placement.carrying import UPLOADS
 from isthmus.store import datasets, tables
 
-_PROMISED_SHARE = 0.95  # of a link; the rest is for headers and for what nobody planned
 _UNKNOWN_BYTES_PER_SECOND = 50e6  # of a way that nobody declared or measured, as for uploads
 _UNKNOWN_LINK = 100e9  # bits/s of a link of which nobody said anything: it is not what holds a transfer up
 _BY_TIME, _BY_LATENCY, _BY_PRICE = 2, 2, 1  # paths of each kind that are looked at, for each pair of places
@@ -68,8 +68,8 @@ class RoadMap:
             return NOTHING
         pieces = _pieces(connection, refs)
         servers = {row.site: row.address for row in connection.execute(tables.data_servers.select())}
-        network = self._of(read_network(connection, now), now)
-        held, coming = _promises(connection, now)
+        network = self._of(read_network(connection, now), now, sliced_rates(connection))
+        held, coming = promises(connection, now)
         sources = sorted({place for piece in pieces.values() for place in piece.places if servers.get(place)})
         routes, links = {}, dict(network.links)
         for source in sources:
@@ -79,8 +79,9 @@ class RoadMap:
         roads = Roads(links=links, routes=routes, held=held, coming=coming, home_region=self._home_region)
         return DataView(pieces=pieces, roads=roads)
 
-    def _of(self, view: NetworkView, now: float) -> _Network:
+    def _of(self, view: NetworkView, now: float, sliced: Mapping[str, float]) -> _Network:
         known = (
+            sliced,
             tuple(
                 (one.link.name, one.source, one.up, one.link, _rounded(one.available_bits_per_second))
                 for one in view.links
@@ -88,18 +89,16 @@ class RoadMap:
             tuple((pair.source, pair.target, _rounded(pair.available_bits_per_second)) for pair in view.pairs),
         )
         if self._network is None or known != self._known:
-            self._known, self._network = known, _Network(view, now)
+            self._known, self._network = known, _Network(view, now, sliced)
         return self._network
 
 
 class _Network:
     """Paths over the links that are up, found when they are asked for."""
 
-    def __init__(self, view: NetworkView, now: float) -> None:
+    def __init__(self, view: NetworkView, now: float, sliced: Mapping[str, float]) -> None:
         self._view = view
-        self._ways = {
-            _name(one): (one, way) for one in view.links if one.up for way in (_way(one, now),) if way is not None
-        }
+        self._ways = {_name(one): (one, _way(one, now, sliced)) for one in view.links if one.up}
         self.links = {name: way for name, (_, way) in self._ways.items()}
         self._now = now
         self._paths: dict[tuple[str, str], tuple[Route, ...]] = {}
@@ -169,17 +168,20 @@ def _name(one: LinkView) -> str:
     return f"{one.link.name}>{one.target}"
 
 
-def _way(one: LinkView, now: float) -> Way:
-    """What may be promised of a link: what was seen to be free, else what was declared."""
+def _way(one: LinkView, now: float, sliced: Mapping[str, float]) -> Way:
+    """What may be promised of a link: what was seen to be free, else what was declared, less what slices have."""
     seen = one.available_bits_per_second
     if seen is not None and not seen.is_stale(now) and seen.value > 0:
-        return _as_way(seen, now)
-    return Way(bytes_per_second=(one.capacity_bits_per_second or _UNKNOWN_LINK) * _PROMISED_SHARE / 8)
+        way = _as_way(seen, now)
+    else:
+        way = Way(bytes_per_second=(one.capacity_bits_per_second or _UNKNOWN_LINK) * PROMISED_SHARE / 8)
+    part = sliced.get(one.link.name, 0.0) / 8
+    return replace(way, bytes_per_second=max(1.0, way.bytes_per_second - part)) if part else way
 
 
 def _as_way(seen: Figure, now: float) -> Way:
     error = seen.error_at(now)
-    rate = max(1.0, seen.value) * _PROMISED_SHARE / 8
+    rate = max(1.0, seen.value) * PROMISED_SHARE / 8
     part = min(0.9, error / max(seen.value, 1.0))
     return Way(
         bytes_per_second=rate,
@@ -212,7 +214,8 @@ def _pieces(connection: sa.Connection, refs: Iterable[DatasetRef]) -> dict[str, 
     return found
 
 
-def _promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
+def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
+    """What transfers that are not over hold of links, and when each brings its data to its place."""
     t = tables.transfers.c
     held: list[Held] = []
     coming: dict[tuple[str, str], float] = {}
