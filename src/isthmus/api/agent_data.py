@@ -32,19 +32,23 @@ TransferPath = Annotated[str, Path(pattern=ID)]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """What a site keeps: where its data server can be dialled (empty: nowhere), a request (PEM) for its certificate, its quota
-    (0: none) and free room in bytes, and whether it has a cold store."""
+    (0: none) and free room in bytes, whether it has a cold store, where its relay for others can be dialled, and whether its kernel has
+    MPTCP."""
 
     request: Annotated[str, Field(max_length=16_384)]
     address: Annotated[str, Field(max_length=255)] = ""
     quota_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     free_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     cold: bool = False
+    relay: Annotated[str, Field(max_length=255)] = ""
+    multipath: bool = False
 
     def __post_init__(self) -> None:
-        if self.address:
-            match = _ADDRESS.fullmatch(self.address)
-            if match is None or not 0 < int(match[2]) < 65536:
-                raise Invalid("address", f"{self.address[:80]!r} is no address.", remedy="Write HOST:PORT.")
+        for name in ("address", "relay"):
+            if value := getattr(self, name):
+                match = _ADDRESS.fullmatch(value)
+                if match is None or not 0 < int(match[2]) < 65536:
+                    raise Invalid(name, f"{value[:80]!r} is no address.", remedy="Write HOST:PORT.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,8 @@ def _announced(connection: sa.Connection, site: str, asked: Announcement, certif
         "quota_bytes": asked.quota_bytes,
         "free_bytes": asked.free_bytes,
         "cold": asked.cold,
+        "relay": asked.relay,
+        "multipath": asked.multipath,
         "certificate": certificate,
         "seen_at": now,
     }

@@ -193,6 +193,8 @@ def _wait(session: Session, transfer: Transfer) -> Transfer:
     with _status(session, _("moving")) as status:
         done = session.run(datasets.wait(transfer, watch=_watch(status)))
     how = _("directly") if done.through == "direct" else _("through the service")
+    how = _("through the relay of {site}").format(site=done.relay) if done.through == "relay" else how
+    how += _(", over MPTCP") if done.multipath else ""
     screen.say(
         _("{size} from {source} to {target}, {how}, in {time}").format(
             size=show_size(done.size_bytes),
@@ -350,7 +352,7 @@ def transfers(session: Session, name: str, open_only: bool, cancelled: str) -> i
         row = [one.id, f"{one.dataset}@{one.version}", _place(one.source) if one.source else "", _place(one.target)]
         row.append(one.state)
         if session.wide:
-            row += [one.through, one.task_id, screen.age(one.created_at)]
+            row += [f"{one.through} {one.relay}".strip(), one.task_id, screen.age(one.created_at)]
         rows.append([*row, _going(one)])
     screen.table([*headers, _("PROGRESS")], rows)
     return exits.OK

@@ -214,6 +214,15 @@ TRANSFER_ENDED: Final = frozenset({TransferState.DONE, TransferState.FAILED, Tra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrderWindow:
+    """A time (seconds since 1970) in which a transfer may have a rate of payload."""
+
+    begins: float
+    ends: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferOrder:
     """What the receiving site is told: which content, from where, under which rule, how fast. `fence` grows with every new
     order of one transfer: an older one is not obeyed. `source` empty: through the service."""
@@ -231,6 +240,9 @@ class TransferOrder:
     bytes_per_second: float = 0.0  # 0 = as fast as it goes
     dscp: int = 0  # marks of its packets, by which routers know their path; 0 = none
     flow_label: int = 0
+    windows: tuple[OrderWindow, ...] = ()  # its rates over time, in order; without any it may go at any time
+    relay: str = ""  # HOST:PORT of the relay that it goes through
+    multipath: bool = False  # both ends have MPTCP
 
 
 class Going(StrEnum):
@@ -253,3 +265,4 @@ class TransferProgress:
     seconds_left: float | None = None
     message: str = ""
     code: str = ""
+    multipath: bool = False  # whether it went over MPTCP indeed

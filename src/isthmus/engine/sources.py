@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import orjson
 import sqlalchemy as sa
 
-from isthmus.domain.dataset import HOME, DatasetManifest, Labels, ReplicaState, Tier
+from isthmus.domain.dataset import HOME, DatasetManifest, Labels, OrderWindow, ReplicaState, Tier
 from isthmus.domain.errors import Conflict, Unavailable
 from isthmus.engine import datasets as intents
 from isthmus.store import datasets, tables
@@ -17,15 +17,25 @@ from isthmus.store import datasets, tables
 class Passes(Protocol):
     """Signs what lets one site read from another."""
 
-    def ticket(self, order: str, *, reader: str, source: str, manifest: DatasetManifest) -> str:
-        """A ticket for one transfer."""
+    def ticket(
+        self, order: str, *, reader: str, source: str, manifest: DatasetManifest, relayed: tuple[str, ...] = ()
+    ) -> str:
+        """A ticket for one transfer; `relayed` are addresses (HOST:PORT) that relays may connect to for it."""
         ...
 
 
 class NoPasses:
     """Of a control plane without an authority: no site can read from another."""
 
-    def ticket(self, order: str, *, reader: str, source: str, manifest: DatasetManifest) -> str:  # noqa: ARG002
+    def ticket(
+        self,
+        order: str,  # noqa: ARG002
+        *,
+        reader: str,  # noqa: ARG002
+        source: str,  # noqa: ARG002
+        manifest: DatasetManifest,  # noqa: ARG002
+        relayed: tuple[str, ...] = (),  # noqa: ARG002
+    ) -> str:
         """Unavailable."""
         raise Unavailable("This control plane signs no tickets.", remedy="Start it as a service.")
 
@@ -38,6 +48,7 @@ class Offer:
     address: str = ""
     bytes_per_second: float = 0.0
     not_before: float = 0.0
+    windows: tuple[OrderWindow, ...] = ()
     wait_for_home: bool = False
     warm_first: str = ""  # a site whose cold copy is the only one
 
@@ -66,9 +77,11 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
     whole -= cold
     servers = _servers(connection, whole, now)
     stretches = orjson.loads(row.stretches)
+    windows = tuple(OrderWindow(**one) for one in stretches if one["ends"] > now)
     begins = float(stretches[0]["begins"]) if stretches else 0.0
     planned = row.size_bytes / max(1e-3, float(stretches[-1]["ends"]) - begins) if stretches else 0.0
-    rate = min((bound for bound in (planned, float(row.most_bytes_per_second)) if bound > 0), default=0.0)
+    bounds = (0.0 if windows and row.target != HOME else planned, float(row.most_bytes_per_second))
+    rate = min((bound for bound in bounds if bound > 0), default=0.0)
     if row.target == HOME:
         if not servers:
             raise Unavailable(f"No site that holds {name} answers.")
@@ -84,7 +97,7 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
         raise Unavailable(f"{row.target} does not answer.", remedy="It goes on when its agent is back.")
     if dialled and row.target in keeps:
         source = dialled[0]
-        return Offer(source=source, address=servers[source], bytes_per_second=rate, not_before=begins)
+        return Offer(source=source, address=servers[source], bytes_per_second=rate, not_before=begins, windows=windows)
     if HOME in whole:
         return Offer(source=HOME, not_before=begins)
     if not labels.allow(home_region):

@@ -590,7 +590,7 @@ transfers = Table(
     Column("target", _Name, nullable=False),
     Column("state", String(12), nullable=False),  # domain.dataset.TransferState
     Column("fence", Integer, nullable=False, default=0),  # grows with each order that is sent
-    Column("through", String(32), nullable=False, default=""),  # direct | service; empty until it moves
+    Column("through", String(32), nullable=False, default=""),  # direct | relay | service; empty until it moves
     Column("relay", _Name, nullable=False, default=""),  # the site whose relay carries it
     Column("multipath", Boolean, nullable=False, default=False),  # it goes over MPTCP, as its site says
     Column("links", Text, nullable=False, default="[]"),  # JSON: the path, in travelling order
