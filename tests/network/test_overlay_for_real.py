@@ -76,3 +76,14 @@ def test_both_ends_with_mptcp_use_it_and_say_so(wan: Wan, tmp_path: Path) -> Non
     put(wan, tmp_path, "plain", 3_000_000)
     moved = wan.type("data", "cp", "default/plain", "hub")
     assert (moved["source"], moved["through"], moved["multipath"]) == ("south", "direct", True)
+
+
+def test_one_to_many_goes_over_each_link_once(wan: Wan, tmp_path: Path) -> None:
+    """From south to hub and north at once: hub passes on to north what it still receives, so south sends all of it once."""
+    put(wan, tmp_path, "many")
+    sent = received("hub", "to-south"), received("north", "to-south")
+    hub, north = wan.type("data", "cp", "default/many", "hub", "north")
+    assert (hub["source"], north["source"]) == ("south", "hub")
+    assert (hub["through"], north["through"]) == ("direct", "direct")
+    assert SIZE <= received("hub", "to-south") - sent[0] < 1.3 * SIZE
+    assert received("north", "to-south") - sent[1] < SIZE / 10

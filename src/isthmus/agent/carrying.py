@@ -15,7 +15,7 @@ from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.forecast import PAYLOAD_SHARE
 from isthmus.data.transfer.keep import Keep
 from isthmus.data.transfer.port import Credentials, End, Endpoint, Order, Progress, Source, Way, Window
-from isthmus.domain.dataset import DatasetManifest, Going, TransferOrder, TransferProgress
+from isthmus.domain.dataset import DatasetManifest, Going, OrderWay, TransferOrder, TransferProgress
 from isthmus.domain.errors import Corrupt, Forbidden, Refused, Unavailable
 
 _AT_ONCE = 8
@@ -44,15 +44,8 @@ async def pull_directly(
             Source(
                 site=order.source,
                 endpoint=_endpoint(order.address),
-                ways=(
-                    Way(
-                        dscp=order.dscp,
-                        flow_label=order.flow_label,
-                        relay=_endpoint(order.relay) if order.relay else None,
-                        multipath=order.multipath,
-                        windows=_windows(order),
-                    ),
-                ),
+                is_receiving=order.is_receiving,
+                ways=_ways(order),
             ),
         ),
         ticket=order.ticket,
@@ -83,10 +76,27 @@ def _endpoint(address: str) -> Endpoint:
     return Endpoint(host=host.strip("[]"), port=int(port))
 
 
-def _windows(order: TransferOrder) -> tuple[Window, ...]:
+def _ways(order: TransferOrder) -> tuple[Way, ...]:
+    """Several ways share the windows by their shares."""
+    ways = order.ways or (OrderWay(),)
+    whole = sum(one.share for one in ways)
+    return tuple(
+        Way(
+            dscp=one.dscp,
+            flow_label=one.flow_label,
+            share=one.share,
+            relay=_endpoint(order.relay) if order.relay else None,
+            multipath=order.multipath,
+            windows=_windows(order, one.share / whole),
+        )
+        for one in ways
+    )
+
+
+def _windows(order: TransferOrder, share: float) -> tuple[Window, ...]:
     """The promised rates, with headers, and the last one for as long again, for what comes late."""
     found = [
-        Window(start=one.begins, end=one.ends, bytes_per_second=one.bytes_per_second / PAYLOAD_SHARE)
+        Window(start=one.begins, end=one.ends, bytes_per_second=share * one.bytes_per_second / PAYLOAD_SHARE)
         for one in order.windows
     ]
     if found:

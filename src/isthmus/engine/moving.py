@@ -48,6 +48,7 @@ _MOST_TRIES = 20
 _ABSENT_SECONDS = 90.0  # a site not seen for so long is told nothing
 _AT_ONCE = 16  # transfers of one site in hand
 _ROUTERS_SECONDS = 0.5  # between two looks whether routers have a path
+_TREE_SECONDS = 0.3  # between two looks whether the site before in the tree receives
 _r, _t = tables.replicas.c, tables.transfers.c
 
 
@@ -148,6 +149,10 @@ class Mover:
         if offer.wait_for_home:
             await self._bring_home(row, lease)
             return
+        if offer.wait_for:
+            later = self._clock.now() + _TREE_SECONDS
+            await self._put_off(row, lease, f"Waits for {offer.wait_for}, which passes it on.", at=later)
+            return
         if offer.not_before > self._clock.now():
             await self._put_off(row, lease, "Its window has not come.", at=offer.not_before)
             return
@@ -168,7 +173,9 @@ class Mover:
         if not led.is_set:
             self._wake_routers()
             at = self._clock.now() + _ROUTERS_SECONDS
-            await self._put_off(row, lease, f"Waits for routers to open {' '.join(led.nodes)}.", at=at)
+            await self._put_off(
+                row, lease, f"Waits for routers to open {' and '.join(' '.join(nodes) for nodes in led.paths)}.", at=at
+            )
             return None
         fence = await self._database.write(_intend, self._clock.now(), lease, row, offer, led.relay)
         failpoint("transfer.intended")
@@ -225,9 +232,9 @@ class Mover:
             ticket=await self._ticket(row, offer, led),
             regions=tuple(orjson.loads(row.regions)),
             bytes_per_second=offer.bytes_per_second,
-            dscp=led.dscp,
-            flow_label=led.flow_label,
+            ways=led.ways,
             windows=offer.windows,
+            is_receiving=offer.is_receiving,
             relay=led.relay_address,
             multipath=led.multipath,
         )
