@@ -115,7 +115,7 @@ class _Network:
         found = self._paths[source, target]
         if found:
             return found
-        stops = [(source, target)]
+        stops: list[tuple[str, ...]] = [(source, target)]
         stops += [(source, relay, target) for relay in sorted(self._relays) if relay not in (source, target)]
         routes = [route for one in stops if (route := self._over(one, links)) is not None]
         return tuple(sorted(routes, key=lambda route: _TYPICAL_BYTES / route.bytes_per_second + route.latency_seconds))
