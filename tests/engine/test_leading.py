@@ -6,10 +6,20 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from isthmus.domain.network import Control, DeclaredNetwork, NetLink, NetNode, NodeKind
+from isthmus.domain.network import (
+    Control,
+    DeclaredNetwork,
+    Figure,
+    Metric,
+    NetLink,
+    NetNode,
+    NodeKind,
+    Source,
+)
 from isthmus.engine import leading
-from isthmus.engine.declaring import declare
+from isthmus.engine.declaring import Measured, declare, record
 from isthmus.engine.leases import Lease, take
+from isthmus.engine.routers import _take_in
 from isthmus.engine.steering import policies
 from isthmus.store import tables
 from isthmus.store.database import Database
@@ -113,6 +123,23 @@ def test_the_promised_path_comes_before_the_best_one(store: Database, lease: Lea
     links = ("alpha-r1>r1", "r1-r2>r2", "r2-r4>r4", "r4-beta>beta")
     row = store.write_now(_row, "01aaaaaaaaaaaaaaaaaaaaaaab", LARGE, links)
     assert store.write_now(leading.lead, NOW, lease, row, "alpha").paths == (THIN,)
+
+
+def test_a_promise_follows_its_policy_to_another_path(store: Database, lease: Lease) -> None:
+    """The thin path fails: the policy moves, and the links of the other path are held by the promise."""
+    store.write_now(declare, _network(), by="op", now=NOW)
+    links = ("alpha-r1>r1", "r1-r2>r2", "r2-r4>r4", "r4-beta>beta")
+    row = store.write_now(_row, "01aaaaaaaaaaaaaaaaaaaaaaaf", LARGE, links)
+    store.write_now(leading.lead, NOW, lease, row, "alpha")
+    down = Figure(value=0.0, error=0.0, measured_at=NOW, source=Source.ROUTER)
+    ends = [("r1", "r2"), ("r2", "r1")]
+    word = [Measured(source=one, target=other, link="r1-r2", metric=Metric.UP, figure=down) for one, other in ends]
+    store.write_now(record, word)
+    store.write_now(_take_in, NOW + 1, {})
+    [policy] = store.read_now(policies)
+    assert policy.nodes == FAT
+    held = store.read_now(lambda c: c.execute(sa.select(tables.transfers.c.links)).scalar_one())
+    assert orjson.loads(held) == ["alpha-r1>r1", "r1-r3>r3", "r3-r4>r4", "r4-beta>beta"]
 
 
 def test_where_nothing_can_be_set_it_goes_by_itself(store: Database, lease: Lease) -> None:

@@ -102,6 +102,15 @@ def _policies(
     return made
 
 
+def moved(connection: sa.Connection, view: NetworkView, policy: str, nodes: Sequence[str]) -> None:
+    """A failure took the policy of a transfer to another path: what it was promised is held of that one's links from now on."""
+    t = tables.transfers
+    of = sa.and_(t.c.id == _transfer(policy), t.c.links != "[]", t.c.source == nodes[0])
+    by_ends = {(link.source, link.target): f"{link.link.name}>{link.target}" for link in view.links}
+    links = [by_ends[pair] for pair in pairwise(nodes)]
+    connection.execute(t.update().where(of).values(links=orjson.dumps(links).decode()))
+
+
 def let_go(connection: sa.Connection, transfer: str) -> None:
     """A transfer stopped: its packets need no path of their own any more."""
     p = tables.net_policies

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from isthmus.domain.errors import Forbidden, IsthmusError, NotFound
 from isthmus.domain.network import Figure, Metric, NetNode, NetworkView, NodeKind, Source
+from isthmus.engine import leading
 from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import Clock
 from isthmus.engine.declaring import Measured, record
@@ -212,6 +213,8 @@ def _take_in(
         nodes = orjson.dumps(list(moved)).decode()
         p = tables.net_policies
         connection.execute(p.update().where(p.c.name == one.name).values(nodes=nodes, moved_at=now, programmed_at=None))
+        if one.owner == "transfer":
+            leading.moved(connection, view, one.name, moved)
         moving: dict[str, Any] = {"policy": one.name, "from": list(one.nodes), "to": list(moved)}
         happened.append(events.event(now, "network.moved", site=one.source, body=moving))
         wanted.append(replace(one, nodes=moved, moved_at=now, programmed_at=None))
