@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from isthmus.network.admission import affected, replan
+from isthmus.network.admission import is_met_without
 from isthmus.network.calendar import Booking, Calendar, Route, Transfer
 from isthmus.network.topology import Floats
 
@@ -38,8 +39,9 @@ def survives(before: Calendar | None, calendar: Calendar, survival: Survival, *,
     for slot in sorted({now_slot + after for after in survival.after_slots}):
         if slot >= calendar.slots:
             continue
+        used = [(booking, _links(booking, slot)) for booking in calendar.bookings.values()]
         for cable in survival.cables:
-            hit = affected(calendar, cable, now_slot=slot)
+            hit = [booking for booking, links in used if not cable.isdisjoint(links)]
             if not hit or (grown is not None and not _touches(grown, hit, cable, survival, slot)):
                 continue
             if not (_fits(calendar, hit, cable, survival, slot) or _planned(calendar, hit, cable, survival, slot)):
@@ -98,4 +100,12 @@ def _fits(calendar: Calendar, hit: Sequence[Booking], cable: Cable, survival: Su
 
 def _planned(calendar: Calendar, hit: Sequence[Booking], cable: Cable, survival: Survival, slot: int) -> bool:
     routes = {booking.transfer.id: survival.around(booking.transfer, cable) for booking in hit}
-    return not replan(calendar, cable, routes, now_slot=slot, capacity=survival.capacity).missed
+    return is_met_without(calendar, cable, routes, now_slot=slot, capacity=survival.capacity)
+
+
+@lru_cache(maxsize=16_384)
+def _links(booking: Booking, slot: int) -> frozenset[int]:
+    """The links that a promise uses from a slot on."""
+    return frozenset(
+        link for route, rates in zip(booking.routes, booking.rates, strict=True) if rates[slot:].any() for link in route
+    )
