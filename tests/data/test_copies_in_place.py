@@ -143,7 +143,11 @@ def test_spoiled_copies_are_found_and_come_again(centres: Centres) -> None:
             assert {one.state for one in client.run(datasets.verify(ref))} == {"good"}
     assert (centres.root("beta") / "spoiled" / names["two"].blake3).exists()
     with centres.client() as client:
-        kinds = [event.kind for event in client.events(project="default", last_id="0", follow=False) if event.kind == "replica.lost"]
+        kinds = [
+            event.kind
+            for event in client.events(project="default", last_id="0", follow=False)
+            if event.kind == "replica.lost"
+        ]
     assert len(kinds) >= 2
 
 

@@ -22,10 +22,12 @@ from isthmus.agent.state import StateDirectory
 from isthmus.data.cold import ColdStore
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.port import Credentials
+from isthmus.data.transfer.sockets import has_multipath
 from isthmus.domain.errors import Invalid, IsthmusError, Unavailable
 from isthmus.domain.units import parse_size
 
 if TYPE_CHECKING:
+    from isthmus.data.transfer.relay import Relay
     from isthmus.data.transfer.server import Server
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ async def keeping_data(
 ) -> AsyncIterator[Keeping | None]:
     """What the site keeps while the agent runs; None without --data-root. `accounts` are the local ones that it acts for."""
     if arguments.data_root is None:
-        if arguments.data_listen or arguments.data_cold or arguments.data_in_place:
+        if arguments.data_listen or arguments.data_cold or arguments.data_in_place or arguments.relay:
             raise Invalid("data-root", "is missing.", remedy="Name the directory that datasets are kept in.")
         yield None
         return
@@ -60,6 +62,8 @@ async def keeping_data(
         site=site,
         listen=arguments.data_listen or "",
         address=arguments.data_address or "",
+        relay=arguments.relay or "",
+        relay_address=arguments.relay_address or "",
         quota_bytes=parse_size(arguments.data_quota, "data-quota"),
         cold=cold is not None,
         service=client.base_url,
@@ -86,6 +90,8 @@ class _Desk:
         site: str,
         listen: str,
         address: str,
+        relay: str,
+        relay_address: str,
         quota_bytes: int,
         cold: bool,
         service: httpx.URL,
@@ -94,13 +100,17 @@ class _Desk:
         self._link = link
         self._directory = directory
         self._site = site
-        self._host, self._port = _parse(listen) if listen else ("", 0)
+        self._host, self._port = _parse(listen, "data-listen") if listen else ("", 0)
+        self._relay_at = _parse(relay, "relay") if relay else None
+        self._relay_address = relay_address
         self._listens = bool(listen)
         self._address = address
         self._quota = quota_bytes
         self._cold = cold
         self._service = service
         self._server: Server | None = None
+        self._relay: Relay | None = None
+        self._multipath = has_multipath()
         self._renewed_at = float("-inf")
 
     async def run(self) -> None:
@@ -123,9 +133,10 @@ class _Desk:
 
     def stop(self) -> None:
         """Stop serving."""
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
+        for one in (self._server, self._relay):
+            if one is not None:
+                one.stop()
+        self._server = self._relay = None
 
     async def _announce(self) -> None:
         """Twice where the server listens for the first time: its certificate comes before its port is open."""
@@ -142,7 +153,7 @@ class _Desk:
                 credentials=credentials,
             )
             self._renewed_at = now
-            if self._listens:
+            if self._listens or self._relay_at is not None:
                 self._serve(credentials, answer["ticket_key"].encode())
                 await self._link.announce(await self._body())
         else:
@@ -150,11 +161,11 @@ class _Desk:
             standing.region, standing.service_region = answer.get("region", ""), answer.get("service_region", "")
 
     async def _body(self) -> dict[str, object]:
-        address = ""
+        address = relay = ""
         if self._server is not None:
-            own = self._host if self._host not in _ANY else await asyncio.to_thread(_own_address, self._service)
-            host = f"[{own}]" if ":" in own else own
-            address = self._address or f"{host}:{self._server.port}"
+            address = self._address or _address(await self._reached_at(self._host), self._server.port)
+        if self._relay is not None and self._relay_at is not None:
+            relay = self._relay_address or _address(await self._reached_at(self._relay_at[0]), self._relay.port)
         request = await asyncio.to_thread(self._request)
         free = await asyncio.to_thread(self._keeping.free_bytes)
         return {
@@ -163,7 +174,13 @@ class _Desk:
             "quota_bytes": self._quota,
             "free_bytes": free,
             "cold": self._cold,
+            "relay": relay,
+            "multipath": self._multipath,
         }
+
+    async def _reached_at(self, host: str) -> str:
+        """Where others reach what listens on a host's address: for all of its addresses, the one on the way to the service."""
+        return await asyncio.to_thread(_own_address, self._service) if host in _ANY else host
 
     def _request(self) -> bytes:
         """The request for the certificate; its key never leaves this directory."""
@@ -183,20 +200,30 @@ class _Desk:
         return Credentials(certificate=certificate, key=self._directory / "key.pem", authority=authority)
 
     def _serve(self, credentials: Credentials, ticket_key: bytes) -> None:
+        from isthmus.data.transfer.relay import Relay
         from isthmus.data.transfer.server import Server
         from isthmus.trust.authority import read_ticket_key
 
+        keys = (read_ticket_key(ticket_key),)
         port = self._port if self._server is None else self._server.port
+        relay_port = self._relay.port if self._relay is not None else 0
         self.stop()
-        self._server = Server(
-            self._keeping.keep,
-            credentials,
-            ticket_keys=(read_ticket_key(ticket_key),),
-            host=self._host,
-            port=port,
-        )
-        self._server.start()
-        log.info("data can be read at %s:%d by sites with a ticket", self._host, self._server.port)
+        if self._listens:
+            self._server = Server(
+                self._keeping.keep,
+                credentials,
+                ticket_keys=keys,
+                host=self._host,
+                port=port,
+                multipath=self._multipath,
+            )
+            self._server.start()
+            log.info("data can be read at %s:%d by sites with a ticket", self._host, self._server.port)
+        if self._relay_at is not None:
+            host, wanted = self._relay_at
+            self._relay = Relay(ticket_keys=keys, host=host, port=relay_port or wanted)
+            self._relay.start()
+            log.info("transfers of others are passed on at %s:%d", host, self._relay.port)
 
 
 def _own_address(service: httpx.URL) -> str:
@@ -208,13 +235,15 @@ def _own_address(service: httpx.URL) -> str:
     raise Unavailable(f"This machine finds no way to {service.host}.")
 
 
-def _parse(listen: str) -> tuple[str, int]:
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _parse(listen: str, option: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise Invalid(
-            "data-listen", f"{listen!r} is no address.", remedy="Write HOST:PORT; nothing listens without it."
-        )
+        raise Invalid(option, f"{listen!r} is no address.", remedy="Write HOST:PORT; nothing listens without it.")
     return host, int(port)
 
 

@@ -222,7 +222,8 @@ class Keeping:
             manifest = await self._manifest(order)
             await self._move(running, manifest, sends, tell)
             going = Going.DONE
-            running.progress = TransferProgress(going=going, done_bytes=order.size_bytes)
+            multipath = running.progress.multipath
+            running.progress = TransferProgress(going=going, done_bytes=order.size_bytes, multipath=multipath)
             log.info("transfer %s of %s is done", order.id, order.dataset)
             return
         except (Refused, Forbidden) as error:

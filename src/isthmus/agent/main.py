@@ -83,6 +83,12 @@ def parser() -> argparse.ArgumentParser:
         "--data-address", metavar="HOST:PORT", help="where other sites dial that, if elsewhere than it listens"
     )
     found.add_argument(
+        "--relay",
+        metavar="HOST:PORT",
+        help="pass on transfers of other sites that the control plane signed, from here; needs --data-root",
+    )
+    found.add_argument("--relay-address", metavar="HOST:PORT", help="where other sites dial that, if elsewhere")
+    found.add_argument(
         "--data-quota", default="0", metavar="SIZE", help="room for datasets, such as 20T; else the disk's"
     )
     found.add_argument(

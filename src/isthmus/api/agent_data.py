@@ -35,8 +35,8 @@ ManifestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """What a site keeps: where its data server can be dialled (empty: nowhere), a request (PEM) for its certificate, its quota
-    (0: none) and free room in bytes, whether it has a cold store, and the manifests (BLAKE3) of versions of which content turned out to
-    be missing there."""
+    (0: none) and free room in bytes, whether it has a cold store, where its relay for others can be dialled, whether its kernel has
+    MPTCP, and the manifests (BLAKE3) of versions of which content turned out to be missing there."""
 
     request: Annotated[str, Field(max_length=16_384)]
     address: Annotated[str, Field(max_length=255)] = ""
@@ -44,12 +44,15 @@ class Announcement:
     free_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     cold: bool = False
     lost: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    relay: Annotated[str, Field(max_length=255)] = ""
+    multipath: bool = False
 
     def __post_init__(self) -> None:
-        if self.address:
-            match = _ADDRESS.fullmatch(self.address)
-            if match is None or not 0 < int(match[2]) < 65536:
-                raise Invalid("address", f"{self.address[:80]!r} is no address.", remedy="Write HOST:PORT.")
+        for name in ("address", "relay"):
+            if value := getattr(self, name):
+                match = _ADDRESS.fullmatch(value)
+                if match is None or not 0 < int(match[2]) < 65536:
+                    raise Invalid(name, f"{value[:80]!r} is no address.", remedy="Write HOST:PORT.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,8 @@ class ContentsTaken(_Answer):
 async def announce_data(request: Request, service: Serving, caller: Calling) -> Response:
     """Say that the caller's site keeps data; answers a fresh certificate for it. To be repeated now and then."""
     asked = await read_body(request, Announcement)
-    _check_address(asked.address, is_local=service.settings.is_local)
+    for name in ("address", "relay"):
+        _check_address(name, getattr(asked, name), is_local=service.settings.is_local)
     if service.passes is None:
         raise Unavailable("This service has no authority for sites' data.", remedy="Start it as a service.")
     region = await service.database.read(_region, caller.agent_site)
@@ -110,7 +114,7 @@ async def announce_data(request: Request, service: Serving, caller: Calling) -> 
     )
 
 
-def _check_address(address: str, *, is_local: bool) -> None:
+def _check_address(name: str, address: str, *, is_local: bool) -> None:
     """Invalid for an address that means another machine, or none, to each site that dials it."""
     try:
         found = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
@@ -119,9 +123,9 @@ def _check_address(address: str, *, is_local: bool) -> None:
     found = getattr(found, "ipv4_mapped", None) or found
     if found.is_unspecified or found.is_link_local or found.is_multicast or (found.is_loopback and not is_local):
         raise Invalid(
-            "address",
+            name,
             f"{address} is not where other sites reach this one.",
-            remedy="Start the agent with --data-address HOST:PORT.",
+            remedy="Start the agent with --data-address HOST:PORT, or --relay-address.",
         )
 
 
@@ -137,6 +141,8 @@ def _announced(connection: sa.Connection, site: str, asked: Announcement, certif
         "quota_bytes": asked.quota_bytes,
         "free_bytes": asked.free_bytes,
         "cold": asked.cold,
+        "relay": asked.relay,
+        "multipath": asked.multipath,
         "certificate": certificate,
         "seen_at": now,
     }

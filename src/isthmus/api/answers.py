@@ -415,13 +415,15 @@ class NetMeasured(_Answer):
 
 
 class NetLinkNow(NetMeasured):
-    """One direction of a link."""
+    """One direction of a link. `reserved_bits_per_second` is what is given away now, `sliced_bits_per_second` of it to slices."""
 
     link: Name
     capacity_bits_per_second: float | None
     price_per_gb: Money
     mtu_bytes: int
     programmable: bool
+    reserved_bits_per_second: float
+    sliced_bits_per_second: float
 
 
 class Network(_Answer):
@@ -450,7 +452,8 @@ class NetDeclared(_Answer):
 
 
 class NetPath(_Answer):
-    """A path between two nodes; null where a figure of a link is not known."""
+    """A path between two nodes; null where a figure of a link is not known. `reserved_bits_per_second` is the most that is given away of one
+    of its links while so many bytes move, `promisable_bits_per_second` what can still be promised."""
 
     nodes: list[Name]
     links: list[Name]
@@ -458,6 +461,8 @@ class NetPath(_Answer):
     loss: float
     capacity_bits_per_second: float | None
     free_bits_per_second: float | None
+    reserved_bits_per_second: float
+    promisable_bits_per_second: float | None
     price_per_gb: Money
     mtu_bytes: int
     up: bool
@@ -485,10 +490,27 @@ class NetPolicy(_Answer):
     nodes: list[Name]
     match: Match
     owner: Literal["transfer", "task", "operator"]
+    slice_dscp: int
     wanted: bool
     error: str
     programmed_at: datetime | None
     moved_at: datetime | None
+    created_at: datetime
+
+
+class NetSlice(_Answer):
+    """A rate that some links have for a project's transfers, or for packets with a DSCP; `programmed_at` is null while some router does not
+    have it."""
+
+    name: Name
+    project: str
+    dscp: int
+    bits_per_second: float
+    links: list[Name]
+    wanted: bool
+    error: str
+    programmed_at: datetime | None
+    created_by: str
     created_at: datetime
 
 

@@ -85,7 +85,8 @@ class DatasetFile(_Answer):
 
 
 class Transfer(_Answer):
-    """One movement of a version to a place. `through` is `direct` from site to site, or `service`."""
+    """One movement of a version to a place. `through` is `direct` from site to site, `relay` (through that of the site `relay`), or `service`;
+    `multipath`: it goes over MPTCP."""
 
     id: Id
     project: str
@@ -95,6 +96,8 @@ class Transfer(_Answer):
     target: str
     state: TransferState
     through: str
+    relay: str
+    multipath: bool
     links: list[str]
     stretches: list[dict[str, Any]]
     size_bytes: int

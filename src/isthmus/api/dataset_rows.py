@@ -144,6 +144,8 @@ def show_transfer(row: Any) -> dict[str, Any]:
         "target": row.target,
         "state": row.state,
         "through": row.through,
+        "relay": row.relay,
+        "multipath": row.multipath,
         "links": orjson.loads(row.links),
         "stretches": orjson.loads(row.stretches),
         "size_bytes": row.size_bytes,

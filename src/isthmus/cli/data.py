@@ -178,35 +178,40 @@ def get(session: Session, name: str, to: Path | None) -> int:
     "cp",
     examples="""
     isthmus data cp climate/era5 bergen
+    isthmus data cp climate/era5 bergen turin poznan
     isthmus data cp climate/era5@2 bergen --pin --no-wait
     """,
     help=_(
-        "Have a copy of a version at a site as well: directly from a site that has one where that can be, else through the service."
+        "Have a copy of a version at a site as well: directly from a site that has one where that can be, else through the service. To "
+        "several sites it goes as a tree: those that receive it pass on what they have."
     ),
 )
 @_name
-@click.argument("site", metavar="SITE")
+@click.argument("sites", metavar="SITE...", nargs=-1, required=True)
 @click.option("--pin", "pinned", is_flag=True, help=_("Keep the copy from being evicted."))
 @click.option("--rate", default="", metavar="SIZE", help=_("At most so many bytes a second, such as 20M."))
 @click.option("--wait/--no-wait", "waits", default=True, help=_("Wait until it is there (the default)."))
 @answers
-def cp(session: Session, name: str, site: str, pinned: bool, rate: str, waits: bool) -> int:
+def cp(session: Session, name: str, sites: tuple[str, ...], pinned: bool, rate: str, waits: bool) -> int:
     from isthmus.client import datasets
     from isthmus.domain.units import parse_size
 
     ref = _ref(session, name)
-    transfer = session.run(
-        datasets.copy(ref, site, pinned=pinned, bytes_per_second=parse_size(rate, "rate") if rate else 0)
-    )
-    if transfer is None:
-        session.answer({"transfer": None}, _("{ref} is at {site} already").format(ref=ref, site=site))
-        return exits.OK
+    most = parse_size(rate, "rate") if rate else 0
+    asked = [session.run(datasets.copy(ref, site, pinned=pinned, bytes_per_second=most)) for site in sites]
+    for site, transfer in zip(sites, asked, strict=True):
+        if transfer is None:
+            screen.say(_("{ref} is at {site} already").format(ref=ref, site=site))
+    moving = [transfer for transfer in asked if transfer is not None]
     if waits:
-        transfer = _wait(session, transfer)
+        moving = [_wait(session, transfer) for transfer in moving]
     if session.as_json:
-        screen.put_json(transfer)
+        shown = {one.target: one for one in moving}
+        documents: list[object] = [shown.get(site, {"transfer": None}) for site in sites]
+        screen.put_json(documents[0] if len(sites) == 1 else documents)
     elif not waits:
-        screen.put(transfer.id)
+        for transfer in moving:
+            screen.put(transfer.id)
         screen.suggest("isthmus data transfers --open")
     return exits.OK
 
@@ -218,6 +223,8 @@ def _wait(session: Session, transfer: Transfer) -> Transfer:
     with _status(session, _("moving")) as status:
         done = session.run(datasets.wait(transfer, watch=_watch(status)))
     how = _("directly") if done.through == "direct" else _("through the service")
+    how = _("through the relay of {site}").format(site=done.relay) if done.through == "relay" else how
+    how += _(", over MPTCP") if done.multipath else ""
     screen.say(
         _("{size} from {source} to {target}, {how}, in {time}").format(
             size=show_size(done.size_bytes),
@@ -376,7 +383,7 @@ def transfers(session: Session, name: str, open_only: bool, cancelled: str) -> i
         row = [one.id, f"{one.dataset}@{one.version}", _place(one.source) if one.source else "", _place(one.target)]
         row.append(one.state)
         if session.wide:
-            row += [one.through, one.task_id, screen.age(one.created_at)]
+            row += [f"{one.through} {one.relay}".strip(), one.task_id, screen.age(one.created_at)]
         rows.append([*row, _going(one)])
     screen.table([*headers, _("PROGRESS")], rows)
     return exits.OK

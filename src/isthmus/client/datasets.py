@@ -90,6 +90,8 @@ class Transfer(_Shown):
     target: str = ""
     state: str = ""
     through: str = ""
+    relay: str = ""
+    multipath: bool = False
     links: list[str] = field(default_factory=list)
     stretches: list[dict[str, Any]] = field(default_factory=list, repr=False)
     size_bytes: int = 0

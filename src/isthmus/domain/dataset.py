@@ -214,6 +214,24 @@ TRANSFER_ENDED: Final = frozenset({TransferState.DONE, TransferState.FAILED, Tra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrderWindow:
+    """A time (seconds since 1970) in which a transfer may have a rate of payload."""
+
+    begins: float
+    ends: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderWay:
+    """One way of a transfer: the marks of its packets, by which routers know its path (0 = none), and its share of the streams."""
+
+    dscp: int = 0
+    flow_label: int = 0
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferOrder:
     """What the receiving site is told: which content, from where, under which rule, how fast. `fence` grows with every new
     order of one transfer: an older one is not obeyed. `source` empty: through the service."""
@@ -229,8 +247,11 @@ class TransferOrder:
     ticket: str = ""  # shown to the sending end
     regions: tuple[str, ...] = ()
     bytes_per_second: float = 0.0  # 0 = as fast as it goes
-    dscp: int = 0  # marks of its packets, by which routers know their path; 0 = none
-    flow_label: int = 0
+    ways: tuple[OrderWay, ...] = ()  # without any: as packets go by themselves
+    windows: tuple[OrderWindow, ...] = ()  # its rates over time, in order; without any it may go at any time
+    relay: str = ""  # HOST:PORT of the relay that it goes through
+    multipath: bool = False  # both ends have MPTCP
+    is_receiving: bool = False  # the source may still be receiving it, and passes on what it has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +285,7 @@ class TransferProgress:
     seconds_left: float | None = None
     message: str = ""
     code: str = ""
+    multipath: bool = False  # whether it went over MPTCP indeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

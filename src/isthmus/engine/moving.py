@@ -49,6 +49,7 @@ _MOST_TRIES = 20
 _ABSENT_SECONDS = 90.0  # a site not seen for so long is told nothing
 _AT_ONCE = 16  # transfers of one site in hand
 _ROUTERS_SECONDS = 0.5  # between two looks whether routers have a path
+_TREE_SECONDS = 0.3  # between two looks whether the site before in the tree receives
 _r, _t = tables.replicas.c, tables.transfers.c
 
 
@@ -156,6 +157,10 @@ class Mover:
         if offer.wait_for_home:
             await self._bring_home(row, lease)
             return
+        if offer.wait_for:
+            later = self._clock.now() + _TREE_SECONDS
+            await self._put_off(row, lease, f"Waits for {offer.wait_for}, which passes it on.", at=later)
+            return
         if offer.not_before > self._clock.now():
             await self._put_off(row, lease, "Its window has not come.", at=offer.not_before)
             return
@@ -176,9 +181,11 @@ class Mover:
         if not led.is_set:
             self._wake_routers()
             at = self._clock.now() + _ROUTERS_SECONDS
-            await self._put_off(row, lease, f"Waits for routers to open {' '.join(led.nodes)}.", at=at)
+            await self._put_off(
+                row, lease, f"Waits for routers to open {' and '.join(' '.join(nodes) for nodes in led.paths)}.", at=at
+            )
             return None
-        fence = await self._database.write(_intend, self._clock.now(), lease, row, offer)
+        fence = await self._database.write(_intend, self._clock.now(), lease, row, offer, led.relay)
         failpoint("transfer.intended")
         return (fence, led) if fence else None
 
@@ -235,11 +242,14 @@ class Mover:
             size_bytes=row.size_bytes,
             source="" if offer.source == HOME else offer.source,
             address=offer.address,
-            ticket=await self._ticket(row, offer),
+            ticket=await self._ticket(row, offer, led),
             regions=tuple(orjson.loads(row.regions)),
             bytes_per_second=offer.bytes_per_second,
-            dscp=led.dscp,
-            flow_label=led.flow_label,
+            ways=led.ways,
+            windows=offer.windows,
+            is_receiving=offer.is_receiving,
+            relay=led.relay_address,
+            multipath=led.multipath,
         )
         if row.target == HOME:
             told = await self._keeper(offer.source).data_send([order])
@@ -248,11 +258,12 @@ class Mover:
         failpoint("transfer.ordered")
         await self._take_in(row, told, lease)
 
-    async def _ticket(self, row: Any, offer: Offer) -> str:
+    async def _ticket(self, row: Any, offer: Offer, led: leading.Lead) -> str:
         if HOME in (offer.source, row.target):
             return ""
         manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
-        return self._passes.ticket(row.id, reader=row.target, source=offer.source, manifest=manifest)
+        relayed = (offer.address.replace("[", "").replace("]", ""),) if led.relay else ()
+        return self._passes.ticket(row.id, reader=row.target, source=offer.source, manifest=manifest, relayed=relayed)
 
     # --- following --------------------------------------------------------------------------------------------------
 
@@ -271,7 +282,7 @@ class Mover:
             raise Unavailable("The site did not answer for the transfer.")
         match progress.going:
             case Going.DONE:
-                await self._end(row, lease, TransferState.DONE, "")
+                await self._end(row, lease, TransferState.DONE, "", multipath=progress.multipath)
             case Going.REFUSED:
                 await self._end(row, lease, TransferState.FAILED, progress.message)
             case Going.FAILED:
@@ -287,7 +298,9 @@ class Mover:
         await self._database.write(_plan_again, self._clock.now(), lease, row, message, tried)
         self.due.set()
 
-    async def _end(self, row: Any, lease: Lease, state: TransferState, message: str) -> None:
+    async def _end(
+        self, row: Any, lease: Lease, state: TransferState, message: str, *, multipath: bool = False
+    ) -> None:
         if state is TransferState.DONE and row.target == HOME:
             manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
             held = await self._home.sha256_of(manifest.contents)
@@ -295,7 +308,7 @@ class Mover:
                 await self._again(row, lease, "Content that was sent is not at the service.", tried=True)
                 return
         try:
-            await self._database.write(_finish, self._clock.now(), lease, row, state, message)
+            await self._database.write(_finish, self._clock.now(), lease, row, state, message, multipath)
         except LostLease:
             return
         failpoint("transfer.ended")
@@ -373,7 +386,7 @@ def _current(connection: sa.Connection, row: Any) -> Any | None:
     return found
 
 
-def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer: Offer) -> int:
+def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer: Offer, relay: str) -> int:
     guard(connection, lease)
     found = _current(connection, row)
     if found is None:
@@ -386,7 +399,8 @@ def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer
             state=TransferState.MOVING.value,
             fence=fence,
             source=offer.source,
-            through="service" if HOME in (offer.source, row.target) else "direct",
+            through="service" if HOME in (offer.source, row.target) else "relay" if relay else "direct",
+            relay=relay,
             started_at=sa.func.coalesce(_t.started_at, now),
             updated_at=now,
             message="",
@@ -430,6 +444,7 @@ def _progress(
             bytes_per_second=progress.bytes_per_second,
             ends_at=None if left is None else now + left,
             message=progress.message[:2000],
+            multipath=progress.multipath,
             updated_at=now,
             due_at=now + settings.transfer_interval,
             tries=0 if done > row.done_bytes else row.tries,
@@ -458,10 +473,14 @@ def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, m
     )
 
 
-def _finish(connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str) -> None:
+def _finish(
+    connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str, multipath: bool
+) -> None:
     guard(connection, lease)
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is not None and not datasets.is_over(found.state):
+        if multipath:
+            connection.execute(tables.transfers.update().where(_t.id == row.id).values(multipath=True))
         intents.end_transfer(connection, now, found, state, message)
         leading.let_go(connection, row.id)
         if state is TransferState.DONE:

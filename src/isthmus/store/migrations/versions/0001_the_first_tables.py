@@ -193,6 +193,8 @@ def upgrade() -> None:
         sa.Column("quota_bytes", sa.BigInteger(), nullable=False),
         sa.Column("free_bytes", sa.BigInteger(), nullable=False),
         sa.Column("cold", sa.Boolean(), nullable=False),
+        sa.Column("relay", sa.String(length=255), nullable=False),
+        sa.Column("multipath", sa.Boolean(), nullable=False),
         sa.Column("certificate", sa.Text(), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("site", name=op.f("pk_data_servers")),
@@ -351,6 +353,7 @@ def upgrade() -> None:
         sa.Column("nodes", sa.Text(), nullable=False),
         sa.Column("match", sa.Text(), nullable=False),
         sa.Column("owner", sa.String(length=8), nullable=False),
+        sa.Column("slice_dscp", sa.Integer(), nullable=False),
         sa.Column("wanted", sa.Boolean(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("programmed_at", sa.Double(), nullable=True),
@@ -358,6 +361,23 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_net_policies")),
     )
+    op.create_table(
+        "net_slices",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("dscp", sa.Integer(), nullable=False),
+        sa.Column("bits_per_second", sa.Double(), nullable=False),
+        sa.Column("links", sa.Text(), nullable=False),
+        sa.Column("wanted", sa.Boolean(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("programmed_at", sa.Double(), nullable=True),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_slices")),
+    )
+    with op.batch_alter_table("net_slices", schema=None) as batch_op:
+        batch_op.create_index("ix_net_slices_dscp", ["dscp"], unique=True)
+
     op.create_table(
         "outcomes",
         sa.Column("attempt", sa.String(length=26), nullable=False),
@@ -636,6 +656,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("through", sa.String(length=32), nullable=False),
+        sa.Column("relay", sa.String(length=63), nullable=False),
+        sa.Column("multipath", sa.Boolean(), nullable=False),
         sa.Column("links", sa.Text(), nullable=False),
         sa.Column("stretches", sa.Text(), nullable=False),
         sa.Column("bytes_per_second", sa.Double(), nullable=False),
