@@ -231,11 +231,24 @@ class Talk:
         wire.send_json(self._connection, Kind.READY, {"site": self._server.site, "congestion_control": self._used})
 
     def _learn(self, ticket: Ticket, *, shown: bool) -> Contents:
-        found = self._server.sessions.contents(ticket)
-        if found is not None and not shown:
+        sessions = self._server.sessions
+        if shown:
+            return self._shown(ticket)
+        found = sessions.contents(ticket)
+        # Of the connections of an order one shows the list.
+        while found is None and not sessions.expect(ticket):
+            found = sessions.expected(ticket, wire.WAIT_SECONDS)
+            if found is None:
+                wire.send(self._connection, Kind.WAIT)
+        if found is not None:
             return found
-        if not shown:
+        try:
             wire.send(self._connection, Kind.SHOW)
+            return self._shown(ticket)
+        finally:
+            sessions.forgo(ticket)
+
+    def _shown(self, ticket: Ticket) -> Contents:
         kind, length = wire.receive_head(self._connection)
         if kind is not Kind.LIST:
             raise wire.Closed("The other end does not show its list.")
@@ -302,15 +315,13 @@ class Talk:
     def _send_bundle(self, first: int, count: int) -> None:
         if not 0 < count <= wire.MOST_FILES:
             raise wire.Closed("The other end asked for a bundle that is too large.")
+        entries = self._contents.some(first, count)
         at = wire.HEAD.size
-        limits: dict[str, tuple[str, ...]] = {}
-        for index in range(first, first + count):
-            blake3, size = self._contents[index]
-            if at + size > len(self._buffer):
-                raise wire.Closed("The other end asked for a bundle that is too large.")
-            limits[blake3] = self._holdings.limits(blake3)
+        if at + sum(size for _blake3, size in entries) > len(self._buffer):
+            raise wire.Closed("The other end asked for a bundle that is too large.")
+        limits = self._holdings.limits_of([blake3 for blake3, _size in entries])
+        for blake3, size in entries:
             part = self._buffer[at : at + size]
-
             try:
                 self._holdings.read_small(blake3, part)
             except NotYet:
