@@ -78,7 +78,7 @@ def _single(rig: Rig, scale: float, cells: Collection[str]) -> dict[str, Any]:
     figures: dict[str, Any] = {"rtt_ms": round_trip(rig)}
     losses = [loss for loss in LOSSES if _name(loss) in cells]
     weather = Weather(rig.name)
-    content = rig.random(int(640e6 * scale))
+    content = rig.random(int(960e6 * scale))
     if losses:
         figures |= _by_loss(rig, weather, content, losses, scale)
         weather.heal()
@@ -96,7 +96,7 @@ def _by_loss(rig: Rig, weather: Weather, content: Content, losses: list[float], 
     by_loss: dict[str, dict[str, float]] = {}
     floods, processors = {}, {}
     peak = 0.0
-    flood_seconds = 3.0 if scale == 1 else 2.0
+    flood_seconds = 2.0
     with _web(rig, content):
         for loss in losses:
             weather.brown_out("lossy", Brownout(loss=loss))
@@ -108,7 +108,7 @@ def _by_loss(rig: Rig, weather: Weather, content: Content, losses: list[float], 
             for name, argv in peers(rig).items():
                 rates[name] = peer(rig, argv, content.size_bytes, longest)
             for name in ("cubic", "bbr"):
-                rates[name] = iperf(rig, name, 8.0 if scale == 1 else 4.0)
+                rates[name] = iperf(rig, name, 6.0 if scale == 1 else 4.0)
             whole = max(before, yardstick(rig, flood_seconds))
             floods[_name(loss)] = round(whole * 8 / 1e6, 1)
             by_loss[_name(loss)] = {key: round(rate / whole, 4) for key, rate in rates.items()}
