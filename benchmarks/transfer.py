@@ -4,7 +4,7 @@ One link of 500 Mbit/s with 20 ms each way (packets cross it in trains, see docs
 Side by side in one run: Isthmus, rclone and aria2 over TLS from rclone's HTTP server, one stream of CUBIC and of BBR (iperf3, no TLS). The yardstick is a
 paced flood of datagrams of 1,400 bytes on the same link, before and after each cell: what arrives of its payload is 1, of the higher of the two. Rclone and
 aria2 have 16 streams, and BBR as we have; all have the hosts' settings that docs/transfers.md names. Contents are in memory: the disk is not measured. Time
-is that of the pull (connecting, hashing and publishing included; the start of Python is not, as a site's agent runs anyway), of the others that of the program.
+is that of the whole pull (the start of Python is not in it: a site's agent runs anyway), of the others that of the program.
 Then four SRv6 paths of 100 Mbit/s chosen by flow label against one; 100,000 files of 4 kB; a pull that is killed at half and goes on; and how well the end
 was foretold under a promised rate. `--only` measures some cells: 0.00%, 0.01%, 0.10%, 1.00%, resume, eta, small, paths.
 """
@@ -103,7 +103,7 @@ def _by_loss(rig: Rig, weather: Weather, content: Content, losses: list[float], 
             before = yardstick(rig, flood_seconds)
             said = rig.ours([content])[-1]
             peak = max(peak, said["peak_mib"])
-            rates = {"ours": content.size_bytes / said["outcome"]["seconds"]}
+            rates = {"ours": content.size_bytes / said["seconds"]}
             longest = 1.2 * content.size_bytes / before
             for name, argv in peers(rig).items():
                 rates[name] = peer(rig, argv, content.size_bytes, longest)
@@ -194,8 +194,8 @@ def _small(rig: Rig, count: int, large: Content) -> dict[str, Any]:
         keep.admit(str(path), name)
         contents.append(Content(blake3=name, size_bytes=4000))
     said = rig.ours(contents)
-    small = 4000 * count / said[-1]["outcome"]["seconds"]
-    whole = large.size_bytes / rig.ours([large])[-1]["outcome"]["seconds"]
+    small = 4000 * count / said[-1]["seconds"]
+    whole = large.size_bytes / rig.ours([large])[-1]["seconds"]
     return {
         "small_processors": said[-1]["processors"],
         "small_files": round(small / whole, 3),
@@ -231,7 +231,7 @@ def _paths(rig: Rig, scale: float) -> dict[str, Any]:
     used: dict[str, float] = {}
     for content, labels in ((one, [1]), (four, [1, 2, 3, 4])):
         said = rig.ours([content], [{"flow_label": label} for label in labels])[-1]
-        rates.append(content.size_bytes / said["outcome"]["seconds"])
+        rates.append(content.size_bytes / said["seconds"])
         used = said["processors"]
     return {
         "four_paths": round(rates[1] / rates[0], 3),

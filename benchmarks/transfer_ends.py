@@ -74,9 +74,16 @@ def fetch(fields: dict[str, Any]) -> None:
 
     used = time.process_time()
     outcome = pull(order, Keep(Path(fields["keep"])), credentials(Path(fields["tls"])), on_progress=tell)
+    passed = time.time() - begun
     status = Path("/proc/self/status").read_text()
     peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-    told = {"begun": begun, "ended": time.time(), "peak_mib": peak, "cpu_seconds": time.process_time() - used}
+    told = {
+        "begun": begun,
+        "ended": begun + passed,
+        "seconds": passed,
+        "peak_mib": peak,
+        "cpu_seconds": time.process_time() - used,
+    }
     print(json.dumps({"outcome": asdict(outcome), **told}), flush=True)
 
 

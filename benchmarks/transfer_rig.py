@@ -157,7 +157,7 @@ class Rig:
             said = [json.loads(line) for line in child.communicate()[0].splitlines()]
         if not said or said[-1].get("outcome", {}).get("end") != "done":
             raise SystemExit(f"a pull did not end well: {said[-1:]}")
-        seconds = said[-1]["outcome"]["seconds"]
+        seconds = said[-1]["seconds"]
         used = {name: now - before.get(name, 0.0) for name, now in _used(self.name).items()} | {
             "receiver": said[-1]["cpu_seconds"]
         }

@@ -46,7 +46,11 @@ class Intake:
         self.verified_bytes = 0
         self.contents_done = 0
         contents = order.contents
-        present = keep.present(content.blake3 for content in contents)
+        try:
+            present = keep.present(content.blake3 for content in contents)
+        except OSError as error:
+            self.close()
+            raise self._failing(error) from None
         have = {index for index, content in enumerate(contents) if content.blake3 in present}
         self.contents_done = len(have)
         self.verified_bytes = sum(contents[index].size_bytes for index in have)
