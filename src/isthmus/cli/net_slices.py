@@ -13,7 +13,7 @@ from isthmus.cli.session import Session, answers
 @command(
     "slice",
     examples="""
-    isthmus net slice weather r1-r2 r2-r4 --rate "200 Mbit/s" --project weather
+    isthmus net slice weather r1-r2 r2-r4 --rate "200 Mbit/s" --of weather
     isthmus net slice control r1-r2 --rate "5 Mbit/s" --dscp 46
     """,
     help=_(
@@ -24,7 +24,7 @@ from isthmus.cli.session import Session, answers
 @click.argument("name")
 @click.argument("links", nargs=-1, required=True)
 @click.option("--rate", required=True, metavar="RATE", help=_("The rate, such as 200 Mbit/s."))
-@click.option("--project", metavar="PROJECT", help=_("Whose transfers are in it."))
+@click.option("--of", "project", metavar="PROJECT", help=_("The project whose transfers are in it."))
 @click.option("--dscp", type=click.IntRange(1, 63), help=_("The mark of its packets; one is chosen for a project."))
 @answers
 def add(session: Session, name: str, links: tuple[str, ...], rate: str, project: str | None, dscp: int | None) -> int:

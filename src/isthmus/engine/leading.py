@@ -145,10 +145,17 @@ def note_rate(connection: sa.Connection, now: float, row: Any) -> None:
         return
     seconds = now - row.started_at
     if seconds >= _LEAST_SEEN_SECONDS:
-        bounded: LimitedBy = "rate" if orjson.loads(row.stretches) or row.most_bytes_per_second else "unknown"
-        stops = [row.source, *([row.relay] if row.relay else []), row.target]
-        for source, target in pairwise(stops):
-            seen_rate(connection, source, target, row.size_bytes / seconds, now, bounded)
+        note_running_rate(connection, now, row, row.size_bytes / seconds)
+
+
+def note_running_rate(connection: sa.Connection, now: float, row: Any, bytes_per_second: float) -> None:
+    """What a transfer tells of the network as it runs: so much was free for it on each leg, at least."""
+    if row.through not in ("direct", "relay") or bytes_per_second <= 0:
+        return
+    bounded: LimitedBy = "rate" if orjson.loads(row.stretches) or row.most_bytes_per_second else "unknown"
+    stops = [row.source, *([row.relay] if row.relay else []), row.target]
+    for source, target in pairwise(stops):
+        seen_rate(connection, source, target, bytes_per_second, now, bounded)
 
 
 def _paths(view: NetworkView, row: Any, source: str, reserved: Reserved) -> list[tuple[Sequence[str], float]]:

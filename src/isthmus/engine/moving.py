@@ -434,6 +434,7 @@ def _progress(
     guard(connection, lease)
     if _moving(connection, row) is None:
         return
+    leading.note_running_rate(connection, now, row, progress.bytes_per_second)
     left = progress.seconds_left
     done = max(row.done_bytes, min(progress.done_bytes, row.size_bytes))  # a new order begins to count at nothing
     connection.execute(
