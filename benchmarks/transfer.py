@@ -241,13 +241,17 @@ def _paths(rig: Rig, scale: float) -> dict[str, Any]:
     }
 
 
+def _shares(processors: dict[str, float]) -> str:
+    return ", ".join(f"{key} {share}" for key, share in processors.items())
+
+
 def _rows(figures: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = []
     for name, cell in figures.get("by_loss", {}).items():
         asked = next(share for loss, share in ASKED.items() if _name(loss) == name)
         others = ", ".join(f"{key} {cell[key]:.1%}" for key in ("rclone", "aria2", "cubic", "bbr"))
         rows.append((f"share of the link, loss {name}", f"{cell['ours']:.1%}", f">= {asked:.0%}", others))
-        used = ", ".join(f"{key} {share}" for key, share in figures["processors"][name].items())
+        used = _shares(figures["processors"][name])
         rows.append(
             (
                 f"  flood; processors while ours ran, of {os.cpu_count()}",
@@ -259,12 +263,12 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if cell := figures.get("by_loss", {}).get("0.10%"):
         rows.append(("against one CUBIC stream, loss 0.10%", f"{cell['ours'] / cell['cubic']:.1f}x", ">= 4x", ""))
     if "four_paths" in figures:
-        one, used = f"one: {figures['one_path_mbit']} Mbit/s", figures["paths_processors"]
+        one, used = f"one: {figures['one_path_mbit']} Mbit/s", _shares(figures["paths_processors"])
         rows.append(
             ("four SRv6 paths against one", f"{figures['four_paths']:.2f}x", ">= 3.6x", f"{one}; processors {used}")
         )
     if "small_files" in figures:
-        rate, used = f"{figures['small_files_per_second']:,} files/s", figures["small_processors"]
+        rate, used = f"{figures['small_files_per_second']:,} files/s", _shares(figures["small_processors"])
         rows.append(
             (
                 "files of 4 kB, rate against a large file",
