@@ -57,7 +57,7 @@ def _touches(
     slot: int,
 ) -> bool:
     """Whether the cable, or a way around it that is hit, has less room than before."""
-    late = grown[:, slot:].any(axis=1)
+    late = np.asarray(grown[:, slot:].any(axis=1))
     if late[list(cable)].any():
         return True
     return any(late[list(route)].any() for booking in hit for route in survival.around(booking.transfer, cable))
