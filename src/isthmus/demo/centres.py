@@ -115,7 +115,7 @@ class Centres:
 
     def join(self, operator: Person, plane: Plane, screen: Screen) -> None:
         """Join every centre by the command that an operator types, and start the agents of the clusters."""
-        agents = Agents(self._daemons, self.directory / "agents", plane, screen)
+        agents = Agents(self._daemons, self._daemons.directory / "agents", plane, screen)
         for centre in self.all:
             told = operator.type("site", "join", centre.kind, centre.name, *centre.join, quiet=bool(centre.cluster))
             if centre.cluster is not None:
