@@ -188,6 +188,19 @@ def test_the_national_scenario_is_whole() -> None:
         assert near.solid_km == pytest.approx(500 / 4.9)
 
 
+def test_sites_of_a_kind() -> None:
+    """A kind's figures are those of its sites, unless a site says otherwise; an unknown kind, or one of no figures, is named."""
+    tree = changed("sites.2", {"name": "c", "kind": "western", "processors": 40})
+    tree["kinds"] = {"western": {"processors": 8, "pue": {"value": 1.2, "source": "assumed"}, "policy": "fcfs"}}
+    scenario = scenario_of(tree, Path())
+    assert (scenario.sites[2].processors, scenario.sites[2].pue, scenario.sites[2].policy) == (40, 1.2, "fcfs")
+    assert "kinds.western.pue" in [one.path for one in scenario.sources]
+    with pytest.raises(Invalid, match="no kind southern"):
+        scenario_of(tree | {"sites": [{"name": "c", "kind": "southern"}]}, Path())
+    with pytest.raises(Invalid, match="kinds"):
+        scenario_of(tree | {"kinds": {"western": 3}}, Path())
+
+
 def test_circles_of_mixed_fibre() -> None:
     """2,500 km of solid fibre are 24.5 ms there and back, beyond the circle; of hollow core 17.3 ms, within it."""
     tree = changed("links", [{"ends": ["a", "b"], "gbit_per_second": 1.0, "km": 2500.0}, TREE["links"][1]])

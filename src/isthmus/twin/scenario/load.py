@@ -126,7 +126,7 @@ def scenario_of(tree: Any, folder: Path) -> Scenario:
     """The scenario in a parsed document."""
     sources: list[Source] = []
     try:
-        given = _Scenario.model_validate(_without_sources(tree, "", sources))
+        given = _Scenario.model_validate(_with_kinds(_without_sources(tree, "", sources)))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "scenario"
@@ -195,6 +195,27 @@ def _without_sources(node: Any, path: str, sources: list[Source]) -> Any:
     if isinstance(node, list):
         return [_without_sources(item, f"{path}.{index}", sources) for index, item in enumerate(node)]
     return node
+
+
+def _with_kinds(tree: Any) -> Any:
+    """The document with each site's `kind` written out: what the site says itself counts more."""
+    if not (isinstance(tree, dict) and isinstance(tree.get("sites"), list)):
+        return tree
+    kinds = tree.get("kinds", {})
+    if not (isinstance(kinds, dict) and all(isinstance(kind, dict) for kind in kinds.values())):
+        raise Invalid("kinds", "They are no names with figures.", remedy="Write kinds: {western: {pue: 1.2}}.")
+    sites = []
+    for index, site in enumerate(tree["sites"]):
+        kind = site.get("kind") if isinstance(site, dict) else None
+        if kind is None:
+            sites.append(site)
+        elif kind not in kinds:
+            raise Invalid(
+                f"sites.{index}.kind", f"There is no kind {kind}.", remedy=f"Use one of {', '.join(kinds) or 'kinds:'}."
+            )
+        else:
+            sites.append({**kinds[kind], **{name: value for name, value in site.items() if name != "kind"}})
+    return {**{name: value for name, value in tree.items() if name != "kinds"}, "sites": sites}
 
 
 def _series(given: float | list[float]) -> np.ndarray:
