@@ -20,6 +20,17 @@ from isthmus.lab.slurm import SlurmCluster
 from isthmus.lab.sshd import SshServer
 
 
+TOGETHER = ("tests/console/", "tests/cli/", "tests/client/", "tests/api/tes/")
+"""Folders whose tests share one service: where tests run side by side, each of these stays in one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that run side by side (`-n`) are dealt out by file, or by folder where the folder shares a service."""
+    for item in items:
+        where = item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(next((f for f in TOGETHER if where.startswith(f)), where)))
+
+
 def require(feature: str) -> None:
     """Skip the test where a daemon cannot run; where it could be installed (root on Debian) its lack is an error."""
     reason = s3.missing() if feature == "s3" else packages.missing()[feature]
