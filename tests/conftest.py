@@ -37,6 +37,7 @@ FIRST = (
 """The longest: begun first, so that none of them is left running alone at the end."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that run side by side (`-n`) are dealt out by file, or by folder where the folder shares a service."""
     for item in items:
