@@ -11,9 +11,8 @@ import pytest
 
 from isthmus.data.transfer import stream
 from isthmus.data.transfer.port import Content, Credentials, End, Endpoint, Progress, Way, Window
-from isthmus.data.transfer.relay import Relay
 from isthmus.domain.errors import Refused
-from isthmus.trust.authority import Authority, read_ticket_key
+from isthmus.trust.authority import Authority
 from tests.data.transfer.conftest import MIB, World, write_credentials
 
 
@@ -46,6 +45,34 @@ def test_many_small_contents_travel_in_bundles(world: World) -> None:
     outcome = world.pull(world.order(contents, world.source("north")))
     assert outcome.end is End.DONE
     assert world.whole("south", contents)
+
+
+def test_the_last_bytes_are_not_waited_for_until_a_stream_counts_as_silent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that wakes for many bytes at once wakes for the last ones too."""
+    monkeypatch.setattr(stream, "STALL_SECONDS", 300.0)
+    world.serve("north")
+    contents = world.put_many("north", [f"{number}".encode() * 900 for number in range(1000, 1250)])
+    limits = {"streams": 1, "bytes_per_second": 2.0 * MIB, "patience_seconds": 60.0}
+    outcome = world.pull(world.order(contents, world.source("north"), **limits))
+    assert outcome.end is End.DONE
+    assert outcome.seconds < 60, "it was woken by the end of its patience"
+
+
+def test_what_is_here_is_found_however_many_are_asked_for(world: World) -> None:
+    """One by one, by directory, and in a directory that holds far more than is asked for."""
+    keep = world.keep("north")
+    contents = [content.blake3 for content in world.put_many("north", [b"%d" % number for number in range(3000)])]
+    absent = {blake3[:2] + blake3[2:][::-1] for blake3 in contents} - set(contents)
+    assert keep.present(contents[:5]) == set(contents[:5])
+    assert keep.present([*contents, *absent]) == set(contents)
+    assert keep.missing([*contents, *absent]) == absent
+    crowded = keep.path_of(contents[0]).parent
+    for number in range(300):
+        (crowded / f"{contents[0][:2]}{number:062}").touch()
+    one = {f"{contents[0][:2]}{number:062}" for number in range(8)} | {contents[0]}
+    assert keep.present([*one, contents[0][:2] + "f" * 62]) == one
 
 
 def test_a_stranger_gets_nothing(world: World, tmp_path: Path) -> None:
@@ -245,21 +272,6 @@ def test_a_receiver_serves_what_it_has_verified_while_it_still_receives(world: W
     while sum(item.reader == "middle" for item in world.served) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert {item.reader for item in world.served if item.reader != "leaf"} == {"middle"}
-
-
-def test_a_relay_passes_on_what_the_ticket_names(world: World) -> None:
-    """And nothing else."""
-    world.serve("north")
-    contents = [world.put_random("north", 2 * MIB)]
-    address = f"127.0.0.1:{world.servers['north'].port}"
-    with Relay(ticket_keys=[read_ticket_key(world.authority.ticket_public_key)], host="127.0.0.1") as relay:
-        way = Way(relay=Endpoint(host="127.0.0.1", port=relay.port))
-        refused = world.pull(world.order(contents, world.source("north", way)))
-        assert refused.end is End.REFUSED
-        assert {failure.code for failure in refused.failures} == {"ticket_of_another"}
-        outcome = world.pull(world.order(contents, world.source("north", way), ticket={"relayed": (address,)}))
-        assert outcome.end is End.DONE
-        assert relay.passed_bytes > 2 * MIB
 
 
 def test_nothing_moves_outside_the_promised_windows(world: World) -> None:
