@@ -392,8 +392,8 @@ Index(
     sqlite_where=text(f"grace_seconds > 0 AND {LIVE}"),
     postgresql_where=text(f"grace_seconds > 0 AND {LIVE}"),
 )
-_AFTER = "usage_state = 'due' OR clean_state = 'due'"
-Index("ix_attempts_after", attempts.c.site, attempts.c.due_at, sqlite_where=text(_AFTER), postgresql_where=text(_AFTER))
+AFTER = "usage_state = 'due' OR clean_state = 'due'"
+Index("ix_attempts_after", attempts.c.site, attempts.c.due_at, sqlite_where=text(AFTER), postgresql_where=text(AFTER))
 
 outputs = Table(
     "outputs",
