@@ -322,7 +322,8 @@ class _Pass:
                 wanted=f"a plan {by.score(chosen) - by.score(candidate):.2f} better for it",
                 offered=f"{resource}{f' over {link}' if link else ''} worth {sum(worth.values()):.2f} to others",
             )
-        return replace(candidate, why=lost(task))
+        why = lost(task)
+        return candidate if why is candidate.why else replace(candidate, why=why)
 
 
 def _wish(task: WaitingTask) -> object:
