@@ -93,6 +93,7 @@ class PoolView:
     bandwidth_source: str = "declared"
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
+    preemptible_share: Decimal = Decimal(1)  # the part of the price that preemptible tasks pay
     cpu_hours: Hours | None = None  # where the price of a processor differs by the hour, and of an accelerator
     accelerator_hours: Hours | None = None
     energy: Energy = field(default_factory=Energy)

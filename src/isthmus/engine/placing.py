@@ -152,6 +152,8 @@ class Round:
         self._to_come.remember([holder for holder in holders if holder.key in taken], now)
         if seen.queued:
             specs, _ = self._read_specs(seen.queued)
+            readable = [row for row in seen.queued if row.id in specs]
+            seen = replace(seen, snapshot=await self._apart(database, seen.snapshot, readable, specs), queued=readable)
             data = await self._data(database, now, specs)
             notes = await asyncio.to_thread(self._better, seen, now, specs, data)
             asked += await database.write(take_back, now, lease, MOVE, notes) if notes else []
@@ -160,7 +162,7 @@ class Round:
     def _better(self, seen: Look, now: float, specs: Mapping[str, TaskSpec], data: DataView) -> dict[str, str]:
         """Waiting jobs that should move, and why: those that gain most."""
         jobs = {(view.site, view.pool.name): view.pool.queued_jobs for view in seen.snapshot.pools}
-        rows = [row for row in seen.queued if row.id in specs]
+        rows = seen.queued
         tasks = self._tasks(now, rows, specs, data, None)
         snapshot = self._informed(replace(seen.snapshot, roads=data.roads), tasks)
         queued = [

@@ -20,7 +20,7 @@ from isthmus.domain.placement import (
 )
 from isthmus.domain.site import SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
-from isthmus.engine.accounting import by_hour, energy_of, flat
+from isthmus.engine.accounting import by_hour, energy_of, flat, preemptible_share
 from isthmus.engine.carbon import carbon_hours
 from isthmus.store import tables
 from isthmus.store.documents import load
@@ -61,6 +61,7 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     accounts=frozenset(orjson.loads(row.accounts)),
                     max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
                     price_per_accelerator_hour=flat(tariff, "accelerator_hour"),
+                    preemptible_share=preemptible_share(tariff),
                     cpu_hours=by_hour(tariff, "cpu_hour"),
                     accelerator_hours=by_hour(tariff, "accelerator_hour"),
                     energy=energy_of(tariff, carbon.get(row.name)),

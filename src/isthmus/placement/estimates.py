@@ -108,6 +108,8 @@ def price(task: WaitingTask, view: PoolView, run_seconds: float, begin: float) -
     demand = task.demand
     each_hour = cpu * demand.cpus_per_node * demand.nodes
     each_hour += device * demand.accelerators.count * demand.nodes
+    if task.preemptible:
+        each_hour *= view.preemptible_share
     return (each_hour * round(run_seconds) / 3600).quantize(Decimal("0.000001"))
 
 
