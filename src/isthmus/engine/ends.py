@@ -8,6 +8,7 @@ Kept in memory only; after a start it is learned again from the receipts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,6 +77,11 @@ class Ends:
             return
         self._read_at = now
         rows = await self._database.read(_newest)
+        done = Counter(row.site for row in rows if row.state == AttemptState.SUCCEEDED.value)
+        if any(done[row.site] < FEW for row in rows):  # so many are under way that few of the newest have ended
+            few = {row.site for row in rows if done[row.site] < FEW}
+            last = await self._database.read(_ended_last)
+            rows = [row for row in rows if row.site not in few] + [row for row in last if row.site in few]
         unknown = [row.key for row in rows if row.key not in self._foretold]
         if unknown:
             self._foretold |= await self._database.read(_receipts, unknown)
@@ -118,7 +124,7 @@ class Ends:
                 of = found.setdefault((which, foretold.kind), [])
                 if len(of) < MOST:
                     of.append(one)
-        self._known = {
+        self._known |= {
             which: spread_of(known, self._levels.get(which, Levels()))
             for which, known in found.items()
             if sum(done for _, done in known) >= FEW
@@ -163,12 +169,18 @@ def _receipts(connection: sa.Connection, keys: Sequence[str]) -> dict[str, Foret
 
 
 def _newest(connection: sa.Connection) -> list[Any]:
+    """The attempts that were placed last, whatever has become of them."""
+    return list(connection.execute(_attempts(tables.attempts).order_by(tables.attempts.c.key.desc()).limit(NEWEST)))
+
+
+def _ended_last(connection: sa.Connection) -> list[Any]:
+    """The attempts that were accounted last."""
+    u = tables.usage_records
+    query = _attempts(tables.attempts.join(u, u.c.attempt == tables.attempts.c.key))
+    return list(connection.execute(query.order_by(u.c.created_at.desc(), u.c.attempt.desc()).limit(NEWEST)))
+
+
+def _attempts(source: sa.FromClause) -> sa.Select[Any]:
     a, t = tables.attempts.c, tables.tasks.c
     mine = sa.and_(t.id == a.task_id, t.attempt == a.key)
-    query = (
-        sa.select(a.key, a.site, a.state, a.created_at, t.ended_at)
-        .select_from(tables.attempts.outerjoin(tables.tasks, mine))
-        .order_by(a.key.desc())
-        .limit(NEWEST)
-    )
-    return list(connection.execute(query))
+    return sa.select(a.key, a.site, a.state, a.created_at, t.ended_at).select_from(source.outerjoin(tables.tasks, mine))
