@@ -464,7 +464,7 @@ outcomes = Table(  # forecasts of receipts beside what came of them; the last 30
     "outcomes",
     metadata,
     Column("attempt", _Key, primary_key=True),
-    Column("kind", String(8), primary_key=True),  # wait | runtime
+    Column("kind", String(8), primary_key=True),  # wait | runtime | finish
     Column("site", _Name, nullable=False),
     Column("pool", String(255), nullable=False),
     Column("source", String(16), nullable=False),
