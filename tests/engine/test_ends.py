@@ -8,9 +8,9 @@ import pytest
 
 from isthmus.domain.placement import Snapshot
 from isthmus.domain.task import Array, TaskSpec
-from isthmus.engine.ends import Ends
+from isthmus.engine.ends import MOST, Ends
 from isthmus.placement import decide
-from isthmus.placement.spreading import COLD, FEW
+from isthmus.placement.spreading import COLD
 from isthmus.store import tables
 from isthmus.store.database import Database
 from tests.engine.conftest import EngineMaker, count, join
@@ -19,7 +19,7 @@ from tests.placement.test_round import NOW, pool, waiting
 
 
 async def test_the_interval_is_what_ends_were_off(store: Database, make_engine: EngineMaker) -> None:
-    """Wide before; then 60 tasks whose ends were from 1 to 60 s after they were placed give an interval of 80 in 100 of that."""
+    """Wide before; then 24 tasks whose ends were from 1 to 24 s after they were placed give an interval of 80 in 100 of that."""
     join(store)
     ends = Ends(store)
     snapshot = Snapshot(now=NOW, pools=(pool("null", free_cpus=16),))
@@ -27,9 +27,9 @@ async def test_the_interval_is_what_ends_were_off(store: Database, make_engine: 
     assert ends.into(snapshot).pools[0].spread_declared == COLD
     engine = make_engine(store)
     await engine.start()
-    await submit(store, TaskSpec(command=("true",), array=Array(size=6 * FEW)))
+    await submit(store, TaskSpec(command=("true",), array=Array(size=MOST)))
     engine.wake()
-    await until(lambda: count(store, tables.usage_records) == 6 * FEW)
+    await until(lambda: count(store, tables.usage_records) == MOST)
     await engine.stop()
 
     def as_if_spread(connection: object) -> None:
@@ -50,7 +50,7 @@ async def test_the_interval_is_what_ends_were_off(store: Database, make_engine: 
     assert finish is not None
     middle = receipt.candidates[0].finish_seconds or 0.0
     width = 1.0 + 0.1 * middle
-    predicted = 3600.0 + 2.0  # of the 60 tasks: the limit of an hour, and the scheduler's lag
+    predicted = 3600.0 + 2.0  # of the 24 tasks: the limit of an hour, and the scheduler's lag
     there = 1.0 + 0.1 * predicted
-    assert finish.p10 == pytest.approx(max(0.0, middle + width * (6.1 - predicted) / there), abs=5.0)
-    assert finish.p90 == pytest.approx(max(0.0, middle + width * (54.9 - predicted) / there), abs=5.0)
+    assert finish.p10 == pytest.approx(max(0.0, middle + width * (2.5 - predicted) / there), abs=0.5)
+    assert finish.p90 == pytest.approx(max(0.0, middle + width * (22.5 - predicted) / there), abs=0.5)

@@ -25,9 +25,9 @@ from isthmus.store.database import Database
 from isthmus.store.documents import adapter
 
 NEWEST = 400  # attempts that are looked at, of all sites
-MOST = 120  # of one site
+MOST = 24  # of one site: a burst is another world than the calm before it
 AGAIN_SECONDS = 2.0  # at most this often while tasks come
-RATE = 0.02  # of the adaptive levels
+RATE = 0.01  # of the adaptive levels; outcomes come late, and a quicker one overshoots
 _AT_ONCE = 200
 Kind = tuple[str, bool]
 """Site (empty: all of them), and whether the run time was known."""
