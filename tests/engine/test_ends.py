@@ -10,7 +10,7 @@ from isthmus.domain.placement import Snapshot
 from isthmus.domain.task import Array, TaskSpec
 from isthmus.engine.ends import MOST, Ends
 from isthmus.placement import decide
-from isthmus.placement.spreading import COLD
+from isthmus.placement.spreading import COLD, COLD_DECLARED
 from isthmus.store import tables
 from isthmus.store.database import Database
 from tests.engine.conftest import EngineMaker, count, join
@@ -24,7 +24,7 @@ async def test_the_interval_is_what_ends_were_off(store: Database, make_engine: 
     ends = Ends(store)
     snapshot = Snapshot(now=NOW, pools=(pool("null", free_cpus=16),))
     await ends.refresh(time.time())
-    assert ends.into(snapshot).pools[0].spread_declared == COLD
+    assert ends.into(snapshot).pools[0].spread_declared == COLD_DECLARED
     engine = make_engine(store)
     await engine.start()
     await submit(store, TaskSpec(command=("true",), array=Array(size=MOST)))

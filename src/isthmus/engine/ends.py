@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState
 from isthmus.domain.placement import Candidate, Snapshot, Spread, Why
 from isthmus.forecasting.conformal import AdaptiveLevel
-from isthmus.placement.spreading import COLD, FEW, parts_of, quantile, score, widths
+from isthmus.placement.spreading import COLD, COLD_DECLARED, FEW, parts_of, quantile, score, widths
 from isthmus.store import tables
 from isthmus.store.database import Database
 from isthmus.store.documents import adapter
@@ -101,7 +101,7 @@ class Ends:
         )
 
     def _of(self, site: str, kind: bool) -> Spread:
-        return self._known.get((site, kind)) or self._known.get(("", kind)) or COLD
+        return self._known.get((site, kind)) or self._known.get(("", kind)) or (COLD if kind else COLD_DECLARED)
 
     def _learn(self, rows: Sequence[Any], now: float) -> None:
         found: dict[Kind, list[tuple[float, bool]]] = {}

@@ -15,6 +15,9 @@ from isthmus.domain.placement import Candidate, Estimate, Spread
 
 LEAST_SECONDS, LEAST_PART = 1.0, 0.1  # of a prediction: no interval of its parts is narrower
 COLD = Spread(low=-4.0, middle=0.0, high=9.0, source="declared")  # before anything is known of a site
+COLD_DECLARED = Spread(
+    low=-9.0, middle=0.0, high=3.0, source="declared"
+)  # where only the limit is known: it may end at any time before
 FEW = 10  # ends before a site's own spread counts
 _BEYOND = 1.5  # further out than all that was seen, where the share asked for is rarer than that
 
