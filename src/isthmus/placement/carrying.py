@@ -231,7 +231,7 @@ class Traffic:
     def _ways(self, piece: Piece, site: str) -> list[tuple[str, Route]]:
         """Where each way begins, and the way."""
         routes = self._roads.routes
-        sources = sorted(piece.places) if len(piece.places) > 1 else piece.places
+        sources: Iterable[str] = sorted(piece.places) if len(piece.places) > 1 else piece.places
         return [(source, route) for source in sources for route in routes.get((source, site), ())]
 
     def _by_bound(self, piece: Piece, site: str, prefer: Preference) -> Iterator[tuple[float, _Choice]]:
