@@ -374,6 +374,7 @@ async def serve(options: Options) -> None:
                 tes_files=options.tes_files,
                 region=options.region,
                 fair_half_life=3600.0 * options.fair_half_life_hours,
+                is_local=all(address.is_loopback for address in options.addresses),
             ),
             passes=passes,
         )

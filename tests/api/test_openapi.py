@@ -33,6 +33,7 @@ BEYOND_A_SCHEMA = (
     "start_twin_run",
     "bring_carbon",
     "put_policy",
+    "put_slice",
 )
 # Streams that do not end, what would end the session's own rights, and faces with suites of their own.
 LEFT_OUT = ("stream_events", "revoke_token", "put_user", "disable_user")

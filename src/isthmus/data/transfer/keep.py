@@ -3,6 +3,8 @@
     contents/ab/HASH    whole and verified; read-only
     pieces/ab/HASH      the hashes of its pieces, of a large one
     regions/ab/HASH     the only regions that it may lie in, one a line; no file: anywhere
+    places/ab/HASH      of a content that is a link to a file of somebody's (inplace.py): how that was
+    spoiled/HASH        what was found not to be what its name says
     incoming/           what is on its way, and which pieces of it are verified (arrival.py)
 
 A content appears under its hash by one rename, after its bytes are on the disk.
@@ -13,19 +15,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import secrets
+import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from isthmus.data.transfer import pieces
+from isthmus.data.transfer import inplace, pieces
 from isthmus.data.transfer.port import Content, is_blake3
 from isthmus.domain.errors import Corrupt, Invalid, NotFound, Refused, Unavailable
 from isthmus.domain.ids import is_name
 
 _MODE: Final = 0o444
 _COPY_BYTES: Final = 8 * 1024**2
+_FEW, _LONG = 8, 20
 
 
 class Keep:
@@ -35,7 +40,8 @@ class Keep:
         self.path = path
         self.incoming = path / "incoming"
         self._made: set[str] = set()
-        self._roots = {name: os.fspath(path / name) for name in ("contents", "pieces", "regions")}
+        self._ready_prefixes: set[str] = set()
+        self._roots = {name: os.fspath(path / name) for name in ("contents", "pieces", "regions", "places")}
         try:
             for directory in (self.incoming, *(path / name for name in self._roots)):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -43,6 +49,11 @@ class Keep:
                 directory.chmod(0o711 if directory.name == "contents" else 0o700)
         except OSError as error:
             raise failing(error, path) from None
+
+    @property
+    def contents(self) -> str:
+        """The directory of whole contents."""
+        return self._roots["contents"]
 
     def path_of(self, blake3: str) -> Path:
         """Where a content lies, whether or not it is there."""
@@ -56,11 +67,41 @@ class Keep:
 
     def has(self, blake3: str) -> bool:
         """Whether the whole content is here."""
-        return os.path.exists(self.place("contents", blake3))  # noqa: PTH110 a Path for each of 100,000 costs more than the call
+        try:
+            found = os.lstat(self.place("contents", blake3))  # a Path for each of 100,000 costs more than the call
+        except OSError:
+            return False
+        return not stat.S_ISLNK(found.st_mode) or inplace.is_same(self, blake3)
+
+    def present(self, hashes: Iterable[str]) -> set[str]:
+        """Those of the given hashes that are here. Many are looked up by directory, which costs a hundredth of a look for each."""
+        by_directory: dict[str, set[str]] = {}
+        for blake3 in hashes:
+            by_directory.setdefault(blake3[:2], set()).add(blake3)
+        found: set[str] = set()
+        for name, wanted in by_directory.items():
+            if len(wanted) < _FEW:
+                found |= {blake3 for blake3 in wanted if self.has(blake3)}
+                continue
+            try:
+                entries = os.scandir(f"{self._roots['contents']}/{name}")
+            except FileNotFoundError:
+                continue
+            with entries:
+                # A directory that holds far more than is asked for is not read through.
+                read = list(itertools.islice(entries, _LONG * len(wanted)))
+            if len(read) < _LONG * len(wanted):
+                links = {entry.name for entry in read if entry.is_symlink()}  # files in place, which may have changed
+                here = wanted.intersection(entry.name for entry in read)
+                found |= {blake3 for blake3 in here if blake3 not in links or inplace.is_same(self, blake3)}
+            else:
+                found |= {blake3 for blake3 in wanted if self.has(blake3)}
+        return found
 
     def missing(self, hashes: Iterable[str]) -> set[str]:
         """Those of the given hashes that are not here."""
-        return {blake3 for blake3 in hashes if not self.has(blake3)}
+        wanted = set(hashes)
+        return wanted - self.present(wanted)
 
     def size(self, blake3: str) -> int:
         """Size in bytes; NotFound when it is not here."""
@@ -98,6 +139,21 @@ class Keep:
             os.chmod(path, _MODE)  # noqa: PTH101
         os.replace(path, self._ready(kind, blake3))  # noqa: PTH105
 
+    def admit_all(self, directory: str, hashes: Iterable[str], *, is_read_only: bool) -> None:
+        """`admit` for many small contents that lie under their hashes in one directory of this keep."""
+        source, target = os.open(directory, os.O_RDONLY), os.open(self._roots["contents"], os.O_RDONLY)
+        try:
+            for blake3 in hashes:
+                if not is_read_only:
+                    os.chmod(blake3, _MODE, dir_fd=source)
+                if blake3[:2] not in self._ready_prefixes:
+                    self._ready("contents", blake3)
+                    self._ready_prefixes.add(blake3[:2])
+                os.rename(blake3, f"{blake3[:2]}/{blake3}", src_dir_fd=source, dst_dir_fd=target)
+        finally:
+            os.close(source)
+            os.close(target)
+
     def limit(self, blake3: str, regions: Collection[str]) -> None:
         """From now on the content may lie in these regions only, and in none that an earlier limit left out; without any, nothing
         changes. A limit that leaves no region lets the content go nowhere: Refused."""
@@ -113,6 +169,21 @@ class Keep:
             raise Refused(f"No region may hold {blake3}: its limits shut one another out.", code="region_limit")
         if after != list(before):
             self._write("regions", blake3, ("\n".join(after) + "\n").encode())
+
+    def set_limit(self, blake3: str, regions: Collection[str]) -> None:
+        """From now on the content may lie in these regions only (none: anywhere), whatever the limit was."""
+        if regions:
+            self._write("regions", blake3, ("\n".join(sorted(set(regions))) + "\n").encode())
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.place("regions", blake3))  # noqa: PTH108
+
+    def limited_prefixes(self) -> set[str]:
+        """The first two digits of all contents that have a limit; Unavailable when that cannot be read."""
+        try:
+            return set(os.listdir(self._roots["regions"]))  # noqa: PTH208
+        except OSError as error:
+            raise failing(error, self.path) from None
 
     def regions_of(self, blake3: str) -> tuple[str, ...]:
         """The only regions that a content may lie in; empty: anywhere. Unavailable when that cannot be read."""
@@ -157,11 +228,26 @@ class Keep:
         if found != blake3:
             raise _corrupt(blake3)
 
-    def remove(self, blake3: str) -> None:
-        """Remove a content with its list; nothing happens when it is gone. Its limit stays until it comes again."""
-        for kind in ("contents", "pieces"):
+    def remove(self, blake3: str, *, place_too: bool = True) -> None:
+        """Remove a content with its list; nothing happens when it is gone. Its limit stays until it comes again. A file in place stays; without
+        `place_too` what is known of where it lies does too."""
+        for kind in ("contents", "pieces", *(["places"] if place_too else [])):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.place(kind, blake3))  # noqa: PTH108
+
+    def set_aside(self, blake3: str) -> None:
+        """Take a content that is not what its name says out of use: under `spoiled` for a person to look at, a file in place where it is."""
+        place = self.place("contents", blake3)
+        with contextlib.suppress(OSError):
+            if not stat.S_ISLNK(os.lstat(place).st_mode):
+                directory = self.path / "spoiled"
+                directory.mkdir(exist_ok=True, mode=0o700)
+                os.replace(place, directory / blake3)  # noqa: PTH105
+        self.remove(blake3)
+
+    def note(self, kind: str, blake3: str, body: bytes) -> None:
+        """Keep something beside a content."""
+        self._write(kind, blake3, body)
 
     def flush(self) -> None:
         """Wait until all that was written to the file system is on the disk; OSError when that fails."""
