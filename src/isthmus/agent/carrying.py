@@ -65,6 +65,8 @@ async def pull_directly(
         )
 
     outcome = await asyncio.to_thread(pull, wanted, keep, credentials, on_progress=progressed, stop=stop)
+    if any(failure.code == "ticket_expired" for failure in outcome.failures) and not outcome.is_done:
+        raise Unavailable("The ticket's time is over; the next order brings a new one.", code="ticket_expired")
     if outcome.end is End.REFUSED:
         raise Refused(outcome.cause)
     if not outcome.is_done:

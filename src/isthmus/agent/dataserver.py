@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +17,13 @@ import httpx
 
 from isthmus.agent.keeping import Keeping, Standing
 from isthmus.agent.link import Backoff, Link
+from isthmus.agent.reading import PlacesAllowed
 from isthmus.agent.state import StateDirectory
 from isthmus.data.cold import ColdStore
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.port import Credentials
 from isthmus.data.transfer.sockets import has_multipath
-from isthmus.domain.errors import Invalid, IsthmusError
+from isthmus.domain.errors import Invalid, IsthmusError, Unavailable
 from isthmus.domain.units import parse_size
 
 if TYPE_CHECKING:
@@ -30,21 +32,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ANNOUNCE_SECONDS = 60.0
+_ANY = ("0.0.0.0", "::")
+_MOST_LOST = 1000  # told at once
 RENEW_SECONDS = 86_400.0  # a certificate lasts a month
 
 
 @asynccontextmanager
 async def keeping_data(
-    arguments: argparse.Namespace, site: str, state: StateDirectory, link: Link, client: httpx.AsyncClient
+    arguments: argparse.Namespace,
+    site: str,
+    state: StateDirectory,
+    link: Link,
+    client: httpx.AsyncClient,
+    accounts: frozenset[str] | None,
 ) -> AsyncIterator[Keeping | None]:
-    """What the site keeps while the agent runs; None without --data-root."""
+    """What the site keeps while the agent runs; None without --data-root. `accounts` are the local ones that it acts for."""
     if arguments.data_root is None:
-        if arguments.data_listen or arguments.data_cold or arguments.relay:
+        if arguments.data_listen or arguments.data_cold or arguments.data_in_place or arguments.relay:
             raise Invalid("data-root", "is missing.", remedy="Name the directory that datasets are kept in.")
         yield None
         return
     cold = ColdStore(arguments.data_cold) if arguments.data_cold else None
-    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold)
+    places = PlacesAllowed(arguments.data_in_place, accounts)
+    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold, places)
     desk = _Desk(
         keeping,
         link,
@@ -56,6 +66,7 @@ async def keeping_data(
         relay_address=arguments.relay_address or "",
         quota_bytes=parse_size(arguments.data_quota, "data-quota"),
         cold=cold is not None,
+        service=client.base_url,
     )
     announcing = asyncio.create_task(desk.run(), name="announcing data")
     try:
@@ -83,6 +94,7 @@ class _Desk:
         relay_address: str,
         quota_bytes: int,
         cold: bool,
+        service: httpx.URL,
     ) -> None:
         self._keeping = keeping
         self._link = link
@@ -95,6 +107,7 @@ class _Desk:
         self._address = address
         self._quota = quota_bytes
         self._cold = cold
+        self._service = service
         self._server: Server | None = None
         self._relay: Relay | None = None
         self._multipath = has_multipath()
@@ -114,7 +127,9 @@ class _Desk:
             except (OSError, ValueError) as error:
                 pause = backoff.next()
                 log.error("data is not announced: %s", error)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._keeping.found_lost.wait()
 
     def stop(self) -> None:
         """Stop serving."""
@@ -126,7 +141,10 @@ class _Desk:
     async def _announce(self) -> None:
         """Twice where the server listens for the first time: its certificate comes before its port is open."""
         now = asyncio.get_running_loop().time()
-        answer = await self._link.announce(await self._body())
+        self._keeping.found_lost.clear()
+        lost = sorted(self._keeping.lost)[:_MOST_LOST]
+        answer = await self._link.announce({**await self._body(), "lost": lost})
+        self._keeping.lost.difference_update(lost)
         if now - self._renewed_at > RENEW_SECONDS:
             credentials = self._keep(answer)
             self._keeping.standing = Standing(
@@ -145,9 +163,9 @@ class _Desk:
     async def _body(self) -> dict[str, object]:
         address = relay = ""
         if self._server is not None:
-            address = self._address or _address(self._host, self._server.port)
+            address = self._address or _address(await self._reached_at(self._host), self._server.port)
         if self._relay is not None and self._relay_at is not None:
-            relay = self._relay_address or _address(self._relay_at[0], self._relay.port)
+            relay = self._relay_address or _address(await self._reached_at(self._relay_at[0]), self._relay.port)
         request = await asyncio.to_thread(self._request)
         free = await asyncio.to_thread(self._keeping.free_bytes)
         return {
@@ -159,6 +177,10 @@ class _Desk:
             "relay": relay,
             "multipath": self._multipath,
         }
+
+    async def _reached_at(self, host: str) -> str:
+        """Where others reach what listens on a host's address: for all of its addresses, the one on the way to the service."""
+        return await asyncio.to_thread(_own_address, self._service) if host in _ANY else host
 
     def _request(self) -> bytes:
         """The request for the certificate; its key never leaves this directory."""
@@ -202,6 +224,15 @@ class _Desk:
             self._relay = Relay(ticket_keys=keys, host=host, port=relay_port or wanted)
             self._relay.start()
             log.info("transfers of others are passed on at %s:%d", host, self._relay.port)
+
+
+def _own_address(service: httpx.URL) -> str:
+    """The address of this machine on the way to the service: where others reach it, unless addresses are translated between."""
+    for family, kind, _, _, where in socket.getaddrinfo(service.host, service.port or 443, type=socket.SOCK_DGRAM):
+        with socket.socket(family, kind) as probe, contextlib.suppress(OSError):
+            probe.connect(where)  # sends nothing
+            return str(probe.getsockname()[0])
+    raise Unavailable(f"This machine finds no way to {service.host}.")
 
 
 def _address(host: str, port: int) -> str:

@@ -20,6 +20,7 @@ from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link, make_client
 from isthmus.agent.network import NetworkDoor
 from isthmus.agent.service import Agent, AgentSettings
+from isthmus.agent.shelf import SiteBlobs
 from isthmus.agent.state import Identity, StateDirectory
 from isthmus.data.http import HttpBlobStore
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Unavailable
@@ -65,6 +66,14 @@ def parser() -> argparse.ArgumentParser:
         help="pass the control plane's requests on to the router's daemon at this socket; may be given again",
     )
     found.add_argument("--data-root", type=Path, metavar="DIR", help="keep datasets in this directory")
+    found.add_argument(
+        "--data-in-place",
+        action="append",
+        default=[],
+        metavar="DIR|URL",
+        help="files below this directory, or this address (s3, sftp, http, https), may become datasets where they lie; {account} in it is the local account of the one who "
+        "asks; may be given again",
+    )
     found.add_argument(
         "--data-listen",
         metavar="HOST:PORT",
@@ -134,9 +143,11 @@ async def serve(
         client = make_client(arguments.url, token=state.token(), ca_file=arguments.ca_file)
         link = Link(client)
         try:
-            site = (make_site or _build)(config, identity.site, HttpBlobStore(client, spool=state.spool))
+            blobs = SiteBlobs(client, spool=state.spool)
+            site = (make_site or _build)(config, identity.site, blobs)
             door = NetworkDoor(arguments.measure, arguments.router)
-            async with keeping_data(arguments, identity.site, state, link, client) as keeping:
+            async with keeping_data(arguments, identity.site, state, link, client, config.accounts_allowed) as keeping:
+                blobs.keep = keeping.keep if keeping is not None else None
                 await _work(link, site, config, state, settings, stop, keeping, door)
         finally:
             await link.close()

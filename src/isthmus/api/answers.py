@@ -187,6 +187,7 @@ class Usage(_Answer):
     observed_start_at: datetime | None
     requested_seconds: int | None
     state: str | None
+    moved_bytes: int  # of datasets that transfers brought for the task
 
 
 class Event(_Answer):
@@ -256,8 +257,20 @@ class Upload(_Answer):
     complete: bool
 
 
+class DataAtSite(_Answer):
+    """What a site's agent keeps of datasets: where it can be dialled (empty: nowhere), its quota (0: the disk's room), what warm copies
+    take, what the disk has left, and whether there is a cold store."""
+
+    address: str
+    quota_bytes: int
+    used_bytes: int
+    free_bytes: int
+    cold: bool
+    announced_at: datetime | None
+
+
 class Site(_Answer):
-    """A site; config, accounts and operators are null for those who do not operate it."""
+    """A site; config, accounts and operators are null for those who do not operate it, data where no datasets are kept."""
 
     name: Name
     kind: str
@@ -275,6 +288,7 @@ class Site(_Answer):
     accounts: dict[str, str] | None
     config: dict[str, Any] | None
     operators: list[str] | None
+    data: DataAtSite | None
 
 
 class ModelOfPool(_Answer):

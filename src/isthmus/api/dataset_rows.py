@@ -104,6 +104,7 @@ def _copy(row: Any) -> dict[str, Any]:
         "tier": row.tier,
         "pinned": row.pinned,
         "cached": row.cached,
+        "in_place": row.in_place,
         "size_bytes": row.size_bytes,
         "uses": row.uses,
         "heat": row.heat,

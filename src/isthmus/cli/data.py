@@ -31,6 +31,7 @@ data = Group(
         "show": (_HERE + "show", "Show a dataset, its copies and where it comes from", _KEEP),
         "pin": (_HERE + "pin", "Keep copies from being evicted", _KEEP),
         "unpin": (_HERE + "unpin", "Let copies be evicted again", _KEEP),
+        "verify": (_HERE + "verify", "Read copies again and compare; bring spoiled ones anew", _KEEP),
         "label": (_HERE + "label", "Say how sensitive it is and which regions it may not leave", _KEEP),
         "rm": (_HERE + "rm", "Let a copy go, or forget a dataset", _KEEP),
     },
@@ -63,13 +64,15 @@ def _place(site: str) -> str:
     isthmus data put ./era5 climate/era5
     isthmus data put scans.tar hospital/scans --stay-in north --sensitivity personal
     isthmus data put ./era5 climate/era5 --to bergen
+    isthmus data put bergen:/archive/era5 climate/era5
     """,
     help=_(
         "Make a local file or directory the newest version of a dataset. What the service has already is not sent; a broken put "
-        "goes on where it stopped. The same content again makes no new version."
+        "goes on where it stopped. The same content again makes no new version. SITE:/PATH stays where it is: the site's agent "
+        "hashes it there, and nothing is copied; so does SITE:s3://BUCKET/PREFIX, SITE:sftp://HOST/DIR, SITE:https://HOST/FILE."
     ),
 )
-@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="LOCAL")
+@click.argument("source", metavar="LOCAL|SITE:/PATH")
 @click.argument("name", metavar="[PROJECT/]NAME")
 @click.option("--to", "site", default="", metavar="SITE", help=_("Have a copy at this site too, and wait for it."))
 @click.option(
@@ -80,7 +83,7 @@ def _place(site: str) -> str:
 @answers
 def put(
     session: Session,
-    source: Path,
+    source: str,
     name: str,
     site: str,
     regions: tuple[str, ...],
@@ -91,18 +94,14 @@ def put(
     from isthmus.domain.units import show_size
 
     ref = _ref(session, name)
+    labels: dict[str, Any] = {"sensitivity": sensitivity, "regions": regions or None, "pinned": pinned and not site}
     with _status(session, _("reading {path}").format(path=source)) as status:
-        made = session.run(
-            datasets.put(
-                source,
-                ref,
-                sensitivity=sensitivity,
-                regions=regions or None,
-                pinned=pinned and not site,
-                progress=_bytes(status, _("sending")),
-                say=screen.say,
-            )
-        )
+        if (there := _at_site(source)) is not None:
+            progress = _reading(status, _("reading at {site}").format(site=there[0]))
+            made = session.run(datasets.register(*there, ref, progress=progress, **labels))
+        else:
+            sending = _bytes(status, _("sending"))
+            made = session.run(datasets.put(Path(source), ref, progress=sending, say=screen.say, **labels))
     size = show_size(made.size_bytes)
     screen.say(_("{ref}: {files} files, {size}").format(ref=made.ref.versioned, files=made.files, size=size))
     if site:
@@ -115,6 +114,32 @@ def put(
     else:
         screen.put(made.ref.versioned)
     return exits.OK
+
+
+def _at_site(source: str) -> tuple[str, str] | None:
+    """Site and path of SITE:/PATH; None for what is here. An error for what is neither."""
+    from isthmus.domain.ids import is_name
+
+    if Path(source).exists():
+        return None
+    site, colon, path = source.partition(":")
+    if colon and is_name(site) and (path.startswith("/") or "://" in path):
+        return site, path
+    raise click.BadParameter(
+        _("there is no {path} here; write SITE:/PATH for what lies at a site.").format(path=repr(source)),
+        param_hint="LOCAL",
+    )
+
+
+def _reading(status: Any, what: str) -> Callable[[int, int, float | None], None]:
+    from isthmus.domain.units import show_duration, show_size
+
+    def tell(done: int, whole: int, left: float | None) -> None:
+        if status is not None:
+            ends = "" if left is None else ", " + _("{time} left").format(time=show_duration(left))
+            status.update(f"{what} {show_size(done)} / {show_size(whole)}{ends}")
+
+    return tell
 
 
 @command(
@@ -315,6 +340,7 @@ def _show(found: Dataset, wide: bool) -> None:
     rows = []
     for copy in found.replicas:
         kept = _("pinned") if copy.pinned else _("cached") if copy.cached else _("kept")
+        kept = f"{kept}, {_('in place')}" if copy.in_place else kept
         rows.append(
             [
                 _place(copy.site),
@@ -426,3 +452,50 @@ def rm(session: Session, name: str, site: str, yes: bool) -> int:
     said = _("the copy of {ref} at {site} goes") if site else _("{ref} is forgotten; its copies go")
     session.answer({"removed": str(ref), "site": site}, said.format(ref=ref, site=site))
     return exits.OK
+
+
+@command("verify", examples="isthmus data verify climate/era5\nisthmus data verify climate/era5@2 --at bergen", help=_("Have every copy of a version read where it lies and compared with its hashes. A spoiled one is out of use at once, and comes again from a good one. Ends with 1 when one was spoiled or could not be read."))  # fmt: skip
+@_name
+@click.option(
+    "--at", "site", default="", metavar="SITE", help=_("Only the copy at this site (@service: the service's).")
+)
+@click.option(
+    "--wait/--no-wait", "waits", default=True, help=_("Wait until spoiled copies are there again (the default).")
+)
+@answers
+def verify(session: Session, name: str, site: str, waits: bool) -> int:
+    from isthmus.client import datasets
+
+    ref = _ref(session, name)
+    with _status(session, _("reading")) as status:
+        found = session.run(datasets.verify(ref, site=site, watch=_checks(status)))
+    if session.as_json:
+        screen.put_json(found)
+    else:
+        rows = []
+        for one in found:
+            wrong = ", ".join(one.wrong[:5]) + (f" +{one.wrong_files - 5}" if one.wrong_files > 5 else "")
+            after = (
+                _("comes again") if one.transfer else _("no good copy elsewhere") if one.wrong_files else one.message
+            )
+            rows.append([_place(one.site), one.state, str(one.wrong_files), wrong, after])
+        screen.table([_("AT"), _("STATE"), _("WRONG"), _("FILES"), ""], rows, right=(2,))
+    for one in found:
+        if waits and one.transfer:
+            _wait(session, session.run(datasets.one_transfer(one.transfer, project=ref.project)))
+    return exits.OK if all(one.state == "good" for one in found) else 1
+
+
+def _checks(status: Any) -> Callable[[list[Any]], None]:
+    from isthmus.domain.units import show_size
+
+    def tell(found: list[Any]) -> None:
+        if status is not None:
+            parts = [
+                f"{_place(one.site)} {show_size(one.done_bytes)} / {show_size(one.size_bytes)}"
+                for one in found
+                if one.state == "reading"
+            ]
+            status.update("; ".join(parts))
+
+    return tell

@@ -254,6 +254,17 @@ class TransferOrder:
     is_receiving: bool = False  # the source may still be receiving it, and passes on what it has
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InPlace:
+    """Files that lie at a site and are to be a dataset there, where they are: read for somebody who is `account` there, by a path
+    of the site. `regions` are the only ones that their content may lie in."""
+
+    id: str
+    path: str
+    account: str = ""
+    regions: tuple[str, ...] = ()
+
+
 class Going(StrEnum):
     """How a site says that a transfer goes."""
 
@@ -275,3 +286,21 @@ class TransferProgress:
     message: str = ""
     code: str = ""
     multipath: bool = False  # whether it went over MPTCP indeed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How far a site is with reading files that it hashes, and what it found: of files in place the manifest (its BLAKE3, and the blob
+    that has it), of a copy the paths whose content is missing or damaged (the first of `wrong_files`)."""
+
+    going: Going
+    done_bytes: int = 0
+    size_bytes: int = 0
+    bytes_per_second: float = 0.0
+    seconds_left: float | None = None
+    manifest: str = ""
+    manifest_sha256: str = ""
+    wrong: tuple[str, ...] = ()
+    wrong_files: int = 0
+    message: str = ""
+    code: str = ""

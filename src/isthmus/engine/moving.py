@@ -27,7 +27,7 @@ from isthmus.domain.dataset import (
     TransferProgress,
     TransferState,
 )
-from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
+from isthmus.domain.errors import Corrupt, Forbidden, IsthmusError, NotFound, Refused, Unavailable
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
 from isthmus.engine import leading
@@ -39,6 +39,7 @@ from isthmus.engine.home import Home
 from isthmus.engine.leases import Lease, LostLease, guard
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sources import Offer, Passes, choose
+from isthmus.engine.verifying import lost
 from isthmus.store import datasets, tables
 from isthmus.store.database import Database
 
@@ -80,7 +81,7 @@ class Mover:
         self._in_hand: dict[str, asyncio.Task[None]] = {}
         self._place_of: dict[str, str] = {}  # whose agent is asked for a transfer in hand
         self._rooms: dict[str, asyncio.Lock] = {}
-        self._leaving: asyncio.Task[None] | None = None
+        self._leaving: dict[str, asyncio.Task[None]] = {}  # by site: a slow one holds nobody up
         self.due = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,7 +99,7 @@ class Mover:
                         log.exception("a look at the transfers failed")
                 await self._pause(self._settings.transfer_interval)
         finally:
-            tasks = [*self._in_hand.values(), *([self._leaving] if self._leaving else [])]
+            tasks = [*self._in_hand.values(), *self._leaving.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -116,8 +117,15 @@ class Mover:
         if lost := await self._database.read(leading.left_behind):
             await self._database.write(leading.give_up, lease, lost)
             self._wake_routers()
-        if self._leaving is None or self._leaving.done():
-            self._leaving = asyncio.create_task(self._let_go(lease), name="replicas that leave")
+        by_site: dict[str, list[Any]] = {}
+        busy = sorted(self._leaving)
+        for row in await self._database.read(_leaving, self._clock.now(), _BATCH, busy):
+            by_site.setdefault(row.site, []).append(row)
+        for row in await self._database.read(_limits_due, self._clock.now(), _BATCH, busy):
+            if row.site not in by_site and row.site not in self._leaving:
+                self._leaving[row.site] = asyncio.create_task(self._tell_limits(row, lease), name=f"limits {row.site}")
+        for site, rows in by_site.items():
+            self._leaving[site] = asyncio.create_task(self._let_go(site, rows, lease), name=f"what leaves {site}")
 
     async def _serve(self, row: Any, lease: Lease) -> None:
         try:
@@ -203,8 +211,13 @@ class Mover:
         self.due.set()
 
     async def _warm(self, row: Any, site: str, lease: Lease) -> None:
-        """The only copy is a cold one: it is brought back at its site first."""
-        await self._keeper(site).data_warm([row.manifest])
+        """The only copy is a cold one: it is brought back at its site first. What is not in the cold store any more is lost."""
+        try:
+            await self._keeper(site).data_warm([row.manifest])
+        except (NotFound, Corrupt) as error:
+            key = (row.project, row.name, row.version, site)
+            await self._database.write(lost, self._clock.now(), key, (), self._settings.home_region, row.created_by)
+            raise Unavailable(f"The cold copy at {site} is lost: {error}") from error
         await self._database.write(_warmed, lease, row, site)
         self.due.set()
 
@@ -317,21 +330,39 @@ class Mover:
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 
-    async def _let_go(self, lease: Lease) -> None:
-        """Tell sites to drop what leaves; a row goes once its site has done it."""
-        by_site: dict[str, list[Any]] = {}
-        for row in await self._database.read(_leaving, self._clock.now(), _BATCH):
-            by_site.setdefault(row.site, []).append(row)
-        for site, rows in by_site.items():
-            try:
-                manifests = sorted({row.manifest for row in rows if not row.shared})
-                if manifests:
-                    await self._keeper(site).data_drop(manifests)
-                await self._database.write(_gone, lease, rows)
-            except LostLease:
-                return
-            except (IsthmusError, TimeoutError, OSError) as error:
-                log.info("site %s: what leaves is not dropped yet: %s", site, error)
+    async def _let_go(self, site: str, rows: Sequence[Any], lease: Lease) -> None:
+        """Tell a site to drop what leaves; a row goes once the site has done it."""
+        try:
+            manifests = sorted({row.manifest for row in rows if not row.shared})
+            if manifests:
+                await self._keeper(site).data_drop(manifests)
+            await self._database.write(_gone, lease, rows)
+        except LostLease:
+            pass
+        except (IsthmusError, TimeoutError, OSError) as error:
+            log.info("site %s: what leaves is not dropped yet: %s", site, error)
+            await asyncio.sleep(self._settings.transfer_interval)
+        except Exception:
+            log.exception("site %s: letting copies go broke", site)
+        finally:
+            self._leaving.pop(site, None)
+
+    async def _tell_limits(self, row: Any, lease: Lease) -> None:
+        """Tell a site the regions of a version that were changed."""
+        try:
+            regions = await self._database.read(_strictest, row.site, row.manifest)
+            await self._keeper(row.site).data_limit({row.manifest: regions})
+            await self._database.write(_limits_told, lease, row)
+        except LostLease:
+            pass
+        except (IsthmusError, TimeoutError, OSError) as error:
+            log.info("site %s: new limits are not told yet: %s", row.site, error)
+            await asyncio.sleep(self._settings.transfer_interval)
+        except Exception:
+            log.exception("site %s: telling limits broke", row.site)
+        finally:
+            self._leaving.pop(row.site, None)
+            self.due.set()
 
     def _keeper(self, site: str) -> DataKeeper:
         adapter = self._fleet.site(site)
@@ -472,7 +503,7 @@ def _warmed(connection: sa.Connection, lease: Lease, row: Any, site: str) -> Non
     connection.execute(tables.replicas.update().where(*where).values(tier=Tier.WARM.value))
 
 
-def _leaving(connection: sa.Connection, now: float, limit: int) -> Sequence[Any]:
+def _leaving(connection: sa.Connection, now: float, limit: int, busy: Sequence[str]) -> Sequence[Any]:
     """Copies that leave, without the content that another version at the same site shares whole: nothing is dropped for those."""
     other = tables.replicas.alias("other")
     shared = (
@@ -481,11 +512,46 @@ def _leaving(connection: sa.Connection, now: float, limit: int) -> Sequence[Any]
         .where(other.c.state != ReplicaState.LEAVING.value)
     )
     query = sa.select(tables.replicas, shared.label("shared"))
-    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site != HOME)
+    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site.not_in([HOME, *busy]))
     query = query.join(tables.sites, tables.sites.c.name == _r.site).where(
         tables.sites.c.last_seen_at > now - _ABSENT_SECONDS
     )
     return connection.execute(query.limit(limit)).all()
+
+
+def _limits_due(connection: sa.Connection, now: float, limit: int, busy: Sequence[str]) -> Sequence[Any]:
+    d = tables.datasets.c
+    query = (
+        sa.select(_r.project, _r.name, _r.version, _r.site, _r.manifest, d.regions)
+        .join(tables.datasets, sa.and_(d.project == _r.project, d.name == _r.name))
+        .join(tables.sites, tables.sites.c.name == _r.site)
+        .where(_r.limits_due, _r.site.not_in([HOME, *busy]), _r.state == ReplicaState.WHOLE.value)
+        .where(tables.sites.c.last_seen_at > now - _ABSENT_SECONDS)
+    )
+    return connection.execute(query.limit(limit)).all()
+
+
+def _strictest(connection: sa.Connection, site: str, manifest: str) -> tuple[str, ...]:
+    """Where all datasets with this content that lie at a site may lie (empty: anywhere); where none may, in no region there is."""
+    d = tables.datasets.c
+    query = (
+        sa.select(d.regions)
+        .join(tables.replicas, sa.and_(d.project == _r.project, d.name == _r.name))
+        .where(_r.site == site, _r.manifest == manifest, d.regions != "[]")
+    )
+    found: set[str] | None = None
+    for text in connection.scalars(query):
+        own = set(orjson.loads(text))
+        found = own if found is None else found & own
+    return () if found is None else tuple(sorted(found)) or ("nowhere",)
+
+
+def _limits_told(connection: sa.Connection, lease: Lease, row: Any) -> None:
+    guard(connection, lease)
+    d = tables.datasets.c
+    same = sa.exists().where(d.project == row.project, d.name == row.name, d.regions == row.regions)
+    where = (_r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == row.site)
+    connection.execute(tables.replicas.update().where(*where, same).values(limits_due=False))
 
 
 def _gone(connection: sa.Connection, lease: Lease, rows: Sequence[Any]) -> None:

@@ -16,7 +16,7 @@ import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.dataset import DatasetRef, TransferState
-from isthmus.domain.errors import IsthmusError, NotFound
+from isthmus.domain.errors import IsthmusError
 from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.domain.network import Figure, LinkView, NetworkView, NodeKind
 from isthmus.domain.network import Source as Whence
@@ -285,17 +285,18 @@ def promise(connection: sa.Connection, now: float, user: str, task: str, placeme
         if not one.stretches or one.shared or one.name == UPLOADS or one.source == HOME:
             continue
         try:
-            transfer = plan_transfer(
-                connection,
-                now=now,
-                user=user,
-                ref=DatasetRef.parse(one.name),
-                target=one.target,
-                home_region=home_region,
-                cached=True,
-                task_id=task,
-            )
-        except (IsthmusError, NotFound):
+            with connection.begin_nested():
+                transfer = plan_transfer(
+                    connection,
+                    now=now,
+                    user=user,
+                    ref=DatasetRef.parse(one.name),
+                    target=one.target,
+                    home_region=home_region,
+                    cached=True,
+                    task_id=task,
+                )
+        except (IsthmusError, sa.exc.IntegrityError):  # another process planned the same at this moment
             continue
         if transfer:
             stretches = [

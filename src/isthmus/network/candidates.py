@@ -253,7 +253,7 @@ def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_byt
         elif path.seconds is None:
             why = "shortest; nobody knows the capacities"
         elif others[0].seconds is not None and others[0].seconds > path.seconds * 1.001:
-            why = f"moves {size_bytes / 1e9:g} GB soonest, in {path.seconds:.3g} s"
+            why = f"moves {size_bytes / 1e9:.3g} GB soonest, in {path.seconds:.3g} s"
         elif others[0].price_per_gb > path.price_per_gb:
             why = "as soon as the next, and cheaper"
         else:
@@ -261,7 +261,7 @@ def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_byt
         return replace(path, why=why)
     against = []
     if path.seconds is not None and best.seconds is not None and path.seconds > best.seconds * 1.001:
-        against.append(f"{path.seconds / best.seconds:.2g} times as long for {size_bytes / 1e9:g} GB")
+        against.append(f"{path.seconds / best.seconds:.2g} times as long for {size_bytes / 1e9:.3g} GB")
     if path.price_per_gb > best.price_per_gb:
         against.append(f"dearer by {path.price_per_gb - best.price_per_gb} for a GB")
     elif path.price_per_gb < best.price_per_gb:

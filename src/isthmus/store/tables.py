@@ -561,12 +561,16 @@ replicas = Table(
     Column("version", Integer, primary_key=True),
     Column("site", _Name, primary_key=True),  # domain.dataset.HOME for the service itself
     Column("manifest", String(64), nullable=False),  # BLAKE3; what is to be dropped when the version is forgotten
+    Column("manifest_sha256", String(64), nullable=False, default=""),  # the blob that holds it
     Column("state", String(8), nullable=False),  # domain.dataset.ReplicaState
     Column("tier", String(8), nullable=False, default="warm"),
     Column("pinned", Boolean, nullable=False, default=False),
+    Column("pinned_by", _Name, nullable=False, default=""),
     Column(
         "cached", Boolean, nullable=False, default=False
     ),  # came for a task's sake, not because somebody wanted it here
+    Column("limits_due", Boolean, nullable=False, default=False),  # its site is to be told the dataset's new regions
+    Column("in_place", Boolean, nullable=False, default=False),  # somebody's own files, which take no room of the keep
     Column("size_bytes", BigInteger, nullable=False),
     Column("uses", BigInteger, nullable=False, default=0),
     Column("heat", Double, nullable=False, default=0.0),  # uses that fade; see data.lifecycle
@@ -576,6 +580,7 @@ replicas = Table(
     _at("whole_at"),
 )
 Index("ix_replicas_site", replicas.c.site, replicas.c.state)
+Index("ix_replicas_limits", replicas.c.site, sqlite_where=text("limits_due"), postgresql_where=text("limits_due"))
 _LEAVING = "state = 'leaving'"
 Index("ix_replicas_leaving", replicas.c.site, sqlite_where=text(_LEAVING), postgresql_where=text(_LEAVING))
 
@@ -622,6 +627,8 @@ Index(  # one version comes to one place by one transfer at a time
     sqlite_where=text(_OPEN),
     postgresql_where=text(_OPEN),
 )
+_FOR_TASK = "task_id != ''"
+Index("ix_transfers_task", transfers.c.task_id, sqlite_where=text(_FOR_TASK), postgresql_where=text(_FOR_TASK))
 Index("ix_transfers_version", transfers.c.project, transfers.c.name, transfers.c.version)
 
 data_servers = Table(  # sites whose agent keeps data, as it announced itself

@@ -456,10 +456,14 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("manifest", sa.String(length=64), nullable=False),
+        sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("tier", sa.String(length=8), nullable=False),
         sa.Column("pinned", sa.Boolean(), nullable=False),
+        sa.Column("pinned_by", sa.String(length=63), nullable=False),
         sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("limits_due", sa.Boolean(), nullable=False),
+        sa.Column("in_place", sa.Boolean(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("uses", sa.BigInteger(), nullable=False),
         sa.Column("heat", sa.Double(), nullable=False),
@@ -476,6 +480,13 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("state = 'leaving'"),
             postgresql_where=sa.text("state = 'leaving'"),
+        )
+        batch_op.create_index(
+            "ix_replicas_limits",
+            ["site"],
+            unique=False,
+            sqlite_where=sa.text("limits_due"),
+            postgresql_where=sa.text("limits_due"),
         )
         batch_op.create_index("ix_replicas_site", ["site", "state"], unique=False)
 
@@ -673,6 +684,13 @@ def upgrade() -> None:
             unique=True,
             sqlite_where=sa.text("state IN ('planned', 'moving')"),
             postgresql_where=sa.text("state IN ('planned', 'moving')"),
+        )
+        batch_op.create_index(
+            "ix_transfers_task",
+            ["task_id"],
+            unique=False,
+            sqlite_where=sa.text("task_id != ''"),
+            postgresql_where=sa.text("task_id != ''"),
         )
         batch_op.create_index("ix_transfers_version", ["project", "name", "version"], unique=False)
 
