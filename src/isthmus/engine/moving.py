@@ -105,6 +105,8 @@ class Mover:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self, lease: Lease) -> None:
+        if not self._in_hand and await self._database.read(datasets.is_still):
+            return
         rows = await self._database.read(datasets.due_transfers, self._clock.now(), _BATCH, list(self._in_hand))
         asked = Counter(self._place_of[key] for key in self._in_hand)
         for row in rows:

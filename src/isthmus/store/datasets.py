@@ -106,6 +106,17 @@ def in_use_at(connection: sa.Connection, site: str) -> set[tuple[str, str, int]]
     return {(row.project, row.name, row.version) for row in connection.execute(query)}
 
 
+def is_still(connection: sa.Connection) -> bool:
+    """Whether there is nothing to move, nothing that leaves, and no path held by a transfer: one cheap question."""
+    p, r = tables.net_policies.c, tables.replicas.c
+    asked = (
+        sa.exists().select_from(tables.transfers).where(OPEN),
+        sa.exists().where(r.state == ReplicaState.LEAVING.value),
+        sa.exists().where(p.owner == "transfer", p.wanted),
+    )
+    return not any(connection.execute(sa.select(*(one.label(f"has{n}") for n, one in enumerate(asked)))).one())
+
+
 def due_transfers(connection: sa.Connection, now: float, limit: int, without: Sequence[str]) -> list[Any]:
     """Open transfers that are to be looked at, oldest first, with manifest and labels of their version."""
     query = (
