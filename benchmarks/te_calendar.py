@@ -11,7 +11,6 @@ from isthmus.network.admission import admit, replan
 from isthmus.network.calendar import Calendar, Route, Transfer
 from isthmus.network.ecmp import distances
 from isthmus.network.paths import Constraints, shortest_paths
-from isthmus.network.survival import Survival, survives
 from isthmus.network.topology import Topology
 from isthmus.network.trees import distribution_trees
 
@@ -50,7 +49,6 @@ class Network:
         self.hops = hops
         self.mean_hops = float(hops.sum() / (hops > 0).sum())
         self._known: dict[tuple[int, int, frozenset[int]], list[Route]] = {}
-        self.survival = Survival(cables=self.cables(), around=self.paths, capacity=topology.capacity_bits_per_second)
 
     def paths(self, transfer: Transfer, avoid: frozenset[int] = frozenset()) -> list[Route]:
         """The first paths of one pair by hops."""
@@ -88,7 +86,7 @@ def stream_outcome(network: Network, stream: Stream) -> Outcome:
         if now >= half and at_half is None:
             at_half = planned
         routes = network.paths(transfer)
-        planned = _admitted(network, planned, transfer, routes, now) or planned
+        planned = admit(planned, transfer, routes, now_slot=now) or planned
         fixed = admit_fixed_rate(fixed, transfer, routes) or fixed
     missed = sum(not _met(planned, key) for key in planned.bookings)
     before = at_half or planned
@@ -112,16 +110,6 @@ def stream_outcome(network: Network, stream: Stream) -> Outcome:
         moved_bytes=after.moved_bytes,
         lost_bytes=after.lost_bytes,
     )
-
-
-def _admitted(
-    network: Network, calendar: Calendar, transfer: Transfer, routes: list[Route], now: int
-) -> Calendar | None:
-    """Admitted where all deadlines are still met after a failure of any one cable."""
-    found = admit(calendar, transfer, routes, now_slot=now)
-    if found is None or not survives(calendar, found, network.survival, now_slot=now):
-        return None
-    return found
 
 
 def one_to_many(network: Network, stream: Stream) -> tuple[int, int, float, float]:

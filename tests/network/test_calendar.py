@@ -14,7 +14,6 @@ from isthmus.domain.errors import Conflict, Invalid, NotFound
 from isthmus.network.admission import admit, affected, replan
 from isthmus.network.calendar import Booking, Calendar, Transfer
 from isthmus.network.paths import Constraints, shortest_paths
-from isthmus.network.survival import Survival, survives
 from isthmus.network.topology import Link, Topology
 from isthmus.network.trees import distribution_trees
 from tests.network.drawn import topologies
@@ -312,26 +311,3 @@ def test_as_few_as_possible_are_given_up_and_they_get_what_is_left() -> None:
     assert met(found.calendar, "small")
     assert met(found.calendar, "tiny")
     assert found.calendar.sent_bytes(found.calendar.bookings["large"]) == pytest.approx(20e6)
-
-
-def test_admission_that_looks_ahead_refuses_what_a_failure_would_break() -> None:
-    """80 MB fit into 100 s over either way round the ring; 60 MB more fit only while both ways are whole. A failure later hits what is left then."""
-    topology = ring()
-    direct, around = (0,), (7, 5, 3)
-    survival = Survival(
-        cables=[frozenset({0, 1}), frozenset({6, 7})],
-        around=lambda _transfer, cable: [route for route in (direct, around) if cable.isdisjoint(route)],
-        capacity=topology.capacity_bits_per_second,
-        after_slots=(0, 5),
-    )
-    empty = Calendar.empty(topology, slot_seconds=SLOT, slots=10)
-    first = admit(empty, transfer("a", 80, 0, 100), [direct, around])
-    assert first is not None
-    assert survives(empty, first, survival, now_slot=0)
-    second = admit(first, transfer("b", 60, 0, 100), [direct, around])
-    assert second is not None
-    assert not survives(first, second, survival, now_slot=0)
-    assert not survives(None, second, survival, now_slot=0)
-    late = admit(first, transfer("c", 10, 0, 100), [direct, around])
-    assert late is not None
-    assert survives(first, late, survival, now_slot=0)

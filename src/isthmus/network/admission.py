@@ -76,8 +76,14 @@ def replan(
     most is given up until the others fit, and gets what they leave. `capacity` [M] in bits/s of links from `now_slot` on is
     for a calendar that promises only a share of them: in need the rest is used too.
     """
+    lost, room_then = sorted(set(failed)), calendar.capacity.copy()
+    if capacity is not None:
+        room_then[:, now_slot:] = capacity[:, None]
+    room_then[lost, now_slot:] = 0.0
     hit = affected(calendar, failed, now_slot=now_slot)
-    bare, wishes = _cut(calendar, failed, hit, routes, now_slot, capacity)
+    bare, wishes = _aside(calendar, hit, now_slot)
+    bare = replace(bare, capacity=room_then, room=np.maximum(bare.room + room_then - calendar.capacity, 0.0))
+    wishes = [_rerouted(wish, failed, routes.get(wish.transfer.id, ())) for wish in wishes]
     lost_bytes = sum(wish.volume - float(wish.before.sum()) * calendar.slot_seconds for wish in wishes) / 8
     found = _together(bare, wishes, now_slot)
     given_up = list[Wish]()
@@ -100,37 +106,6 @@ def replan(
     rest = _together(found.calendar, given_up, now_slot)
     moved = (found.moved + rest.moved) * calendar.slot_seconds / 8
     return Replanned(calendar=rest.calendar, lost_bytes=lost_bytes, moved_bytes=moved, missed=tuple(rest.missing))
-
-
-def is_met_without(
-    calendar: Calendar,
-    failed: Collection[int],
-    routes: Mapping[str, Sequence[Route]],
-    *,
-    now_slot: int,
-    capacity: Floats | None = None,
-) -> bool:
-    """Whether one plan for what the failure hits, and for nothing else, meets all its deadlines; arguments as of `replan`."""
-    hit = affected(calendar, failed, now_slot=now_slot)
-    return not _together(*_cut(calendar, failed, hit, routes, now_slot, capacity), now_slot).missing
-
-
-def _cut(
-    calendar: Calendar,
-    failed: Collection[int],
-    hit: Sequence[Booking],
-    routes: Mapping[str, Sequence[Route]],
-    now_slot: int,
-    capacity: Floats | None,
-) -> tuple[Calendar, list[Wish]]:
-    """The calendar without the failed links and without what is hit, and what that still needs on the routes that are left."""
-    lost, room_then = sorted(set(failed)), calendar.capacity.copy()
-    if capacity is not None:
-        room_then[:, now_slot:] = capacity[:, None]
-    room_then[lost, now_slot:] = 0.0
-    bare, wishes = _aside(calendar, hit, now_slot)
-    bare = replace(bare, capacity=room_then, room=np.maximum(bare.room + room_then - calendar.capacity, 0.0))
-    return bare, [_rerouted(wish, failed, routes.get(wish.transfer.id, ())) for wish in wishes]
 
 
 def affected(calendar: Calendar, failed: Collection[int], *, now_slot: int) -> list[Booking]:

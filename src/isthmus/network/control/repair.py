@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.csgraph import dijkstra
 
 from isthmus.domain.network import NetworkView, NodeKind
@@ -24,6 +25,7 @@ _HOP_SECONDS = 1e-6
 _SAME = 1e-9
 _END, _DT6 = 0x1, 0xD6
 _Cable = tuple[int, int]
+_Before = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,12 @@ def _of(routing: _Routing, router: int, prefixes: Mapping[int, list[str]]) -> tu
         by_links.setdefault(hops, []).append(target)
     found: list[Repair] = []
     for hops, targets in by_links.items():
-        cables = [(router, hop) for hop in sorted(hops)]
-        cut = np.where(np.isfinite(routing.cost), routing.cost, 0.0)
-        for a, b in cables:
-            cut[a, b] = cut[b, a] = 0.0
-        _, before = dijkstra(cut, indices=router, return_predecessors=True)
+        # Of equal ways all are avoided, so that the repair holds whichever fails; where that leaves none, the first one is: should routing have
+        # taken another, the way to the first segment is repaired in turn.
+        ways = [_around(routing, router, cables) for cables in _choices(router, hops)]
         for target in targets:
-            via = _via(routing, _path(before, router, target), cables)
+            tried = (_via(routing, _path(before, router, target), cables) for cables, before in ways)
+            via = next((one for one in tried if one), [])
             if via:
                 last = len(via) - 1
                 segments = tuple(
@@ -101,7 +102,21 @@ def _of(routing: _Routing, router: int, prefixes: Mapping[int, list[str]]) -> tu
     return tuple(sorted(found, key=lambda one: one.destination)[:MOST_REPAIRS])
 
 
-def _path(before: np.ndarray[tuple[int], np.dtype[np.int32]], source: int, target: int) -> list[int]:
+def _choices(router: int, hops: frozenset[int]) -> list[list[_Cable]]:
+    every = [(router, hop) for hop in sorted(hops)]
+    return [every] if len(every) == 1 else [every, every[:1]]
+
+
+def _around(routing: _Routing, router: int, cables: list[_Cable]) -> tuple[list[_Cable], _Before]:
+    """The tree of shortest paths of a router without some of its links."""
+    cut = np.where(np.isfinite(routing.cost), routing.cost, 0.0)
+    for a, b in cables:
+        cut[a, b] = cut[b, a] = 0.0
+    _, before = dijkstra(cut, indices=router, return_predecessors=True)
+    return cables, np.asarray(before)
+
+
+def _path(before: _Before, source: int, target: int) -> list[int]:
     path = [target]
     while path[-1] != source:
         step = int(before[path[-1]])
