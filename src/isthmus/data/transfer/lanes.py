@@ -103,6 +103,11 @@ class Lane:
         for stream in self.streams:
             stream.leave()
 
+    @property
+    def is_multipath(self) -> bool:
+        """Whether some stream of it speaks, or spoke, MPTCP."""
+        return self.multipath or any(stream.figures.multipath for stream in self.streams)
+
     def use(self) -> WayUse:
         """What it carried."""
         for stream in self.streams:
