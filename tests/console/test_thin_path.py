@@ -49,7 +49,7 @@ def test_a_task_is_seen_from_its_submission_to_its_end_without_a_reload(house: H
     page.get_by_role("tab", name="Logs").click()
     expect(page.locator("pre.log")).to_contain_text("seven stones")
     page.get_by_role("tab", name="Why").click()
-    expect(page.get_by_text("Chosen: local/local")).to_be_visible()
+    expect(page.get_by_text("Chosen:")).to_be_visible()
 
 
 def test_the_stream_resumes_where_it_was_cut(house: House, open_page: Open) -> None:

@@ -69,6 +69,15 @@ def _shown(row: sa.Row[Any], caller: Caller, operators: Sequence[str]) -> dict[s
         "accounts": orjson.loads(row.accounts) if mine else None,
         "config": orjson.loads(row.config) if mine else None,
         "operators": list(operators) if mine else None,
+        "agent": _agent(row) if mine and row.mode == Mode.AGENT else None,
+    }
+
+
+def _agent(row: sa.Row[Any]) -> dict[str, Any]:
+    return {
+        "version": row.agent_version,
+        "clock_offset_seconds": row.agent_clock_offset,
+        "last_seen_at": when(row.last_seen_at),
     }
 
 

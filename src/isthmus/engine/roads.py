@@ -69,7 +69,7 @@ class RoadMap:
         pieces = _pieces(connection, refs)
         servers = {row.site: row.address for row in connection.execute(tables.data_servers.select())}
         network = self._of(read_network(connection, now), now)
-        held, coming = _promises(connection, now)
+        held, coming = promises(connection, now)
         sources = sorted({place for piece in pieces.values() for place in piece.places if servers.get(place)})
         routes, links = {}, dict(network.links)
         for source in sources:
@@ -212,7 +212,9 @@ def _pieces(connection: sa.Connection, refs: Iterable[DatasetRef]) -> dict[str, 
     return found
 
 
-def _promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
+def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
+    """What transfers that are not over hold of links from now on, and when each brings its version (as `DatasetRef.versioned`
+    has it) to its place."""
     t = tables.transfers.c
     held: list[Held] = []
     coming: dict[tuple[str, str], float] = {}
