@@ -11,9 +11,8 @@ import pytest
 
 from isthmus.data.transfer import stream
 from isthmus.data.transfer.port import Content, Credentials, End, Endpoint, Progress, Way, Window
-from isthmus.data.transfer.relay import Relay
 from isthmus.domain.errors import Refused
-from isthmus.trust.authority import Authority, read_ticket_key
+from isthmus.trust.authority import Authority
 from tests.data.transfer.conftest import MIB, World, write_credentials
 
 
@@ -245,21 +244,6 @@ def test_a_receiver_serves_what_it_has_verified_while_it_still_receives(world: W
     while sum(item.reader == "middle" for item in world.served) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert {item.reader for item in world.served if item.reader != "leaf"} == {"middle"}
-
-
-def test_a_relay_passes_on_what_the_ticket_names(world: World) -> None:
-    """And nothing else."""
-    world.serve("north")
-    contents = [world.put_random("north", 2 * MIB)]
-    address = f"127.0.0.1:{world.servers['north'].port}"
-    with Relay(ticket_keys=[read_ticket_key(world.authority.ticket_public_key)], host="127.0.0.1") as relay:
-        way = Way(relay=Endpoint(host="127.0.0.1", port=relay.port))
-        refused = world.pull(world.order(contents, world.source("north", way)))
-        assert refused.end is End.REFUSED
-        assert {failure.code for failure in refused.failures} == {"ticket_of_another"}
-        outcome = world.pull(world.order(contents, world.source("north", way), ticket={"relayed": (address,)}))
-        assert outcome.end is End.DONE
-        assert relay.passed_bytes > 2 * MIB
 
 
 def test_nothing_moves_outside_the_promised_windows(world: World) -> None:

@@ -10,9 +10,7 @@ import logging
 import socket
 import ssl
 import struct
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from isthmus.data.transfer import sockets, tickets, wire
 from isthmus.data.transfer.holdings import Holdings, NotYet
 from isthmus.data.transfer.keep import Keep
+from isthmus.data.transfer.listening import Guest, Listener
 from isthmus.data.transfer.pieces import MOST_BYTES
 from isthmus.data.transfer.port import Credentials
 from isthmus.data.transfer.sessions import Contents, Sessions
@@ -33,7 +32,6 @@ from isthmus.domain.errors import Busy, Forbidden, IsthmusError, NotFound, Refus
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_MOST_GREETING, _MOST_GREETING_HOST = 128, 64
 _HANDSHAKE_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 90.0
 _LAST_WORD_SECONDS: Final = 3.0
@@ -83,82 +81,35 @@ class Server:
         self.site = site_of(credentials)
         self.on_served = on_served
         self._context = sockets.server_context(credentials)
-        self._host, self._wanted_port, self._multipath = host, port, multipath
-        self._most = most_connections
-        self._listening: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
-        self._greeting: Counter[str] = Counter()  # connections without a finished handshake, by their address
-        self._ending = False
+        self._multipath = multipath
+        self._listener = Listener("data server", self._serve, host=host, port=port, most_connections=most_connections)
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        assert self._listening is not None
-        number: int = self._listening.getsockname()[1]
-        return number
+        return self._listener.port
 
     def start(self) -> Self:
         """Listen."""
-        try:
-            self._listening = sockets.listen(self._host, self._wanted_port, multipath=self._multipath)
-        except OSError as error:
-            raise Unavailable(
-                f"The data server cannot listen on {self._host or '*'}:{self._wanted_port}: {error}."
-            ) from None
-        threading.Thread(target=self._accept, args=(self._listening,), name="transfer-accept", daemon=True).start()
+        self._listener.start(multipath=self._multipath)
         return self
 
     def stop(self) -> None:
         """End all connections."""
-        self._ending = True
-        if self._listening is not None:
-            with contextlib.suppress(OSError):
-                self._listening.shutdown(socket.SHUT_RDWR)
-            self._listening.close()
-        with self._lock:
-            for connection in self._connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        self._listener.stop()
 
-    def _accept(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                connection, address = listening.accept()
-            except OSError:
-                if self._ending:
-                    return
-                time.sleep(0.05)  # out of descriptors, mostly
-                continue
-            with self._lock:
-                host = str(address[0])
-                full = len(self._connections) >= self._most
-                # Strangers, who get no further than this, take no place from sites.
-                full = full or self._greeting[host] >= _MOST_GREETING_HOST or self._greeting.total() >= _MOST_GREETING
-                if not full:
-                    self._connections.add(connection)
-                    self._greeting[host] += 1
-            if full:
-                connection.close()
-                continue
-            threading.Thread(target=self._serve, args=(connection, host), name="transfer-serve", daemon=True).start()
-
-    def _serve(self, plain: socket.socket, host: str) -> None:
+    def _serve(self, guest: Guest) -> None:
         talk = None
-        greeting = True
         try:
+            plain = guest.connection
             plain.settimeout(_HANDSHAKE_SECONDS)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Before the handshake: an algorithm that starts later starts slowly.
             used = sockets.control_congestion(plain, self.congestion_control)
             secured = self._context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-            with self._lock:
-                self._connections.discard(plain)
-                self._connections.add(secured)
-            plain = secured
+            guest.became(secured)
             secured.do_handshake()
-            greeting = False
-            self._greeted(host)
+            guest.greeted()
             secured.settimeout(_IDLE_SECONDS)
             talk = Talk(self, secured, used)
             talk.run()
@@ -167,19 +118,8 @@ class Server:
         except Exception:
             _log.exception("a transfer connection ended by a defect")
         finally:
-            if greeting:
-                self._greeted(host)
-            with self._lock:
-                self._connections.discard(plain)
             if talk is not None:
                 talk.end()
-            plain.close()
-
-    def _greeted(self, host: str) -> None:
-        with self._lock:
-            self._greeting[host] -= 1
-            if self._greeting[host] <= 0:
-                del self._greeting[host]
 
     def __enter__(self) -> Self:
         return self.start()
