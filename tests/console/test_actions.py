@@ -102,7 +102,7 @@ def test_filters_are_in_the_address_and_the_keyboard_goes_everywhere(house: Hous
     expect(page.locator(".head [data-state=succeeded]")).to_be_visible()
 
 
-def test_hostile_text_is_only_text(house: House, open_page: Open) -> None:
+def test_hostile_text_is_only_text(house: House, furnished: dict[str, str], open_page: Open) -> None:
     """Markup in names, labels, messages and logs is shown as it was written and runs nothing."""
     task = house.submit(
         name=HOSTILE,

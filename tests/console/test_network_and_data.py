@@ -31,7 +31,7 @@ def test_a_transfer_is_on_its_path_in_the_overview_and_in_the_calendar(
     expect(page.locator("[data-booked='r2>beta']")).to_contain_text("/ 2 Mbit/s")
     expect(page.get_by_role("row", name="gamma → r1 → r2 → beta").get_by_role("link", name="era5@1")).to_be_visible()
     page.get_by_role("link", name="era5@1").first.click()
-    expect(page.get_by_text("↳ era5@1")).to_be_visible()
+    expect(page.locator("svg text.ink", has_text="↳ era5@1")).to_be_visible()
 
 
 def test_whose_a_transfer_is_stays_within_its_project(house: House, furnished: dict[str, str], open_page: Open) -> None:
@@ -39,7 +39,7 @@ def test_whose_a_transfer_is_stays_within_its_project(house: House, furnished: d
     stranger = house.person("stranger", member=False, scopes=["tasks:read"])
     page = open_page("#/network", token=stranger)
     expect(page.locator("[data-booked='r1>r2']")).to_be_visible()
-    expect(page.get_by_text("another project's").first).to_be_visible()
+    expect(page.locator("td", has_text="another project's").first).to_be_visible()
     assert page.get_by_text("era5").count() == 0
     assert page.get_by_text(furnished["moves"]).count() == 0
 

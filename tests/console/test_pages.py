@@ -37,7 +37,7 @@ def judged(page: Page) -> None:
 def pictured(page: Page, name: str, where: Path) -> None:
     """Keep the page's picture; in the docs when ISTHMUS_PICTURES is set."""
     path = where / f"console-{name}.png"
-    page.screenshot(path=path)
+    page.screenshot(path=path, full_page=True)
     with Image.open(path) as image:
         image.quantize(96).save(path, optimize=True)
     assert path.stat().st_size <= GREATEST_BYTES
@@ -55,7 +55,7 @@ PAGES = {
     "twin": ("#/twin", "Nothing was run yet."),
     "data": ("#/data/default/ice", "core.csv"),
     "datasets": ("#/data", "era5"),
-    "network": ("#/network?from=gamma&to=beta", "Links as measured"),
+    "network": ("#/network?from=gamma&to=beta&span=minutes", "Links as measured"),
 }
 
 

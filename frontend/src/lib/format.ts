@@ -30,7 +30,7 @@ export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–';
   if (seconds < 0) return `-${duration(-seconds)}`;
   if (seconds < 1) return seconds === 0 ? '0s' : seconds < 0.001 ? `${(seconds * 1e6).toPrecision(2)}µs` : `${Math.round(seconds * 1000)}ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)}s`;
+  if (seconds < 10) return `${Number(seconds.toFixed(1))}s`;
   const whole = Math.round(seconds);
   const units: [string, number][] = [
     ['d', 86_400],
@@ -95,5 +95,5 @@ export function part(value: number): string {
 
 /** The age of a moment, as seconds before now. */
 export function age(text: string | null | undefined, now: number): string {
-  return text ? duration(Math.max(0, (now - new Date(text).getTime()) / 1000)) : '–';
+  return text ? duration(Math.round(Math.max(0, (now - new Date(text).getTime()) / 1000))) : '–';
 }

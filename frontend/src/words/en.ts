@@ -49,6 +49,7 @@ export const en = {
   'copy.done': 'Copied',
 
   'tasks.filter': 'Filter tasks',
+  'tasks.one': 'Task',
   'tasks.name': 'Name',
   'tasks.user': 'User',
   'tasks.site': 'Site',
@@ -261,7 +262,7 @@ export const en = {
   'overview.load': 'In use',
   'overview.free_cpus': 'Free processors',
   'overview.backlog': 'Work ahead',
-  'overview.forecast': 'Forecast wait, one CPU for an hour',
+  'overview.forecast': 'Forecast wait (1 CPU, 1 h)',
   'overview.price': 'Price per CPU hour',
   'overview.carbon': 'g CO2 per kWh',
   'overview.flows': 'Transfers now, on their paths',
@@ -333,6 +334,7 @@ export const en = {
   'site.hits_users': 'Users',
 
   'span.day': 'Day',
+  'span.minutes': 'Ten minutes',
   'span.hour': 'Hour',
   'span.week': 'Week',
   'span.month': 'Month',

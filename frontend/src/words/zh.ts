@@ -51,6 +51,7 @@ export const zh: Record<keyof typeof en, string> = {
   'copy.done': '已复制',
 
   'tasks.filter': '筛选任务',
+  'tasks.one': '任务',
   'tasks.name': '名称',
   'tasks.user': '用户',
   'tasks.site': '中心',
@@ -335,6 +336,7 @@ export const zh: Record<keyof typeof en, string> = {
   'site.hits_users': '用户',
 
   'span.day': '日',
+  'span.minutes': '十分钟',
   'span.hour': '小时',
   'span.week': '周',
   'span.month': '月',
