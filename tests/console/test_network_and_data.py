@@ -8,12 +8,13 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.console.conftest import House, Open
+from tests.console.test_pages import pictured
 
 pytestmark = pytest.mark.real
 
 
 def test_a_transfer_is_on_its_path_in_the_overview_and_in_the_calendar(
-    house: House, furnished: dict[str, str], open_page: Open
+    house: House, furnished: dict[str, str], open_page: Open, tmp_path: Path
 ) -> None:
     """The list beside the map names what moves and for which task; the calendar has the links that it holds, and no others."""
     page = open_page("#/")
@@ -24,12 +25,14 @@ def test_a_transfer_is_on_its_path_in_the_overview_and_in_the_calendar(
     expect(page.locator("svg g.flow")).to_have_count(3)
     expect(page.locator("image.basemap")).to_have_count(1)
     assert page.evaluate("window.pwned") is None
-    page.goto(f"{house.url}/#/network?from=gamma&to=beta")
+    pictured(page, "overview", tmp_path)
+    page.goto(f"{house.url}/#/network?from=gamma&to=beta&span=minutes")
     booked = page.locator("[data-booked]")
     expect(booked).to_have_count(3)
     assert {row.get_attribute("data-booked") for row in booked.all()} == {"gamma>r1", "r1>r2", "r2>beta"}
     expect(page.locator("[data-booked='r2>beta']")).to_contain_text("/ 2 Mbit/s")
     expect(page.get_by_role("row", name="gamma → r1 → r2 → beta").get_by_role("link", name="era5@1")).to_be_visible()
+    pictured(page, "network", tmp_path)
     page.get_by_role("link", name="era5@1").first.click()
     expect(page.locator("svg text.ink", has_text="↳ era5@1")).to_be_visible()
 
@@ -76,7 +79,7 @@ def test_a_file_goes_from_the_browser_into_a_task_and_back(house: House, open_pa
     assert Path(coming.value.path()).read_bytes() == source.read_bytes()
 
 
-def test_two_runs_of_the_twin_are_compared(house: House, open_page: Open) -> None:
+def test_two_runs_of_the_twin_are_compared(open_page: Open, tmp_path: Path) -> None:
     """A scenario runs, another runs; their figures stand side by side with the change, and the report has its pictures."""
     page = open_page("#/twin")
     scenario = page.get_by_label("Scenario (YAML)")
@@ -86,6 +89,8 @@ def test_two_runs_of_the_twin_are_compared(house: House, open_page: Open) -> Non
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.get_by_role("row", name=name).locator("[data-state=done]")).to_be_visible(timeout=120_000)
     expect(page.get_by_role("columnheader", name="Change")).to_be_visible()
-    expect(page.get_by_role("row", name="mean wait")).to_contain_text("%")
+    energy = page.get_by_role("cell", name="energy (kWh)", exact=True)
+    expect(page.locator("tr", has=energy)).to_contain_text("%")
     page.get_by_role("row", name="second").get_by_role("button", name="Report").click()
     expect(page.locator("img.plot").first).to_be_visible()
+    pictured(page, "twin", tmp_path)

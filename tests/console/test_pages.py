@@ -52,7 +52,7 @@ PAGES = {
     "sites": ("#/sites", "beta"),
     "site": ("#/sites/local", "Who is whom there"),
     "site-beta": ("#/sites/beta", "right to a second"),
-    "twin": ("#/twin", "Nothing was run yet."),
+    "twin": ("#/twin", "Run the national scenario"),
     "data": ("#/data/default/ice", "core.csv"),
     "datasets": ("#/data", "era5"),
     "network": ("#/network?from=gamma&to=beta&span=minutes", "Links as measured"),
@@ -71,7 +71,8 @@ def test_a_page_shows_its_content_and_is_accessible(
     if name == "submit":
         expect(page.locator("[data-plan='0']")).to_contain_text("/local")
     judged(page)
-    pictured(page, name, tmp_path)
+    if name not in ("overview", "network", "twin"):  # pictured while something moves, and with runs
+        pictured(page, name, tmp_path)
     page.get_by_role("button", name="Light or dark").click()
     judged(page)
 
