@@ -72,10 +72,19 @@ def fetch(fields: dict[str, Any]) -> None:
     def tell(progress: Progress) -> None:
         print(json.dumps({"at": time.time(), **asdict(progress)}), flush=True)
 
+    used = time.process_time()
     outcome = pull(order, Keep(Path(fields["keep"])), credentials(Path(fields["tls"])), on_progress=tell)
+    passed = time.time() - begun
     status = Path("/proc/self/status").read_text()
     peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-    print(json.dumps({"outcome": asdict(outcome), "begun": begun, "ended": time.time(), "peak_mib": peak}), flush=True)
+    told = {
+        "begun": begun,
+        "ended": begun + passed,
+        "seconds": passed,
+        "peak_mib": peak,
+        "cpu_seconds": time.process_time() - used,
+    }
+    print(json.dumps({"outcome": asdict(outcome), **told}), flush=True)
 
 
 def flood(fields: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from blake3 import blake3
 from isthmus.data.transfer.keep import Keep
 from isthmus.data.transfer.port import Content, Credentials, Endpoint, Order, Outcome, Source, Way
 from isthmus.data.transfer.puller import pull
-from isthmus.data.transfer.server import Served, Server
+from isthmus.data.transfer.server import Server
+from isthmus.data.transfer.talk import Served
 from isthmus.data.transfer.tickets import Ticket, digest_of, sign
 from isthmus.domain.ids import make_id
 from isthmus.trust.authority import Authority, read_ticket_key

@@ -47,6 +47,34 @@ def test_many_small_contents_travel_in_bundles(world: World) -> None:
     assert world.whole("south", contents)
 
 
+def test_the_last_bytes_are_not_waited_for_until_a_stream_counts_as_silent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that wakes for many bytes at once wakes for the last ones too."""
+    monkeypatch.setattr(stream, "STALL_SECONDS", 300.0)
+    world.serve("north")
+    contents = world.put_many("north", [f"{number}".encode() * 900 for number in range(1000, 1250)])
+    limits = {"streams": 1, "bytes_per_second": 2.0 * MIB, "patience_seconds": 60.0}
+    outcome = world.pull(world.order(contents, world.source("north"), **limits))
+    assert outcome.end is End.DONE
+    assert outcome.seconds < 60, "it was woken by the end of its patience"
+
+
+def test_what_is_here_is_found_however_many_are_asked_for(world: World) -> None:
+    """One by one, by directory, and in a directory that holds far more than is asked for."""
+    keep = world.keep("north")
+    contents = [content.blake3 for content in world.put_many("north", [b"%d" % number for number in range(3000)])]
+    absent = {blake3[:2] + blake3[2:][::-1] for blake3 in contents} - set(contents)
+    assert keep.present(contents[:5]) == set(contents[:5])
+    assert keep.present([*contents, *absent]) == set(contents)
+    assert keep.missing([*contents, *absent]) == absent
+    crowded = keep.path_of(contents[0]).parent
+    for number in range(300):
+        (crowded / f"{contents[0][:2]}{number:062}").touch()
+    one = {f"{contents[0][:2]}{number:062}" for number in range(8)} | {contents[0]}
+    assert keep.present([*one, contents[0][:2] + "f" * 62]) == one
+
+
 def test_a_stranger_gets_nothing(world: World, tmp_path: Path) -> None:
     """A reader with a certificate of another authority, and a server with one."""
     world.serve("north")

@@ -183,6 +183,7 @@ class SmallArrivals:
         self._directory = keep.incoming / order
         self._directory.mkdir(exist_ok=True)
         self._base = os.fspath(self._directory)
+        self._place = os.open(self._base, os.O_RDONLY)
         self._lock = threading.Lock()
         self._written: list[str] = []
         self._since: float | None = None
@@ -202,7 +203,7 @@ class SmallArrivals:
 
     def write(self, name: str, data: memoryview) -> None:
         """Write a content that hashes to its name; `note` it next. OSError when the disk fails."""
-        descriptor = os.open(f"{self._base}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444, dir_fd=self._place)
         try:
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -221,12 +222,14 @@ class SmallArrivals:
             batch, self._written, self._since = self._written, [], None
         self._keep.flush()
         before(batch)
-        for name in batch:
-            self._keep.admit(f"{self._base}/{name}", name, is_read_only=bool(self._is_read_only))
+        self._keep.admit_all(self._base, batch, is_read_only=bool(self._is_read_only))
         return len(batch)
 
     def close(self) -> None:
         """Leave what is not published for a later pull; remove the directory when it is empty."""
+        if self._place >= 0:
+            os.close(self._place)
+            self._place = -1
         with contextlib.suppress(OSError):
             self._directory.rmdir()
 

@@ -13,6 +13,10 @@ PAYLOAD_SHARE: Final = 0.93
 """Of the bytes of a packet on a link: 1,500 bytes with Ethernet, a segment routing header, IPv6, TCP and TLS around the content."""
 _HALF_LIFE_SECONDS: Final = 4.0
 _PRIOR_SECONDS: Final = 1.0
+_HELD: Final = 0.97
+"""Of a promise, before anything is seen: BBR sends a hundredth less than it may, and less while it looks for the shortest round trip."""
+_LAST_SECONDS: Final = 0.1
+"""From the moment at which the rate would have brought all until all is visible: streams do not end together, and the last hashes."""
 _RAMP_SECONDS: Final = 0.75
 """From the first byte until streams are as fast as they will be: nothing is learned from it."""
 
@@ -28,7 +32,7 @@ class Forecast:
         self._ramped: float | None = None
         self._rate = 0.0
         self._weight = 0.0
-        self._held = 1.0 * _PRIOR_SECONDS
+        self._held = _HELD * _PRIOR_SECONDS
         self._held_weight = _PRIOR_SECONDS
 
     def observe(self, begin: float, end: float, payload_bytes: int) -> None:
@@ -52,14 +56,16 @@ class Forecast:
         if left_bytes <= 0:
             return now
         if not self._is_promised:
-            return now + left_bytes / (self._rate / self._weight) if self._weight > 0 and self._rate > 0 else None
+            if self._weight <= 0 or self._rate <= 0:
+                return None
+            return now + left_bytes / (self._rate / self._weight) + _LAST_SECONDS
         held = min(1.0, self._held / self._held_weight)
         left = left_bytes
         times = sorted({now, *(t for windows in self._ways for w in windows for t in (w.start, w.end) if t > now)})
         for begin, end in itertools.pairwise(times):
             room = self._promised(begin, end) * held
             if room >= left:
-                return begin + (end - begin) * left / room
+                return begin + (end - begin) * left / room + _LAST_SECONDS
             left -= room
         return None
 

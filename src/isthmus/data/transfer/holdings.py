@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 
 from isthmus.data.transfer import pieces
 from isthmus.data.transfer.keep import Keep
@@ -21,6 +22,8 @@ class Holdings:
         self._keep = keep
         self._region = region
         self._open: tuple[str, int, int] | None = None
+        self._contents = -1
+        self._spare = bytearray(1)
 
     def limits(self, blake3: str) -> tuple[str, ...]:
         """The regions that a content is limited to, beside its replica here; Forbidden when the reader is in none of them."""
@@ -34,6 +37,14 @@ class Holdings:
                 code="region_limit",
             )
         return regions
+
+    def limits_of(self, hashes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The limits of those that have one; Forbidden as above."""
+        prefixes = self._keep.limited_prefixes()
+        if not prefixes:
+            return {}
+        found = {blake3: self.limits(blake3) for blake3 in hashes if blake3[:2] in prefixes}
+        return {blake3: regions for blake3, regions in found.items() if regions}
 
     def list_of(self, blake3: str) -> bytes:
         """The list of a content's pieces. NotYet, NotFound, Corrupt."""
@@ -60,18 +71,24 @@ class Holdings:
 
     def read_small(self, blake3: str, buffer: memoryview) -> None:
         """Fill the buffer with a whole content. NotYet; Corrupt when it has another length."""
+        if self._contents < 0:
+            self._contents = os.open(self._keep.contents, os.O_RDONLY)
         try:
-            descriptor = os.open(self._keep.place("contents", blake3), os.O_RDONLY)
+            descriptor = os.open(f"{blake3[:2]}/{blake3}", os.O_RDONLY, dir_fd=self._contents)
         except FileNotFoundError:
             raise NotYet from None
         try:
-            if os.readv(descriptor, [buffer]) != len(buffer) or os.fstat(descriptor).st_size != len(buffer):
+            # One byte more than there should be.
+            if os.readv(descriptor, (buffer, self._spare)) != len(buffer):
                 raise _other_length(blake3)
         finally:
             os.close(descriptor)
 
     def close(self) -> None:
         """Close what is open."""
+        if self._contents >= 0:
+            os.close(self._contents)
+            self._contents = -1
         if self._open:
             for descriptor in self._open[1:]:
                 if descriptor >= 0:

@@ -46,7 +46,12 @@ class Intake:
         self.verified_bytes = 0
         self.contents_done = 0
         contents = order.contents
-        have = {index for index, content in enumerate(contents) if keep.has(content.blake3)}
+        try:
+            present = keep.present(content.blake3 for content in contents)
+        except OSError as error:
+            self.close()
+            raise self._failing(error) from None
+        have = {index for index, content in enumerate(contents) if content.blake3 in present}
         self.contents_done = len(have)
         self.verified_bytes = sum(contents[index].size_bytes for index in have)
         try:
@@ -55,7 +60,8 @@ class Intake:
             raise self._failing(error) from None
         verified = {index: arrival.verified for index, arrival in self._arrivals.items()}
         lists = {index for index, arrival in self._arrivals.items() if arrival.listed is not None}
-        self.work = Work(contents, have, verified, lists, {source.site for source in order.sources})
+        sites = {source.site for source in order.sources}
+        self.work = Work(contents, have, verified, lists, sites, order.size_bytes - self.verified_bytes)
 
     @property
     def is_done(self) -> bool:

@@ -13,7 +13,9 @@ from isthmus.data.transfer.stream import Stream
 from isthmus.domain.errors import Conflict, IsthmusError, Refused
 
 STREAMS: Final = 8
-"""Of a way whose sender has BBR; measured in benchmarks.transfer."""
+"""Of all ways together whose senders have BBR; measured in benchmarks.transfer. More of them have the kernel send smaller trains."""
+STREAMS_OF_WAY: Final = 3
+"""At least, where there are several ways."""
 STREAMS_WITHOUT_BBR: Final = 16
 _LEAST_RATE: Final = 64 * 1024
 _SLOW: Final = 0.1
@@ -172,7 +174,7 @@ class Lane:
 def lanes_of(order: Order, make: MakeStream) -> list[Lane]:
     """A lane for each way of each source, with its number of streams."""
     found = [(source, number) for source in order.sources for number in range(len(source.ways))]
-    total = order.streams or min(MAX_STREAMS, STREAMS * len(found))
+    total = order.streams or min(MAX_STREAMS, max(STREAMS, STREAMS_OF_WAY * len(found)))
     shares = [source.ways[number].share for source, number in found]
     lanes = []
     for (source, number), share in zip(found, shares, strict=True):

@@ -16,6 +16,8 @@ from isthmus.data.transfer.stream import Stream
 from isthmus.domain.errors import Conflict, IsthmusError, Refused, Unavailable
 
 _TICK_SECONDS: Final = 0.02
+_LAST_TICK_SECONDS: Final = 0.004
+"""When nothing is to come any more."""
 _TELL_SECONDS: Final = 0.5
 _STOPPING_SECONDS: Final = 10.0
 
@@ -103,7 +105,7 @@ class Pull:
             if clock - told >= _TELL_SECONDS:
                 self._tell(intake)
                 told = clock
-            self._stop.wait(_TICK_SECONDS)
+            self._stop.wait(_LAST_TICK_SECONDS if intake.work.is_idle else _TICK_SECONDS)
 
     def _why_end(self, intake: Intake, now: float, clock: float) -> tuple[End, str] | None:
         order = self._order

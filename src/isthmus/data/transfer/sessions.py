@@ -33,12 +33,22 @@ class Contents:
         entry = self.encoded[index * _ENTRY : (index + 1) * _ENTRY]
         return entry[:32].hex(), int.from_bytes(entry[32:], "big")
 
+    def some(self, first: int, count: int) -> list[tuple[str, int]]:
+        """Contents that follow one another."""
+        if not 0 <= first <= first + count <= len(self):
+            raise Closed(f"The reader asked for contents {first} to {first + count} of {len(self)}.")
+        text = self.encoded[first * _ENTRY : (first + count) * _ENTRY].hex()
+        width = 2 * _ENTRY
+        return [(text[at : at + 64], int(text[at + 64 : at + width], 16)) for at in range(0, len(text), width)]
+
 
 class Sessions:
     """Lists and rates by ticket; lists of orders that nobody reads are forgotten when they fill the memory that they may."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._learned = threading.Condition(self._lock)
+        self._expected: set[tuple[str, str]] = set()
         self._lists: OrderedDict[str, Contents] = OrderedDict()
         self._members: dict[str, dict[socket.socket, float]] = {}
 
@@ -49,6 +59,26 @@ class Sessions:
             if found is not None:
                 self._lists.move_to_end(ticket.contents)
             return found
+
+    def expect(self, ticket: Ticket) -> bool:
+        """Whether the caller is to ask for the list behind a ticket: not while another does. It calls `forgo` when it is done."""
+        with self._lock:
+            if (ticket.order, ticket.contents) in self._expected:
+                return False
+            self._expected.add((ticket.order, ticket.contents))
+            return True
+
+    def forgo(self, ticket: Ticket) -> None:
+        """The list that was asked for is here, or does not come."""
+        with self._lock:
+            self._expected.discard((ticket.order, ticket.contents))
+            self._learned.notify_all()
+
+    def expected(self, ticket: Ticket, seconds: float) -> Contents | None:
+        """Wait for a list that another connection asks for; None when it is not here by then."""
+        with self._lock:
+            self._learned.wait_for(lambda: (ticket.order, ticket.contents) not in self._expected, seconds)
+            return self._lists.get(ticket.contents)
 
     def learn(self, ticket: Ticket, encoded: bytes) -> Contents | None:
         """Take a list in; None when it is not the one that the ticket names."""

@@ -26,6 +26,8 @@ _MOST_AHEAD_BYTES: Final = 64 * 1024**2
 _SHORT_LIST_BYTES: Final = 64 * 1024
 _PART_BYTES: Final = 256 * 1024
 _GATHERED_BYTES: Final = 96 * 1024
+_FOLLOWING_BYTES: Final = 4 * _GATHERED_BYTES
+"""Of what is to come from where on each arrival wakes: the last bytes are fewer than what is gathered."""
 _IDLE_SECONDS: Final = 0.02
 _SHORTEST_RATE: Final = 16 * 1024
 """Bytes that a paced stream may take `STALL_SECONDS` for, at least: one TLS record."""
@@ -232,7 +234,7 @@ class Stream(threading.Thread):
         if not self.carrier.asked or length != self.carrier.asked[0].bytes:
             raise wire.Closed(f"{self.source.site} sent {length} bytes that nobody asked for.")
         unit = self.carrier.asked[0]
-        self._gather(connection, wanted=not self.source.is_receiving and self.carrier.asked_bytes > 4 * _GATHERED_BYTES)
+        self._gather(connection, wanted=not self.source.is_receiving and self.carrier.asked_bytes > _FOLLOWING_BYTES)
         if unit.what is What.BUNDLE:
             self._fill(connection, self._buffer[:length], 0)
             self._intake.take_bundle(self.carrier, self._buffer[:length])
@@ -249,7 +251,10 @@ class Stream(threading.Thread):
 
     def _fill(self, connection: ssl.SSLSocket, buffer: memoryview, before: int) -> None:
         done, figures, carrier = 0, self.figures, self.carrier
+        rest = carrier.asked_bytes
         while done < len(buffer):
+            if self._gathers and rest - done < _FOLLOWING_BYTES:
+                self._gather(connection, wanted=False)
             got = self._some(connection, buffer[done:])
             done += got
             figures.bytes += got

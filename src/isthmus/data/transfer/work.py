@@ -17,7 +17,11 @@ from isthmus.data.transfer import pieces, wire
 from isthmus.data.transfer.port import Content
 
 _WORTH: Final = 1.5
-_AT_LEAST_SECONDS: Final = 0.4
+_AT_LEAST_SECONDS: Final = 0.2
+_LAST_SECONDS: Final = 2.0
+"""Before the end nobody takes what it would bring after the others are done."""
+_LATER: Final = 1.1
+_LATER_SECONDS: Final = 0.05
 
 
 class What(Enum):
@@ -65,7 +69,9 @@ class Work:
         verified: dict[int, bytearray],
         lists: set[int],
         sites: set[str],
+        left_bytes: int | None = None,
     ) -> None:
+        """`left_bytes`: what is to come; None: all contents."""
         self._contents = contents
         self._sites = sites
         self._lock = threading.Lock()
@@ -74,6 +80,7 @@ class Work:
         self._carriers: set[Carrier] = set()
         self._twice: dict[Unit, bool] = {}
         """Units asked for twice, and whether they have come."""
+        self._left = sum(content.size_bytes for content in contents) if left_bytes is None else left_bytes
         self._lacking: dict[tuple[str, int], str] = {}
         self.hopeless: dict[Unit, str] = {}
         """Units that no source has, with the last reason."""
@@ -94,7 +101,7 @@ class Work:
     def take(self, carrier: Carrier) -> Unit | None:
         """The next unit for a stream, noted as asked of it; None when there is none for it now."""
         with self._lock:
-            unit = self._next(carrier)
+            unit = None if self._is_late(carrier) else self._next(carrier)
             if unit is not None:
                 carrier.asked.append(unit)
             return unit
@@ -107,8 +114,11 @@ class Work:
             if unit in self._twice:
                 first = not self._twice[unit]
                 self._twice[unit] = True
-                return unit, first
-            return unit, True
+            else:
+                first = True
+            if first and unit.what is not What.LIST:
+                self._left -= unit.bytes
+            return unit, first
 
     def put_back(self, carrier: Carrier) -> Unit:
         """The first unit that was asked of a stream does not come now; somebody asks again, behind all else."""
@@ -124,6 +134,7 @@ class Work:
         with self._lock:
             self._lacking[site, unit.index] = "corrupt"
             self._twice.pop(unit, None)
+            self._left += unit.bytes
             self._offer(unit, "corrupt")
 
     def lacks(self, carrier: Carrier, code: str) -> Unit:
@@ -144,6 +155,7 @@ class Work:
         with self._lock:
             self._lacking[site, index] = "corrupt"
             size = self._contents[index].size_bytes
+            self._left += size
             units = [Unit(What.LIST, index, 0, _list_bytes(size))]
             units += [piece(index, n, size) for n in range(pieces.piece_count(size))]
             for unit in units:
@@ -183,6 +195,19 @@ class Work:
                 self._back.append(unit)
             self._fresh = None
         return None if carrier.asked else self._take_over(carrier)
+
+    def _is_late(self, carrier: Carrier) -> bool:
+        """Whether the end is near, and what this stream would take now would come after all else."""
+        speed = carrier.bytes_per_second
+        speeds = [other.bytes_per_second for other in self._carriers if other.bytes_per_second]
+        if not speed or self._left > _LAST_SECONDS * sum(speeds):
+            return False
+        end = max(0, self._left - sum(other.got for other in self._carriers)) / sum(speeds)
+        one = carrier.asked[-1].bytes if carrier.asked else pieces.LEAST_BYTES
+        mine = (carrier.asked_bytes + one) / speed
+        if carrier.asked:
+            return mine > _LATER * end + _LATER_SECONDS
+        return mine > 2 * one / max(speeds) + end + _AT_LEAST_SECONDS
 
     def _fill(self) -> None:
         if self._fresh is not None and not self._back:
