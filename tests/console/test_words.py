@@ -44,15 +44,6 @@ def test_every_value_that_is_shown_has_its_word(group: str, kinds: tuple[type[St
                 assert f"{group}.{value.value}" in catalogue(language), (language, value)
 
 
-def test_the_languages_have_the_same_words_with_the_same_blanks() -> None:
-    """Every word is in both, not empty, and takes the same values."""
-    english, chinese = catalogue("en"), catalogue("zh")
-    assert english.keys() == chinese.keys()
-    for name, text in english.items():
-        assert chinese[name], name
-        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", chinese[name])), name
-
-
 def test_what_would_help_is_told_in_chinese() -> None:
     """Each sentence that a decision may say of a change that would help is known to the page."""
     text = (SOURCES / "lib" / "told.ts").read_text()

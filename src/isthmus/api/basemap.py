@@ -91,7 +91,7 @@ def shown_basemap(state: Path) -> dict[str, Any] | None:
     return None if found is None else found.shown()
 
 
-@router.route("GET", "/v1/network/basemap", rule=Signed(None), media="image/*", errors=[404])
+@router.route("GET", "/v1/network/basemap", rule=Signed(None), media="application/octet-stream", errors=[404])
 async def get_basemap(service: Serving) -> Response:
     """The operator's picture behind the map."""
     found = await asyncio.to_thread(read_basemap, service.state)
