@@ -138,7 +138,7 @@ def follow(page: Page, wire: CDPSession, writer: Writer, watched: list[str], min
         "event_to_screen_p50_s": round(delays[len(delays) // 2], 3),
         "event_to_screen_p95_s": round(delays[int(len(delays) * 0.95)], 3),
         "watched_changes": len(delays),
-        "heap_growth_mb": round(heaps[-1] - heaps[parts // 4 - 1], 2),
+        "heap_growth_mb": round(heaps[-1] - heaps[parts // 4 - 1], 2) + 0.0,
         "heap_mb": round(heaps[-1], 2),
     }
 
