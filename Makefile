@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+# Test files that run side by side: many wait for daemons, so a few more than the cores.
+WORKERS ?= 3
 BENCHMARKS := engine faults api twin twinreal federation placement forecasting metering te transfer lab steering selective_search realrun console
 
 .PHONY: demo test check console bench soak lock clean
@@ -19,7 +21,7 @@ demo: $(VENV)/.installed           ## the main job, on real centres started on t
 
 test: $(VENV)/.installed           ## every test, real daemons included
 	$(RUN)/python -m isthmus.lab.packages
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/.installed          ## ruff, mypy strict, import-linter, the built console
 	$(RUN)/ruff check .

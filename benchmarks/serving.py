@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +24,9 @@ TASK: dict[str, Any] = {"command": ["true"], "demand": {"cpus": 1, "memory_bytes
 class Service:
     """One server process and a connection to it."""
 
-    def __init__(self, directory: Path, database_url: str = "") -> None:
+    def __init__(self, directory: Path, database_url: str = "", options: Sequence[str] = ()) -> None:
         self.directory = directory
+        self.options = tuple(options)
         self.state = directory / "state"
         self.database_url = database_url or f"sqlite:///{self.state}/isthmus.db"
         self._external = database_url
@@ -46,6 +48,7 @@ class Service:
                     str(self.state),
                     "--listen",
                     f"127.0.0.1:{self.port}",
+                    *self.options,
                 ],
                 env=environment,
                 stdout=log,

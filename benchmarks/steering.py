@@ -1,8 +1,10 @@
 """How real routers follow: `python -m benchmarks.steering [--json] [--quick]`, as root.
 
-Two sites, four Linux routers in namespaces, two disjoint paths with links of 100 Mbit/s; SRv6 policies set through the routers' daemons.
-Path changes under 20,000 packets/s; failures of links on the path until the first packet that arrives over the other path, counted from before
-the link is cut; the same for a link that silently drops; a slice of 60 Mbit/s while best effort floods the link with 150 Mbit/s, and the same without slices.
+Two sites, four Linux routers in namespaces, two disjoint paths with links of 100 Mbit/s; each router has its daemon, and a service as people
+run it makes them follow what is asked of it over HTTP. Path changes under 20,000 packets/s, by the request that the service makes of a daemon;
+failures of links on the path of a policy until the first packet that arrives again, counted from before the link is cut, and until the policy has
+its new path; the same for a link that silently drops, by probes beside the router, without the service; a slice of 60 Mbit/s while best effort
+floods the link with 150 Mbit/s, and the same without slices.
 """
 
 from __future__ import annotations
@@ -15,18 +17,23 @@ import subprocess
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.machine import describe, table
+from benchmarks.serving import Service
 from benchmarks.traffic import Flow, Running
+from isthmus.client.network import declare_network
+from isthmus.domain.networkfile import read_network
 from isthmus.lab import namespaces
 from isthmus.lab.network.network import EmulatedNetwork
 from isthmus.lab.network.reading import read_text
-from isthmus.lab.network.showing import enter_command, show
+from isthmus.lab.network.showing import declared, enter_command, show
 from isthmus.lab.network.weather import Weather
 from isthmus.network.control.client import RouterClient
-from isthmus.network.control.desired import Match, Slice, SlicedInterface, WeightedPath
+from isthmus.network.control.desired import Match, WeightedPath
 from isthmus.network.control.failover import Candidate, Failover, ProtectedPolicy
 from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, Way, policy_name
 from isthmus.network.measurement.liveness import Liveness, ProbedPath
@@ -53,8 +60,8 @@ R2 = (Way(via=("r2",)),)
 LABELS = {"r2": 2, "r3": 3}
 """Flow labels of the packets of measurement over each path."""
 PACKETS_PER_SECOND = 20_000
-INTERFACE, SLICE, FLOOD = 97e6, 60e6, 150e6
-GOLD = 46
+SLICE, FLOOD = 60e6, 150e6
+GOLD, STEERED, FLOODED = 46, 10, 12
 PAYLOAD = 1400
 FRAME = PAYLOAD + 8 + 40 + 40 + 8 + 2 * 16 - 16 + 14
 """UDP, inner and outer IPv6, a segment routing header of one segment (reduced), Ethernet."""
@@ -73,11 +80,16 @@ def main() -> None:
         planes, fabric = _connect()
         _apply(planes, fabric)
         switch = _switch(planes["r1"], changes=40 * rounds)
-        failover = _failover(planes, failures=8 * rounds)
-        silent = _failover(planes, failures=4 * rounds, silent=True)
-        without = _slices(seconds=3.0 + rounds)
-        _apply(planes, fabric, sliced=True)
-        with_slices = _slices(seconds=3.0 + rounds)
+        silent = _silent_failover(planes, failures=4 * rounds)
+        with TemporaryDirectory() as directory, _serving(Path(directory), planes) as service:
+            _steer(service)
+            failover = _failover(service, failures=8 * rounds)
+            _lead(service, "gold", GOLD)
+            _lead(service, "flood", FLOODED)
+            without = _slices(seconds=3.0 + rounds)
+            _give_slice(service)
+            with_slices = _slices(seconds=3.0 + rounds)
+            left = _take_all_back(service, planes)
     figures = {
         "lost_on_switch": switch["lost"],
         "failover_p95_ms": failover["p95_ms"],
@@ -89,6 +101,7 @@ def main() -> None:
         "switch": switch,
         "failover": failover,
         "silent_failover": silent,
+        "left_behind": left,
         "machine": machine,
     }
     print(json.dumps(machine))
@@ -114,6 +127,12 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             f"p50 {failover['p50_ms']} ms, worst {failover['worst_ms']} ms",
         ),
         (
+            f"the same, until the service has given the policy a path without the link, p95 of {failover['failures']}",
+            f"{failover['moved_p95_ms']} ms",
+            "",
+            f"p50 {failover['moved_p50_ms']} ms",
+        ),
+        (
             f"a link that is up and carries nothing to new path, p95 of {figures['silent_failover']['failures']}",
             f"{figures['silent_failover']['p95_ms']} ms",
             "",
@@ -126,6 +145,7 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             f"without slices {figures['slice_share_without_slices']:.2%}",
         ),
         ("the flood of 150 Mbit/s: share that arrives", f"{figures['best_effort_share']:.2%}", "collapses", ""),
+        ("policies and slices left at routers after they were given up", str(figures["left_behind"]), "0", ""),
     ]
 
 
@@ -140,12 +160,93 @@ def _connect() -> tuple[dict[str, RouterClient], Fabric]:
     return planes, Fabric(routers, attachments)
 
 
-def _apply(planes: dict[str, RouterClient], fabric: Fabric, *, sliced: bool = False) -> None:
-    gold = Slice(name="gold", dscp=GOLD, rate_bits_per_second=SLICE, priority=0)
-    interfaces = {
-        router: (SlicedInterface(name=name, rate_bits_per_second=INTERFACE, slices=(gold,)),)
-        for router, name in (("r1", "to-r2"), ("r2", "to-r4"))
+def _serving(directory: Path, planes: dict[str, RouterClient]) -> Service:
+    sockets = [router["control"] for router in show(NAME)["routers"]]
+    return Service(directory, options=[word for socket in sockets for word in ("--router", socket)])
+
+
+def _steer(service: Service) -> None:
+    """Declare the network and lead packets with a mark over r2, by calls as people make them."""
+    call = next(declare_network(read_network(declared(NAME))))
+    service.http.put("/v1/network", json=call.json).raise_for_status()  # type: ignore[union-attr]
+    _lead(service, "there", STEERED)
+
+
+def _lead(service: Service, name: str, dscp: int) -> None:
+    asked = {"nodes": ["north", "r1", "r2", "r4", "south"], "dscp": dscp}
+    service.http.put(f"/v1/network/policies/{name}", json=asked).raise_for_status()
+    service.until(lambda: _policies(service)[name]["programmed_at"], 30)
+
+
+def _policies(service: Service) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in service.http.get("/v1/network/policies").json()["items"]}
+
+
+def _give_slice(service: Service) -> None:
+    asked = {"bits_per_second": SLICE, "links": ["r1-r2", "r2-r4", "r1-r3", "r3-r4"], "dscp": GOLD}
+    service.http.put("/v1/network/slices/gold", json=asked).raise_for_status()
+    service.until(lambda: service.http.get("/v1/network/slices").json()["items"][0]["programmed_at"], 30)
+
+
+def _take_all_back(service: Service, planes: dict[str, RouterClient]) -> int:
+    """Give everything up; what routers still have of it when the service says that it is gone."""
+    for path in ("policies/there", "policies/gold", "policies/flood", "slices/gold"):
+        service.http.delete(f"/v1/network/{path}").raise_for_status()
+    for kind in ("policies", "slices"):
+        service.until(lambda kind=kind: not service.http.get(f"/v1/network/{kind}").json()["items"], 30)
+    states = [plane.state() for plane in planes.values()]
+    return sum(len(state.policies) + len(state.interfaces) for state in states)
+
+
+def _failover(service: Service, failures: int) -> dict[str, Any]:
+    """Cut a link of the policy's path, wait until the service has moved it, and heal the link, many times."""
+    weather = Weather(NAME)
+    running = _flow(7002, 2000, 2.0 + failures * 2.6, 200, dscp=STEERED)
+    time.sleep(1.0)
+    cuts: list[float] = []
+    heals: list[float] = []
+    moved: list[float] = []
+    for number in range(failures):
+        over = _policies(service)["there"]["nodes"][2]
+        # Near the ingress router and far from it in turn.
+        link = (f"r1-{over}", f"{over}-r4")[number % 2]
+        cuts.append(time.time())
+        weather.fail(link)
+        service.until(
+            lambda over=over: (one := _policies(service)["there"])["nodes"][2] != over and one["programmed_at"],
+            10,
+            pause=0.02,
+        )
+        moved.append((time.time() - cuts[-1]) * 1e3)
+        time.sleep(0.25)
+        heals.append(time.time())
+        weather.heal(link)
+        time.sleep(0.7)
+    result = running.result()
+    outages = _outages(result["holes"], cuts, heals)
+    return {
+        "failures": len(cuts),
+        "seen": sum(outage > 0 for outage in outages),
+        "p50_ms": round(statistics.median(outages), 1),
+        "p95_ms": round(_quantile(outages, 0.95), 1),
+        "worst_ms": round(max(outages), 1),
+        "moved_p50_ms": round(statistics.median(moved), 1),
+        "moved_p95_ms": round(_quantile(moved, 0.95), 1),
+        "lost": result["lost"],
+        "sent": result["sent"],
     }
+
+
+def _outages(holes: list[list[float]], cuts: list[float], heals: list[float]) -> list[float]:
+    """From before each cut to the first packet behind the last hole that it made; 0 where it made none."""
+    found = []
+    for cut, healed in zip(cuts, heals, strict=True):
+        behind = [after for *_numbers, before, after in holes if after > cut and before < healed]
+        found.append((max(behind) - cut) * 1e3 if behind else 0.0)
+    return found
+
+
+def _apply(planes: dict[str, RouterClient], fabric: Fabric) -> None:
     steerings = [
         Steering(name="there", source="north", target="south", ways=R2),
         Steering(name="back", source="south", target="north", ways=R2),
@@ -160,7 +261,7 @@ def _apply(planes: dict[str, RouterClient], fabric: Fabric, *, sliced: bool = Fa
             for name, label in LABELS.items()
         ),
     ]
-    for name, state in fabric.states(steerings, interfaces if sliced else None).items():
+    for name, state in fabric.states(steerings).items():
         planes[name].apply(state)
 
 
@@ -183,12 +284,19 @@ def _flow(port: int, per_second: float, seconds: float, size: int, dscp: int = 0
 
 def _switch(plane: RouterClient, changes: int) -> dict[str, Any]:
     seconds = 2.0 + changes * 0.035
+    here = plane.state()
+    states = {
+        name: replace(
+            here, policies=tuple(replace(one, paths=paths) if one.name == POLICY else one for one in here.policies)
+        )
+        for name, paths in PATHS.items()
+    }
     running = _flow(7001, PACKETS_PER_SECOND, seconds, 100)
     time.sleep(0.8)
     took = []
     for number in range(changes):
         begun = time.perf_counter()
-        plane.set_paths(POLICY, PATHS["r3" if number % 2 == 0 else "r2"])
+        plane.apply(states["r3" if number % 2 == 0 else "r2"])
         took.append((time.perf_counter() - begun) * 1e3)
         time.sleep(0.018)
     result = running.result()
@@ -203,8 +311,8 @@ def _switch(plane: RouterClient, changes: int) -> dict[str, Any]:
     }
 
 
-def _failover(planes: dict[str, RouterClient], failures: int, *, silent: bool = False) -> dict[str, Any]:
-    """Cut a link of the path, or let r2 drop silently what comes in, and heal it again, many times."""
+def _silent_failover(planes: dict[str, RouterClient], failures: int) -> dict[str, Any]:
+    """Let r2 drop silently what comes in, and end that again, many times."""
     weather = Weather(NAME)
     ends = {
         (end, f"to-{link.other(end)}"): link.name
@@ -225,31 +333,23 @@ def _failover(planes: dict[str, RouterClient], failures: int, *, silent: bool = 
 
     with ExitStack() as stack:
         failover = stack.enter_context(Failover(planes, ends, [policy], told=told, wait_to_restore_seconds=0.5))
-        if silent:
-            _probe(stack, failover)
-        running = _flow(7002, 2000, 2.0 + failures * (2.2 if silent else 1.7), 200)
+        _probe(stack, failover)
+        running = _flow(7002, 2000, 2.0 + failures * 2.2, 200)
         time.sleep(1.0)
-        for number in range(failures):
-            # Near the ingress router and far from it in turn.
-            link = ("r1-r2", "r2-r4")[number % 2]
+        for _ in range(failures):
             cuts.append(time.time())
-            _silence(True) if silent else weather.fail(link)
+            _silence(True)
             moved.acquire(timeout=10)
             time.sleep(0.25)
             heals.append(time.time())
-            _silence(False) if silent else weather.heal(link)
+            _silence(False)
             moved.acquire(timeout=10)
             time.sleep(0.25)
         result = running.result()
-    # From before the cut to the first packet behind the last hole that the cut made.
-    outages = []
-    for cut, healed in zip(cuts, heals, strict=True):
-        behind = [after for *_numbers, before, after in result["holes"] if after > cut and before < healed]
-        if behind:
-            outages.append((max(behind) - cut) * 1e3)
+    outages = _outages(result["holes"], cuts, heals)
     return {
         "failures": len(cuts),
-        "seen": len(outages),
+        "seen": sum(outage > 0 for outage in outages),
         "p50_ms": round(statistics.median(outages), 1),
         "p95_ms": round(_quantile(outages, 0.95), 1),
         "worst_ms": round(max(outages), 1),
@@ -279,7 +379,7 @@ def _silence(silent: bool) -> None:
 def _slices(seconds: float) -> dict[str, float]:
     """What arrives of the slice's flow and of the flood, in the tenths of a second in which both are sent."""
     slow, fast = SLICE / 8 / FRAME, FLOOD / 8 / FRAME
-    flood = _flow(7004, fast, seconds + 2.0, PAYLOAD)
+    flood = _flow(7004, fast, seconds + 2.0, PAYLOAD, dscp=FLOODED)
     time.sleep(0.5)
     gold = _flow(7003, slow, seconds, PAYLOAD, dscp=GOLD)
     results = gold.result(), flood.result()

@@ -3,8 +3,8 @@
 250,000 jobs a day on 30 sites under our router in its fast mode, EASY at each site. A home's jobs are drawn, seeded, from one of three real
 logs (KTH, CTC, SDSC-SP2 in turn): processors, run time and request of one job together, arrivals by the log's hours of the week;
 inputs log-normal, mean 500 MB, over an access link of 100 Gbit/s for each site. A home's own jobs fill 40 to 80 % of its site.
-Jobs are made and added up day by day (waits by bins, sums by day and home, energy, cost and carbon by the hour); only those that
-are not over are held. Seconds are of the processor, reading and compilation left out, making the jobs included.
+Jobs are made and added up day by day (waits by bins, sums by day and home, energy, cost and carbon by the hour), in a thread beside
+the core; only those that are not over are held. Reading and compilation are left out, making the jobs is included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from isthmus.twin.runnable import runnable
 from isthmus.twin.scenario.account import account
 from isthmus.twin.scenario.load import shapes_of
 from isthmus.twin.scenario.model import Site, Synthetic
-from isthmus.twin.scenario.synthetic import days_of, no_jobs
+from isthmus.twin.scenario.run import streamed
+from isthmus.twin.scenario.synthetic import days_of
 from isthmus.twin.tally import Tally
 
 SITES, JOBS_A_DAY = 30, 250_000
@@ -93,14 +94,17 @@ def run(logs: Path, days: float, say: Callable[[str], None] = lambda _: None) ->
     stream = Stream(federation, "holes")
     tally = Tally(homes=SITES, processors=int(federation.processors.sum()))
     most = 0
-    by_day = []
-    for day, work in enumerate(days_of(parts, sites, 1)):
-        _add(tally, sites, stream.feed(work))
+    by_day: list[float] = []
+
+    def note(day: int) -> None:
+        nonlocal most
         most = max(most, stream.held)
         by_day.append(time.process_time() - begun)
-        if day % 30 == 29:
-            say(f"day {day + 1}: {by_day[-1]:.0f} s of the processor, {stream.held:,} jobs held")
-    _add(tally, sites, stream.feed(no_jobs(), last=True))
+        if day % 30 == 0:
+            wall = time.monotonic() - clock
+            say(f"day {day}: {wall:.0f} s, {by_day[-1]:.0f} s of the processor, {stream.held:,} jobs held")
+
+    streamed(stream, days_of(parts, sites, 1), lambda ended: _add(tally, sites, ended), on_day=note)
     spent = time.process_time() - begun
     weeks = len(by_day) // 14 * 7 or len(by_day) // 2  # whole weeks, as a weekend is easier than a Monday
     return {
@@ -130,7 +134,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(named) if named else beside)
     parser.add_argument("--days", type=float, default=365.0)
     arguments = parser.parse_args()
-    print(json.dumps(run(arguments.data / "traces" / "pwa", arguments.days, print)))
+    print(json.dumps(run(arguments.data / "traces" / "pwa", arguments.days, lambda text: print(text, flush=True))))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,32 @@ from isthmus.lab.s3 import S3Server
 from isthmus.lab.slurm import SlurmCluster
 from isthmus.lab.sshd import SshServer
 
+TOGETHER = ("tests/console/", "tests/cli/", "tests/client/", "tests/api/tes/")
+"""Folders whose tests share one service: where tests run side by side, each of these stays in one process."""
+
+
+FIRST = (
+    "tests/demo/",
+    "tests/faults/",
+    "tests/console/",
+    "tests/api/test_openapi.py",
+    "tests/engine/test_placing.py",
+    "tests/engine/test_fairness.py",
+    "tests/world/",
+    "tests/conformance/",
+    "tests/data/",
+)
+"""The longest: begun first, so that none of them is left running alone at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that run side by side (`-n`) are dealt out by file, or by folder where the folder shares a service."""
+    for item in items:
+        where = item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(next((f for f in TOGETHER if where.startswith(f)), where)))
+    items.sort(key=lambda item: next((n for n, long in enumerate(FIRST) if item.nodeid.startswith(long)), len(FIRST)))
+
 
 def require(feature: str) -> None:
     """Skip the test where a daemon cannot run; where it could be installed (root on Debian) its lack is an error."""

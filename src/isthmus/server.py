@@ -352,7 +352,12 @@ async def serve(options: Options) -> None:
             sealer=sealer,
             state=state,
             sign_in=SignIn(provider) if provider is not None else None,
-            settings=ApiSettings(open_metrics=options.open_metrics, tes_files=options.tes_files, region=options.region),
+            settings=ApiSettings(
+                open_metrics=options.open_metrics,
+                tes_files=options.tes_files,
+                region=options.region,
+                is_local=all(address.is_loopback for address in options.addresses),
+            ),
             passes=passes,
         )
         app = create_app(service)

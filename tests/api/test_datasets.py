@@ -100,6 +100,14 @@ async def test_a_site_that_has_no_account_for_one_takes_no_copy_of_ones_data(hou
     )
 
 
+async def test_a_member_lets_only_copies_go_that_they_asked_for(house: House) -> None:
+    """Not the owner's; the owner is told that it is the last one."""
+    ann, cid = _member(house, "ann", "alpha"), _member(house, "cid", "alpha")
+    await _put(ann, "alpha", "held")
+    problem_of(await cid.delete("/v1/datasets/alpha/held?site=@service"), 403)
+    assert problem_of(await ann.delete("/v1/datasets/alpha/held?site=@service"), 409)["code"] == "last_replica"
+
+
 async def test_an_agent_asks_about_its_own_transfers_only(house: House) -> None:
     """Another site's transfer is not there for it."""
     ann = _member(house, "ann", "alpha")

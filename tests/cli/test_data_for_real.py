@@ -83,3 +83,17 @@ def test_what_cannot_be_is_refused_by_name(ask: Ask, tmp_path: Path) -> None:
     assert "--yes" in ask("data", "rm", "default/kept", code=64).err
     ask("data", "rm", "default/kept", "--yes")
     ask("data", "show", "default/kept", code=66)
+
+
+def test_copies_are_verified_and_places_are_named(ask: Ask, tmp_path: Path) -> None:
+    """A good copy is told as good; a spoiled only one ends with 1 and names its file; what is neither here nor at a site is told so."""
+    source = _tree(tmp_path)
+    (source / "a.txt").write_text(f"{tmp_path}\n")
+    ask("data", "put", str(source), "default/checked")
+    assert "good" in ask("data", "verify", "default/checked").out
+    told = ask("data", "verify", "default/checked", "--at", "elsewhere", code=66)
+    assert "no whole copy" in told.err
+    assert "SITE:/PATH" in ask("data", "put", str(tmp_path / "nothing"), "default/none", code=64).err
+    told = ask("data", "put", "local:/etc", "default/none", code=None)
+    assert "local keeps no data" in told.err
+    assert "There is no site nowhere" in ask("data", "put", "nowhere:/etc", "default/none", code=66).err

@@ -12,12 +12,14 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from isthmus.api.app import create_app
-from isthmus.client import administration, operations, transfer
+from isthmus.client import administration, datasets, operations, transfer
 from isthmus.client.records import Output
 from isthmus.client.wire import Answer, Pause, Request, Steps, Together, Work
 from isthmus.client.workdir import hash_bytes
+from isthmus.domain.dataset import DatasetRef
 
 ID = "01m8c4fkm8gdn0n2jez2ppxzf4"
+DATASET = DatasetRef(project="p", name="d", version=1)
 CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "submit": lambda: operations.submit({"command": ["true"]}, project="p"),
     "plan": lambda: operations.plan({"command": ["true"]}, project="p"),
@@ -86,6 +88,17 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "remove_secret": lambda: administration.remove_secret("p", "n"),
     "missing": lambda: transfer.missing(["0" * 64], project="p"),
     "upload_pack": lambda: transfer._upload_pack([hash_bytes(b"x")], "p", lambda _: None),
+    "datasets": lambda: datasets.datasets(project="p"),
+    "register": lambda: datasets.register("s", "/x", DATASET, sensitivity="w", regions=["r"]),
+    "verify": lambda: datasets.verify(DATASET, site="s"),
+    "copy": lambda: datasets.copy(DATASET, "s", pinned=True, bytes_per_second=1e6),
+    "files": lambda: datasets.files(DATASET),
+    "pin": lambda: datasets.pin(DATASET, site="s"),
+    "label": lambda: datasets.label(DATASET, regions=["r"]),
+    "remove_data": lambda: datasets.remove(DATASET, site="s"),
+    "transfers": lambda: datasets.transfers(project="p", dataset="d", open_only=True),
+    "one_transfer": lambda: datasets.one_transfer(ID, project="p"),
+    "cancel_transfer": lambda: datasets.cancel_transfer(ID, project="p"),
     "upload": lambda: transfer.upload([hash_bytes(b"x")], project="p"),
 }  # fmt: skip
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
 from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, TransferState
+from isthmus.domain.errors import Conflict, Forbidden
 from isthmus.engine import datasets as intents
 from isthmus.engine.evicting import room_for
 from isthmus.engine.leases import Lease, take
 from isthmus.engine.leaving import leave
-from isthmus.store import datasets, tables
+from isthmus.store import datasets, schema, tables
 from isthmus.store.database import Database
 
 NOW = 1_800_000_000.0
@@ -18,41 +21,41 @@ REF = DatasetRef(project="p", name="d", version=1)
 SIZE = 60
 
 
+def _furnish(connection: sa.Connection) -> None:
+    for site in ("alpha", "beta"):
+        connection.execute(
+            tables.sites.insert().values(
+                name=site,
+                kind="null",
+                mode="agent",
+                state="active",
+                config="{}",
+                accounts="{}",
+                created_by="x",
+                created_at=NOW,
+                last_seen_at=NOW,
+            )
+        )
+        connection.execute(tables.data_servers.insert().values(site=site, address="", quota_bytes=100, seen_at=NOW))
+    manifest = DatasetManifest(files=(DatasetFile(path="a", size_bytes=SIZE, blake3="a" * 64),))
+    intents.add_version(
+        connection,
+        now=NOW,
+        user="ann",
+        project="p",
+        name="d",
+        manifest=manifest,
+        manifest_hash="b" * 64,
+        manifest_sha256="c" * 64,
+        place=HOME,
+        home_region="",
+    )
+
+
 @pytest.fixture
 def furnished(store: Database) -> Database:
     """A version that the service holds; alpha and beta keep data, with room for 100 bytes each."""
-
-    def fill(connection: sa.Connection) -> None:
-        for site in ("alpha", "beta"):
-            connection.execute(
-                tables.sites.insert().values(
-                    name=site,
-                    kind="null",
-                    mode="agent",
-                    state="active",
-                    config="{}",
-                    accounts="{}",
-                    created_by="x",
-                    created_at=NOW,
-                    last_seen_at=NOW,
-                )
-            )
-            connection.execute(tables.data_servers.insert().values(site=site, address="", quota_bytes=100, seen_at=NOW))
-        manifest = DatasetManifest(files=(DatasetFile(path="a", size_bytes=SIZE, blake3="a" * 64),))
-        intents.add_version(
-            connection,
-            now=NOW,
-            user="ann",
-            project="p",
-            name="d",
-            manifest=manifest,
-            manifest_hash="b" * 64,
-            manifest_sha256="c" * 64,
-            place=HOME,
-            home_region="",
-        )
-
-    store.write_now(fill)
+    store.write_now(_furnish)
     return store
 
 
@@ -131,3 +134,72 @@ def test_open_transfers_are_found_by_their_index(furnished: Database) -> None:
     text = str(query.compile(compile_kwargs={"literal_binds": True}))
     plan = furnished.read_now(lambda c: c.execute(sa.text(f"EXPLAIN QUERY PLAN {text}")).all())
     assert "ix_transfers_open" in str(plan)
+
+
+@pytest.mark.real
+def test_two_at_once_do_not_let_the_last_two_copies_go(postgres_url: str) -> None:
+    """Each waits for the other's word on the version: one copy stays, and whoever came second is told that it is the last."""
+    database = Database(postgres_url)
+    schema.prepare(database)
+    try:
+        database.write_now(_furnish)
+        for site in ("alpha", "beta"):
+            _end(database, _plan(database, site), TransferState.DONE)
+        database.write_now(lambda c: intents.drop_replica(c, now=NOW, ref=REF, site=HOME))
+        gate = threading.Barrier(2)
+        told: dict[str, str] = {}
+
+        def drop(site: str) -> None:
+            def change(connection: sa.Connection) -> None:
+                intents.need_version(connection, REF)
+                if site not in told:
+                    told[site] = ""
+                    gate.wait(20)  # both have begun before either writes
+                intents.drop_replica(connection, now=NOW, ref=REF, site=site)
+
+            try:
+                database.write_now(change)
+                told[site] = "gone"
+            except Conflict as error:
+                told[site] = error.code
+
+        threads = [threading.Thread(target=drop, args=(site,)) for site in ("alpha", "beta")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(told.values()) == ["gone", "last_replica"]
+        assert sorted(_states(database).values()) == ["leaving", "whole"]
+    finally:
+        database.close()
+
+
+def test_only_who_pinned_a_copy_or_owns_the_dataset_unpins_it(furnished: Database) -> None:
+    """A member's own pin is theirs; another member's is not; the owner and managers may all."""
+    _end(furnished, _plan(furnished, "alpha"), TransferState.DONE)
+
+    def pin(user: str, pinned: bool, may_all: bool = False) -> None:
+        furnished.write_now(lambda c: intents.pin(c, ref=REF, site="alpha", pinned=pinned, user=user, may_all=may_all))
+
+    pin("bob", True)
+    pin("eve", True)  # it is bob's still
+    with pytest.raises(Forbidden, match="by bob"):
+        pin("eve", False)
+    pin("bob", False)
+    for user, may_all in (("ann", False), ("root", True)):
+        pin("bob", True)
+        pin(user, False, may_all)
+
+
+def test_a_clock_that_was_set_back_holds_no_transfer_up(furnished: Database) -> None:
+    """What was put off by a clock that ran ahead is due; what waits for its window is not."""
+    key = _plan(furnished, "alpha")
+    t = tables.transfers
+
+    def due(**values: object) -> list[str]:
+        furnished.write_now(lambda c: c.execute(t.update().where(t.c.id == key).values(**values)))
+        return [row.id for row in furnished.read_now(lambda c: datasets.due_transfers(c, NOW, 10, []))]
+
+    assert due(due_at=NOW + 3600.0) == [key]
+    assert due(due_at=NOW + 30.0) == []
+    assert due(due_at=NOW + 3600.0, stretches='[{"begins": 1800003600.0, "ends": 1800007200.0}]') == []

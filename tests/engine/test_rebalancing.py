@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from isthmus.domain.placement import PoolView, Snapshot
 from isthmus.domain.site import Pool
 from isthmus.domain.task import Array, TaskSpec
-from isthmus.engine.rebalancing import RoomToCome, read_blocked, read_holders, read_queued
+from isthmus.engine.rebalancing import RoomToCome, following, read_blocked, read_holders, read_queued
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot
 from isthmus.placement.preempting import Holder, Room, Wanting, make_room
@@ -64,6 +64,17 @@ async def test_only_a_full_queue_refuses(store: Database) -> None:
     await _attempts(store, {"state": "staging", "due_at": NOW + 1.0}, {"state": "staging", "due_at": NOW + 29.0})
     found = store.read_now(read_queued, NOW, EngineSettings())
     assert [row.key for row in found] == ["key-1"]
+
+
+async def test_many_that_cannot_move_hide_nobody(store: Database) -> None:
+    """The next look begins behind the last task of the one before, and at the start again after the last."""
+    await _attempts(store, *({"state": "staging", "due_at": NOW + 29.0} for _ in range(502)))
+    first = store.read_now(read_queued, NOW, EngineSettings())
+    after = following(first)
+    second = store.read_now(read_queued, NOW, EngineSettings(), after)
+    assert len(first) == len(second) == 500
+    assert {row.key for row in first} | {row.key for row in second[:2]} == {f"key-{number}" for number in range(502)}
+    assert following(second[:2]) == ""
 
 
 async def test_only_what_can_be_asked_to_end_holds_room(store: Database) -> None:

@@ -19,6 +19,7 @@ from isthmus.engine.clock import SystemClock
 from isthmus.engine.declaring import declare
 from isthmus.engine.fleet import Fleet
 from isthmus.engine.routers import Routers
+from isthmus.engine.routerstates import RouterStates
 from isthmus.store.database import Database
 
 GOOD = {"links": b'{"links": {}}', "state": b'{"state": {}}', "apply": b'{"made": 1, "removed": 0}'}
@@ -76,9 +77,9 @@ async def test_one_daemon_that_talks_nonsense_holds_up_no_other(
     told: dict[str, str] = {}
     monkeypatch.setattr(routers, "_note", lambda _connection, _now, _wanted, errors: told.update(errors))
     if given_up:
-        states = routers._states
+        states = RouterStates()
         monkeypatch.setattr(
-            routers, "_states", lambda *of: {name: one for name, one in states(*of).items() if name != "r1"}
+            routers, "RouterStates", lambda: lambda *of: {k: one for k, one in states(*of).items() if k != "r1"}
         )
     fleet = Fleet(sqlite_store, DirectoryBlobStore(tmp_path / "blobs"), None)
     reconciler = Routers(sqlite_store, fleet, SystemClock(), list(sockets.values()))

@@ -43,6 +43,7 @@ RAW: dict[str, Any] = {
             "slices": [{"name": "gold", "dscp": 46, "rate_bits_per_second": 6e7, "priority": 0}],
         }
     ],
+    "repairs": [{"destination": "fc00:9::/32", "segments": ["fc00:3::1", "fc00:4::d6"]}],
 }
 
 
@@ -77,6 +78,9 @@ def test_what_is_written_is_read_again() -> None:
         (("interfaces", 0, "slices", 0, "rate_bits_per_second"), 1e8, "interfaces.0.slices"),
         (("interfaces", 0, "slices", 0, "dscp"), None, "interfaces.0.slices.0.dscp"),
         (("interfaces", 0, "rate_bits_per_second"), "fast", "interfaces.0.rate_bits_per_second"),
+        (("repairs", 0, "destination"), "10.0.0.0/8", "repairs.0.destination"),
+        (("repairs", 0, "destination"), "fc00:4::/32", "repairs.0.segments"),
+        (("repairs", 0, "segments"), [], "repairs.0.segments"),
     ],
 )
 def test_a_wrong_field_is_named(path: tuple[str | int, ...], value: object, field: str) -> None:
@@ -152,7 +156,10 @@ def test_a_plan_makes_each_router_do_its_part() -> None:
         LocalSegment(sid="fc00:3::d6", behaviour=Behaviour.END_DT6),
         LocalSegment(sid="fc00:3::d4:1", behaviour=Behaviour.END_DX4, neighbour="10.64.6.1"),
     )
-    assert states["r2"].segments == (LocalSegment(sid="fc00:2::1", behaviour=Behaviour.END),)
+    assert states["r2"].segments == (
+        LocalSegment(sid="fc00:2::1", behaviour=Behaviour.END),
+        LocalSegment(sid="fc00:2::d6", behaviour=Behaviour.END_DT6),
+    )
     for state in states.values():
         assert desired.read(desired.as_json(state)) == state
 

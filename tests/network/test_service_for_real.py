@@ -109,11 +109,48 @@ def test_what_is_given_up_is_forgotten(wan: Wan) -> None:
     assert plane.state().policies == ()
 
 
-def test_a_dead_path_is_told(wan: Wan) -> None:
-    """Routing goes over r2; when that link fails, two silent rounds later the pair is down, and up again when it is healed."""
+def test_a_failed_link_is_gone_around_before_anybody_is_told(wan: Wan) -> None:
+    """Nothing is steered: packets go over r2 by themselves. With r1-r2 cut, r1 sends them over r3 at once, by the way that was there before."""
+    plane = RouterClient(Path(wan.topology["routers"]["r1"]["control"]["socket"]))
+    wan.until(lambda: plane.state().repairs, "r1 has its repairs")
+    before = plane.state()
     wan.weather.fail("r1-r2")
-    wan.until(lambda: not wan.pair("north", "south")["up"], "the pair is down")
+    around = taken(0)
+    assert around["r3"] >= 40 > around["r2"]
+    assert plane.state() == before
     wan.weather.heal("r1-r2")
+    assert taken(0)["r2"] >= 40
+
+
+def test_a_slice_is_given_refused_and_forgotten(wan: Wan) -> None:
+    """Both ends of the link have its class; more than is left is refused; given up, nothing of it is left."""
+    asked = {"bits_per_second": 60e6, "links": ["r1-r2"], "project": "default"}
+    made = wan.call("PUT", "/v1/network/slices/gold", asked)
+    wan.until(lambda: wan.get("/v1/network/slices")["items"][0]["programmed_at"], "both routers have it")
+    planes = [RouterClient(Path(wan.topology["routers"][name]["control"]["socket"])) for name in ("r1", "r2")]
+    for plane in planes:
+        [interface] = plane.state().interfaces
+        assert [(part.name, part.dscp, part.rate_bits_per_second) for part in interface.slices] == [
+            ("gold", made["dscp"], 60e6)
+        ]
+    with pytest.raises(AssertionError, match="slice_too_large"):
+        wan.call("PUT", "/v1/network/slices/more", {**asked, "project": "other"})
+    paths = wan.get("/v1/network/paths?source=north&target=south")["paths"]
+    thin = next(path for path in paths if "r1-r2" in path["links"])
+    assert thin["reserved_bits_per_second"] == 60e6
+    assert thin["promisable_bits_per_second"] <= 35e6
+    wan.call("DELETE", "/v1/network/slices/gold")
+    wan.until(lambda: not wan.get("/v1/network/slices")["items"], "it is gone")
+    assert all(plane.state().interfaces == () for plane in planes)
+
+
+def test_a_dead_path_is_told(wan: Wan) -> None:
+    """Routing goes over r2, and around when that link fails; with both ways cut the pair is down two silent rounds later, and up when healed."""
+    for link in ("r1-r2", "r1-r3"):
+        wan.weather.fail(link)
+    wan.until(lambda: not wan.pair("north", "south")["up"], "the pair is down")
+    for link in ("r1-r2", "r1-r3"):
+        wan.weather.heal(link)
     wan.until(lambda: wan.pair("north", "south")["up"], "the pair is up")
     kinds = [kind for kind, body in wan.events() if body.get("target") == "south"]
     assert kinds[-2:] == ["network.down", "network.up"]

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +126,9 @@ class Wan:
         if keeps_data:
             address = next(one for one in show(NAME)["sites"] if one["name"] == site)["addresses"][0]
             measuring += ["--data-root", str(directory / "data"), "--data-listen", f"[{address}]:7422"]
-        if site == "north":
+        if site == "hub":
+            measuring += ["--relay", f"[{address}]:7423"]
+        if site == "north" and "r1" in self.topology["routers"]:
             measuring += ["--router", self.topology["routers"]["r1"]["control"]["socket"]]
         self.start(
             site,
@@ -213,9 +215,11 @@ class Wan:
 
 
 @contextmanager
-def running_wan(directory: Path, *, keeps_data: bool = False) -> Iterator[Wan]:
-    """A service at hub, agents at north and south; with `keeps_data` these keep data and can be dialled."""
-    with EmulatedNetwork(read_text(WAN)):
+def running_wan(
+    directory: Path, *, keeps_data: bool = False, text: str = WAN, sites: Sequence[str] = ("north", "south")
+) -> Iterator[Wan]:
+    """A service at hub, agents at some sites; with `keeps_data` these keep data and can be dialled."""
+    with EmulatedNetwork(read_text(text)):
         address = next(site for site in show(NAME)["sites"] if site["name"] == "hub")["addresses"][1]
         certificate = directory / "server.pem"
         words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -223,13 +227,14 @@ def running_wan(directory: Path, *, keeps_data: bool = False) -> Iterator[Wan]:
         words += ["-keyout", str(certificate.with_suffix(".key")), "-out", str(certificate)]
         subprocess.run(words, check=True, capture_output=True)
         topology = declared(NAME)
-        topology["routers"]["r1"]["control"]["agent"] = "north"
+        if "r1" in topology["routers"]:
+            topology["routers"]["r1"]["control"]["agent"] = "north"
         running = Wan(directory, Weather(NAME), topology, f"https://{address}:8800", certificate)
         try:
             running.serve()
             call = next(declare_network(read_network(topology)))
             running.call("PUT", "/v1/network", call.json)  # type: ignore[union-attr]
-            for site in ("north", "south"):
+            for site in sites:
                 running.agent(site, keeps_data=keeps_data)
             yield running
         finally:

@@ -101,3 +101,21 @@ def test_the_waits_of_a_real_log_are_the_published_ones(traces: Path, tmp_path: 
     reference = np.load(traces / "reference-sc15" / "KTH-SP2.waits.npz")
     assert np.array_equal(got[:, 0], reference["id"])
     assert np.array_equal(got[:, 1], reference["EASY"])
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        (line(1, 0, 100, 3, -1), "--estimate actual"),
+        ("job,wait", "18 numbers a line"),
+        (line(1, 0, 100, 30, 100), "more --processors"),
+    ],
+)
+def test_a_log_of_which_nothing_can_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, remedy: str
+) -> None:
+    """The remedy is for what is wrong with it."""
+    path = tmp_path / "log.swf"
+    path.write_text(text + "\n")
+    assert call(["twin", "run", "--swf", str(path), "--processors", "4"]) == 65
+    assert remedy in capsys.readouterr().err

@@ -14,7 +14,8 @@ from isthmus.twin.federation.flows import fair_rates
 def rates(paths: Any, active: Any, capacity: Any) -> Any:
     """Rates by pair."""
     rate = np.zeros(len(paths))
-    fair_rates(np.array(paths), np.array(active), np.array(capacity, dtype=float), rate)
+    busy = np.flatnonzero(np.array(active))
+    fair_rates(np.array(paths), np.array(active), busy, np.array(capacity, dtype=float), rate)
     return rate
 
 

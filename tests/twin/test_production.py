@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from isthmus.domain.placement import Snapshot
 from isthmus.domain.roads import Roads, Route, Way
 from isthmus.domain.task import Goal
-from isthmus.twin.federation import Federation, Workload, federate
-from isthmus.twin.federation.production import Surroundings, Tariff, govern
+from isthmus.engine.settings import EngineSettings
+from isthmus.placement import Decision, decide
+from isthmus.twin.federation import Federation, Workload, federate, production, queuewatch, turns
+from isthmus.twin.federation.production import govern
+from isthmus.twin.federation.surroundings import Surroundings, Tariff
 from isthmus.twin.readers import read_swf
 from isthmus.twin.scenario.load import scenario_of
 from isthmus.twin.scenario.run import run_scenario
+from isthmus.twin.schedulers.outages import Outage
 
 LOGS = (
     ("KTH-SP2.sc15-rebuilt.swf.gz", 100),
@@ -63,7 +69,7 @@ def test_on_four_real_logs(traces: Path) -> None:
     }
     assert (start - jobs.submit_seconds).mean() < waits["isolated"].mean()
     assert 0 < got.rounds <= len(jobs) * 3
-    few = np.flatnonzero(jobs.submit_seconds < 43_200)
+    few = np.flatnonzero(jobs.submit_seconds < 21_600)
     first, again = (
         govern(jobs.take(few), sites, around, users=np.concatenate(users)[few]).outcome.start_seconds for _ in range(2)
     )
@@ -92,6 +98,72 @@ def test_the_cheapest_site_of_the_hour_is_taken() -> None:
     jobs = work((10, 60, 1, 60, 1, 0), (3700, 60, 1, 60, 0, 0))
     got = govern(jobs, TWO, Surroundings(names=("a", "b"), tariffs=tariffs), goal=Goal.CHEAPEST, learn=False)
     assert got.outcome.site.tolist() == [0, 1]
+
+
+def test_what_waits_moves_when_another_site_falls_idle() -> None:
+    """b is taken for long, by its request, so a's second job waits at home; b's job ends early, and the service's rule moves it."""
+    jobs = work((0, 100, 8, 10_000, 1, 0), (1, 5000, 4, 5000, 0, 0), (2, 50, 4, 50, 0, 0))
+    got = govern(jobs, TWO, Surroundings(names=("a", "b")), learn=False)
+    assert got.moves == 1
+    assert got.outcome.site.tolist() == [1, 0, 1]
+    assert 100 <= got.outcome.start_seconds[2] <= 140
+
+
+def test_who_used_more_is_served_later() -> None:
+    """A home that handed in sixty jobs at once does not keep the other's single job behind all of them."""
+    flood = [(0, 100, 4, 100, 0, 0)] * 60
+    both = Federation(processors=np.array([4, 4]))
+    got = govern(
+        work(*flood, (10, 100, 4, 100, 1, 0)), both, Surroundings(names=("a", "b")), learn=False, pricing=False
+    )
+    start = got.outcome.start_seconds
+    before = (start[:60] < start[60]).sum()
+    assert before <= 8  # what runs and waits at the sites when it comes, and no more
+
+
+def test_an_attempt_that_a_failure_ends_goes_elsewhere() -> None:
+    """a fails at 50 s: its job starts again at b, which is idle; what drains at b runs on; both are there again later."""
+    outages = ((0, Outage(begin_seconds=50, finish_seconds=5000, processors=4, drain=False)),)
+    outages += ((1, Outage(begin_seconds=60, finish_seconds=7000, processors=8, drain=True)),)
+    sites = replace(TWO, outages=outages)
+    jobs = work((0, 300, 8, 300, 1, 0), (1, 300, 4, 300, 0, 0), (2000, 10, 4, 10, 0, 0), (2001, 10, 8, 10, 1, 0))
+    got = govern(jobs, sites, Surroundings(names=("a", "b")), learn=False).outcome
+    assert got.lost_attempts == 1
+    assert got.lost_processor_seconds == 4 * 49
+    assert got.start_seconds[0] == 0
+    assert got.start_seconds[1] >= 5000  # b drains: it takes nobody
+    assert 5300 <= got.start_seconds[2] < 5400  # after it
+    assert 7000 <= got.start_seconds[3] < 7100
+    one = govern(jobs.take(slice(0, 2)), replace(TWO, outages=outages[:1]), Surroundings(names=("a", "b")), learn=False)
+    assert one.outcome.site.tolist() == [1, 1]
+    assert one.outcome.start_seconds.tolist() == [0, 300]
+
+
+def test_rounds_are_told_what_was_learned_of_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once enough jobs were seen to start, snapshots carry forecasts of waiting by the service's own model, and not before."""
+    told: list[bool] = []
+
+    def spy(snapshot: Snapshot, *arguments: Any, **more: Any) -> Decision:
+        told.append(any(view.waits is not None for view in snapshot.pools))
+        return decide(snapshot, *arguments, **more)
+
+    monkeypatch.setattr(production, "decide", spy)
+    rows = [(40 * number, 200, 2, 300, 0, 0) for number in range(80)]
+    got = govern(work(*rows), Federation(processors=np.array([8])), Surroundings(names=("a",)))
+    assert not told[0]
+    assert told[-1]
+    assert (got.outcome.start_seconds >= 0).all()
+
+
+def test_the_figures_are_those_of_the_service() -> None:
+    """The twin may not import the engine; its settings are the same."""
+    engine = EngineSettings()
+    assert (engine.fair_half_life, engine.fair_weight) == (turns.HALF_LIFE, turns.WEIGHT)
+    assert engine.move_interval == production.MOVE_SECONDS
+    assert engine.move_after == production.MOVE_AFTER
+    assert (engine.move_least_seconds, engine.move_least_part) == (production.MOVE_LEAST, production.MOVE_LEAST_PART)
+    assert (engine.moves_at_once, engine.moves_most) == (production.MOVES_AT_ONCE, production.MOVES_MOST)
+    assert engine.describe_interval == queuewatch.LOOK_SECONDS
 
 
 def test_a_scenario_chooses_its_brain() -> None:

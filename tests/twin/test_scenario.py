@@ -188,6 +188,38 @@ def test_the_national_scenario_is_whole() -> None:
         assert near.solid_km == pytest.approx(500 / 4.9)
 
 
+def test_sites_of_a_kind() -> None:
+    """A kind's figures are those of its sites, unless a site says otherwise; an unknown kind, or one of no figures, is named."""
+    tree = changed("sites.2", {"name": "c", "kind": "western", "processors": 40})
+    tree["kinds"] = {"western": {"processors": 8, "pue": {"value": 1.2, "source": "assumed"}, "policy": "fcfs"}}
+    scenario = scenario_of(tree, Path())
+    assert (scenario.sites[2].processors, scenario.sites[2].pue, scenario.sites[2].policy) == (40, 1.2, "fcfs")
+    assert "kinds.western.pue" in [one.path for one in scenario.sources]
+    with pytest.raises(Invalid, match="no kind southern"):
+        scenario_of(tree | {"sites": [{"name": "c", "kind": "southern"}]}, Path())
+    with pytest.raises(Invalid, match="kinds"):
+        scenario_of(tree | {"kinds": {"western": 3}}, Path())
+
+
+def test_circles_of_mixed_fibre() -> None:
+    """2,500 km of solid fibre are 24.5 ms there and back, beyond the circle; of hollow core 17.3 ms, within it."""
+    tree = changed("links", [{"ends": ["a", "b"], "gbit_per_second": 1.0, "km": 2500.0}, TREE["links"][1]])
+    far = next(one for one in latency_circles(scenario_of(tree, Path())) if one.site == "a" and one.limit_ms == 20)
+    assert (far.within, far.within_hollow) == ((), ("b", "c"))
+
+
+def test_intensity_from_a_file(traces: Path) -> None:
+    """A series of Electricity Maps by its name, relative to the scenario; a file that is not there is named."""
+    folder = traces / "carbon"
+    scenario = scenario_of(changed("sites.0.intensity", "ES_2022_hourly.csv.gz"), folder)
+    assert len(scenario.sites[0].intensity) == 8760
+    assert scenario.left_out == ()
+    with pytest.raises(NotFound, match=r"gone\.csv"):
+        scenario_of(changed("sites.0.intensity", "gone.csv"), folder)
+    with pytest.raises(NotFound, match=r"gone\.swf"):
+        scenario_of(changed("workload.1", {"home": "c", "swf": "gone.swf"}), folder)
+
+
 def test_the_page_loads_nothing_from_elsewhere() -> None:
     """Pictures are inside; what a scenario says is text, not markup; the page is the same again."""
     result = run_scenario(replace(small(), name="<script>x</script>", left_out=("a.swf, line 3: <b>",)))
@@ -196,6 +228,7 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     assert "<script" not in page
     assert "<b>" not in page
     assert "src=" not in page
+    assert "<td>b: tariff</td><td>assumed</td>" in page
     assert page == make_page(result)
 
 

@@ -512,6 +512,15 @@ export const en = {
   'twin.moved_jobs': 'jobs run elsewhere',
   'twin.moved_bytes': 'bytes moved',
 
+  'home.home': 'home',
+  'home.jobs': 'jobs',
+  'home.mean_wait_s': 'mean wait (s)',
+  'home.AVEbsld': 'mean bounded slowdown',
+  'home.ran_elsewhere': 'ran elsewhere',
+  'home.energy_kWh': 'energy (kWh)',
+  'home.cost': 'cost',
+  'home.carbon_kg': 'CO2 (kg)',
+
   'site.forecasts': 'How good its forecasts were, 30 days',
   'site.of_what': 'Of',
   'site.outcomes': 'Outcomes',

@@ -514,6 +514,15 @@ export const zh: Record<keyof typeof en, string> = {
   'twin.moved_jobs': '在别处运行的作业',
   'twin.moved_bytes': '传输字节',
 
+  'home.home': '所属中心',
+  'home.jobs': '作业',
+  'home.mean_wait_s': '平均等待（秒）',
+  'home.AVEbsld': '平均有界减速比',
+  'home.ran_elsewhere': '异地运行',
+  'home.energy_kWh': '能耗（kWh）',
+  'home.cost': '费用',
+  'home.carbon_kg': 'CO2（公斤）',
+
   'site.forecasts': '近 30 天的预测质量',
   'site.of_what': '对象',
   'site.outcomes': '样本数',

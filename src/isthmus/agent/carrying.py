@@ -12,12 +12,14 @@ from pathlib import Path
 from isthmus.agent.link import Link
 from isthmus.data.contents import contents_of
 from isthmus.data.http import HttpBlobStore
+from isthmus.data.transfer.forecast import PAYLOAD_SHARE
 from isthmus.data.transfer.keep import Keep
-from isthmus.data.transfer.port import Credentials, End, Endpoint, Order, Progress, Source, Way
-from isthmus.domain.dataset import DatasetManifest, Going, TransferOrder, TransferProgress
+from isthmus.data.transfer.port import Credentials, End, Endpoint, Order, Progress, Source, Way, Window
+from isthmus.domain.dataset import DatasetManifest, Going, OrderWay, TransferOrder, TransferProgress
 from isthmus.domain.errors import Corrupt, Forbidden, Refused, Unavailable
 
 _AT_ONCE = 8
+_LATE_SECONDS = 300.0
 _REPORT_FILES = 1000
 _REPORT_BYTES = 256 * 1024**2
 Tell = Callable[[TransferProgress], None]
@@ -35,15 +37,15 @@ async def pull_directly(
     """Fetch a version from the site that the order names. Refused by either end's rules, Unavailable to be tried again."""
     from isthmus.data.transfer.puller import pull
 
-    host, _, port = order.address.rpartition(":")
     wanted = Order(
         id=order.id,
         contents=contents_of(manifest, order.regions),
         sources=(
             Source(
                 site=order.source,
-                endpoint=Endpoint(host=host.strip("[]"), port=int(port)),
-                ways=(Way(dscp=order.dscp, flow_label=order.flow_label),),
+                endpoint=_endpoint(order.address),
+                is_receiving=order.is_receiving,
+                ways=_ways(order),
             ),
         ),
         ticket=order.ticket,
@@ -58,14 +60,52 @@ async def pull_directly(
                 done_bytes=progress.done_bytes,
                 bytes_per_second=progress.bytes_per_second,
                 seconds_left=left,
+                multipath=progress.multipath,
             )
         )
 
     outcome = await asyncio.to_thread(pull, wanted, keep, credentials, on_progress=progressed, stop=stop)
+    if any(failure.code == "ticket_expired" for failure in outcome.failures) and not outcome.is_done:
+        raise Unavailable("The ticket's time is over; the next order brings a new one.", code="ticket_expired")
     if outcome.end is End.REFUSED:
         raise Refused(outcome.cause)
     if not outcome.is_done:
         raise Unavailable(outcome.cause or f"The transfer ended: {outcome.end.value}.")
+
+
+def _endpoint(address: str) -> Endpoint:
+    host, _, port = address.rpartition(":")
+    return Endpoint(host=host.strip("[]"), port=int(port))
+
+
+def _ways(order: TransferOrder) -> tuple[Way, ...]:
+    """Several ways share the windows by their shares."""
+    ways = order.ways or (OrderWay(),)
+    whole = sum(one.share for one in ways)
+    return tuple(
+        Way(
+            dscp=one.dscp,
+            flow_label=one.flow_label,
+            share=one.share,
+            relay=_endpoint(order.relay) if order.relay else None,
+            multipath=order.multipath,
+            windows=_windows(order, one.share / whole),
+        )
+        for one in ways
+    )
+
+
+def _windows(order: TransferOrder, share: float) -> tuple[Window, ...]:
+    """The promised rates, with headers, and the last one for as long again, for what comes late."""
+    found = [
+        Window(start=one.begins, end=one.ends, bytes_per_second=share * one.bytes_per_second / PAYLOAD_SHARE)
+        for one in order.windows
+    ]
+    if found:
+        last = found[-1]
+        longer = last.end + max(_LATE_SECONDS, last.end - found[0].start)
+        found.append(Window(start=last.end, end=longer, bytes_per_second=last.bytes_per_second))
+    return tuple(found)
 
 
 class ThroughService:

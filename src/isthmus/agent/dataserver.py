@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,33 +17,44 @@ import httpx
 
 from isthmus.agent.keeping import Keeping, Standing
 from isthmus.agent.link import Backoff, Link
+from isthmus.agent.reading import PlacesAllowed
 from isthmus.agent.state import StateDirectory
 from isthmus.data.cold import ColdStore
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.port import Credentials
-from isthmus.domain.errors import Invalid, IsthmusError
+from isthmus.data.transfer.sockets import has_multipath
+from isthmus.domain.errors import Invalid, IsthmusError, Unavailable
 from isthmus.domain.units import parse_size
 
 if TYPE_CHECKING:
+    from isthmus.data.transfer.relay import Relay
     from isthmus.data.transfer.server import Server
 
 log = logging.getLogger(__name__)
 ANNOUNCE_SECONDS = 60.0
+_ANY = ("0.0.0.0", "::")
+_MOST_LOST = 1000  # told at once
 RENEW_SECONDS = 86_400.0  # a certificate lasts a month
 
 
 @asynccontextmanager
 async def keeping_data(
-    arguments: argparse.Namespace, site: str, state: StateDirectory, link: Link, client: httpx.AsyncClient
+    arguments: argparse.Namespace,
+    site: str,
+    state: StateDirectory,
+    link: Link,
+    client: httpx.AsyncClient,
+    accounts: frozenset[str] | None,
 ) -> AsyncIterator[Keeping | None]:
-    """What the site keeps while the agent runs; None without --data-root."""
+    """What the site keeps while the agent runs; None without --data-root. `accounts` are the local ones that it acts for."""
     if arguments.data_root is None:
-        if arguments.data_listen or arguments.data_cold:
+        if arguments.data_listen or arguments.data_cold or arguments.data_in_place or arguments.relay:
             raise Invalid("data-root", "is missing.", remedy="Name the directory that datasets are kept in.")
         yield None
         return
     cold = ColdStore(arguments.data_cold) if arguments.data_cold else None
-    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold)
+    places = PlacesAllowed(arguments.data_in_place, accounts)
+    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold, places)
     desk = _Desk(
         keeping,
         link,
@@ -50,8 +62,11 @@ async def keeping_data(
         site=site,
         listen=arguments.data_listen or "",
         address=arguments.data_address or "",
+        relay=arguments.relay or "",
+        relay_address=arguments.relay_address or "",
         quota_bytes=parse_size(arguments.data_quota, "data-quota"),
         cold=cold is not None,
+        service=client.base_url,
     )
     announcing = asyncio.create_task(desk.run(), name="announcing data")
     try:
@@ -75,19 +90,27 @@ class _Desk:
         site: str,
         listen: str,
         address: str,
+        relay: str,
+        relay_address: str,
         quota_bytes: int,
         cold: bool,
+        service: httpx.URL,
     ) -> None:
         self._keeping = keeping
         self._link = link
         self._directory = directory
         self._site = site
-        self._host, self._port = _parse(listen) if listen else ("", 0)
+        self._host, self._port = _parse(listen, "data-listen") if listen else ("", 0)
+        self._relay_at = _parse(relay, "relay") if relay else None
+        self._relay_address = relay_address
         self._listens = bool(listen)
         self._address = address
         self._quota = quota_bytes
         self._cold = cold
+        self._service = service
         self._server: Server | None = None
+        self._relay: Relay | None = None
+        self._multipath = has_multipath()
         self._renewed_at = float("-inf")
 
     async def run(self) -> None:
@@ -104,18 +127,24 @@ class _Desk:
             except (OSError, ValueError) as error:
                 pause = backoff.next()
                 log.error("data is not announced: %s", error)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._keeping.found_lost.wait()
 
     def stop(self) -> None:
         """Stop serving."""
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
+        for one in (self._server, self._relay):
+            if one is not None:
+                one.stop()
+        self._server = self._relay = None
 
     async def _announce(self) -> None:
         """Twice where the server listens for the first time: its certificate comes before its port is open."""
         now = asyncio.get_running_loop().time()
-        answer = await self._link.announce(await self._body())
+        self._keeping.found_lost.clear()
+        lost = sorted(self._keeping.lost)[:_MOST_LOST]
+        answer = await self._link.announce({**await self._body(), "lost": lost})
+        self._keeping.lost.difference_update(lost)
         if now - self._renewed_at > RENEW_SECONDS:
             credentials = self._keep(answer)
             self._keeping.standing = Standing(
@@ -124,7 +153,7 @@ class _Desk:
                 credentials=credentials,
             )
             self._renewed_at = now
-            if self._listens:
+            if self._listens or self._relay_at is not None:
                 self._serve(credentials, answer["ticket_key"].encode())
                 await self._link.announce(await self._body())
         else:
@@ -132,10 +161,11 @@ class _Desk:
             standing.region, standing.service_region = answer.get("region", ""), answer.get("service_region", "")
 
     async def _body(self) -> dict[str, object]:
-        address = ""
+        address = relay = ""
         if self._server is not None:
-            host = f"[{self._host}]" if ":" in self._host else self._host
-            address = self._address or f"{host}:{self._server.port}"
+            address = self._address or _address(await self._reached_at(self._host), self._server.port)
+        if self._relay is not None and self._relay_at is not None:
+            relay = self._relay_address or _address(await self._reached_at(self._relay_at[0]), self._relay.port)
         request = await asyncio.to_thread(self._request)
         free = await asyncio.to_thread(self._keeping.free_bytes)
         return {
@@ -144,7 +174,13 @@ class _Desk:
             "quota_bytes": self._quota,
             "free_bytes": free,
             "cold": self._cold,
+            "relay": relay,
+            "multipath": self._multipath,
         }
+
+    async def _reached_at(self, host: str) -> str:
+        """Where others reach what listens on a host's address: for all of its addresses, the one on the way to the service."""
+        return await asyncio.to_thread(_own_address, self._service) if host in _ANY else host
 
     def _request(self) -> bytes:
         """The request for the certificate; its key never leaves this directory."""
@@ -164,29 +200,50 @@ class _Desk:
         return Credentials(certificate=certificate, key=self._directory / "key.pem", authority=authority)
 
     def _serve(self, credentials: Credentials, ticket_key: bytes) -> None:
+        from isthmus.data.transfer.relay import Relay
         from isthmus.data.transfer.server import Server
         from isthmus.trust.authority import read_ticket_key
 
+        keys = (read_ticket_key(ticket_key),)
         port = self._port if self._server is None else self._server.port
+        relay_port = self._relay.port if self._relay is not None else 0
         self.stop()
-        self._server = Server(
-            self._keeping.keep,
-            credentials,
-            ticket_keys=(read_ticket_key(ticket_key),),
-            host=self._host,
-            port=port,
-        )
-        self._server.start()
-        log.info("data can be read at %s:%d by sites with a ticket", self._host, self._server.port)
+        if self._listens:
+            self._server = Server(
+                self._keeping.keep,
+                credentials,
+                ticket_keys=keys,
+                host=self._host,
+                port=port,
+                multipath=self._multipath,
+            )
+            self._server.start()
+            log.info("data can be read at %s:%d by sites with a ticket", self._host, self._server.port)
+        if self._relay_at is not None:
+            host, wanted = self._relay_at
+            self._relay = Relay(ticket_keys=keys, host=host, port=relay_port or wanted)
+            self._relay.start()
+            log.info("transfers of others are passed on at %s:%d", host, self._relay.port)
 
 
-def _parse(listen: str) -> tuple[str, int]:
+def _own_address(service: httpx.URL) -> str:
+    """The address of this machine on the way to the service: where others reach it, unless addresses are translated between."""
+    for family, kind, _, _, where in socket.getaddrinfo(service.host, service.port or 443, type=socket.SOCK_DGRAM):
+        with socket.socket(family, kind) as probe, contextlib.suppress(OSError):
+            probe.connect(where)  # sends nothing
+            return str(probe.getsockname()[0])
+    raise Unavailable(f"This machine finds no way to {service.host}.")
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _parse(listen: str, option: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise Invalid(
-            "data-listen", f"{listen!r} is no address.", remedy="Write HOST:PORT; nothing listens without it."
-        )
+        raise Invalid(option, f"{listen!r} is no address.", remedy="Write HOST:PORT; nothing listens without it.")
     return host, int(port)
 
 

@@ -6,18 +6,28 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isthmus.agent.carrying import ThroughService, pull_directly
 from isthmus.agent.link import Link
+from isthmus.agent.reading import Count, FilesAtSite, PlacesAllowed, Readings, check
+from isthmus.data import outside
 from isthmus.data.cold import ColdStore
 from isthmus.data.hashing import hash_bytes
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.keep import Keep
 from isthmus.data.transfer.port import Credentials
-from isthmus.domain.dataset import DatasetManifest, Going, TransferOrder, TransferProgress, is_blake3
+from isthmus.domain.dataset import (
+    DatasetManifest,
+    Going,
+    InPlace,
+    Reading,
+    TransferOrder,
+    TransferProgress,
+    is_blake3,
+)
 from isthmus.domain.errors import Corrupt, Forbidden, Invalid, IsthmusError, NotFound, Refused, Unavailable
 from isthmus.sites.port import Job, JobFile, Uncertain
 
@@ -45,9 +55,21 @@ class Standing:
 class Keeping:
     """Implements `data.port.DataKeeper` at the site. Obeys the higher fence of two orders of one transfer."""
 
-    def __init__(self, root: Path, link: Link, blobs: HttpBlobStore, cold: ColdStore | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        link: Link,
+        blobs: HttpBlobStore,
+        cold: ColdStore | None = None,
+        places: PlacesAllowed | None = None,
+    ) -> None:
         self.keep = Keep(root)
         self.standing = Standing()
+        self.lost: set[str] = set()  # manifests of versions of which content is missing here; the service is to be told
+        self.found_lost = asyncio.Event()
+        self._link = link
+        self._readings = Readings()
+        self._files = FilesAtSite(self.keep, places or PlacesAllowed())
         self._manifests = root / "manifests"
         self._manifests.mkdir(exist_ok=True, mode=0o700)
         self._blobs = blobs
@@ -74,25 +96,69 @@ class Keeping:
             if running.order.manifest in manifests:
                 await self._stop(running)
                 self._running.pop(running.order.id, None)
+        for manifest in manifests:
+            try:
+                await self._known_manifest(manifest)
+            except IsthmusError as error:
+                log.info("a version that goes is not known: %s", error)
         await asyncio.to_thread(self._drop, manifests)
 
     async def data_chill(self, manifests: Sequence[str]) -> None:
         """Move versions to the cold store; what a version that stays warm names too stays."""
+        for manifest in manifests:
+            await self._known_manifest(manifest)
         await asyncio.to_thread(self._chill, manifests)
 
     async def data_warm(self, manifests: Sequence[str]) -> None:
         """Bring versions back from the cold store."""
         for manifest in manifests:
-            contents = self._read_manifest(manifest).contents
+            contents = (await self._known_manifest(manifest)).contents
             await asyncio.to_thread(self._warm, contents)
             (self._manifests / f"{manifest}.cold").unlink(missing_ok=True)
 
-    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Paths whose content here is missing or damaged; reads everything."""
-        return {manifest: await asyncio.to_thread(self._verify, manifest) for manifest in manifests}
+    async def data_limit(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """Versions may lie in these regions only, from now on."""
+        for manifest in limits:
+            await self._known_manifest(manifest)
+        await asyncio.to_thread(self._limit_anew, limits)
+
+    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Reading]:
+        """How far copies are read, and at the end the paths whose content is missing or damaged."""
+        return {one: self._readings.ask(one, await self._checking(one)) for one in manifests}
+
+    async def data_register(self, asked: Sequence[InPlace]) -> Mapping[str, Reading]:
+        """How far files in place are read, and at the end their manifest, which the service has by then."""
+        return {one.id: await self._register(one) for one in asked}
+
+    async def _checking(self, manifest: str) -> Callable[[Count], Reading]:
+        known = await self._known_manifest(manifest)
+        return lambda count: check(self.keep, known, count, lambda blake3: self._warm([blake3]))
+
+    async def _register(self, asked: InPlace) -> Reading:
+        if asked.regions and self.standing.region not in asked.regions:
+            raise Refused(
+                f"{asked.path} may lie in {', '.join(asked.regions)} only, and this site is not there.",
+                code="data_may_not_leave",
+            )
+
+        def work(count: Count) -> Reading:
+            content = self._files.take(asked, count).dump()
+            found = hash_bytes(content)
+            self._write_manifest(found, content)
+            if asked.regions:
+                self._note_limit(found, asked.regions)
+            return replace(count.shown(), going=Going.DONE, manifest=found, seconds_left=None)
+
+        told = self._readings.ask(f"in place {asked.id}", work)
+        if told.going is not Going.DONE:
+            return told
+        return replace(
+            told, manifest_sha256=await self._blobs.put_bytes((self._manifests / told.manifest).read_bytes())
+        )
 
     async def close(self) -> None:
         """Stop transfers; they go on when they are ordered again."""
+        await self._readings.close()
         await asyncio.gather(*(self._stop(running) for running in self._running.values()))
 
     def free_bytes(self) -> int:
@@ -109,6 +175,8 @@ class Keeping:
             try:
                 await asyncio.to_thread(self._warm, kept)
             except IsthmusError as error:
+                if isinstance(error, NotFound | Corrupt):
+                    await asyncio.to_thread(self._lose, kept)
                 lacking[job.key] = Uncertain(message=str(error))
                 continue
             ready.append(replace(job, files=tuple(self._local(file) for file in job.files)) if kept else job)
@@ -154,7 +222,8 @@ class Keeping:
             manifest = await self._manifest(order)
             await self._move(running, manifest, sends, tell)
             going = Going.DONE
-            running.progress = TransferProgress(going=going, done_bytes=order.size_bytes)
+            multipath = running.progress.multipath
+            running.progress = TransferProgress(going=going, done_bytes=order.size_bytes, multipath=multipath)
             log.info("transfer %s of %s is done", order.id, order.dataset)
             return
         except (Refused, Forbidden) as error:
@@ -184,7 +253,7 @@ class Keeping:
                 f"{order.dataset} may lie in {', '.join(order.regions)} only, and this site is not there.",
                 code="data_may_not_leave",
             )
-        await asyncio.to_thread(self._limit, manifest, order.regions)
+        await asyncio.to_thread(self._limit, order.manifest, manifest, order.regions)
         if order.address:
             if self.standing.credentials is None:
                 raise Unavailable("This site has no certificate yet.", remedy="Wait until it has announced itself.")
@@ -194,11 +263,33 @@ class Keeping:
         if lacking := await asyncio.to_thread(self.keep.missing, manifest.contents):
             raise Unavailable(f"{len(lacking)} contents did not arrive.")
 
-    def _limit(self, manifest: DatasetManifest, regions: Collection[str]) -> None:
+    def _limit(self, name: str, manifest: DatasetManifest, regions: Collection[str]) -> None:
         """Contents carry their limit before the first byte of them is here."""
         if regions:
+            self._note_limit(name, regions)
             for blake3 in manifest.contents:
                 self.keep.limit(blake3, regions)
+
+    def _note_limit(self, name: str, regions: Collection[str]) -> None:
+        place = self._manifests / f"{name}.regions"
+        if regions:
+            place.write_text("\n".join(sorted(regions)))
+        else:
+            place.unlink(missing_ok=True)
+
+    def _limit_anew(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """A content that several versions here name may lie only where all of them may."""
+        for name, regions in limits.items():
+            self._note_limit(name, regions)
+        others: dict[str, set[str]] = {}
+        for path in self._manifests.glob("*.regions"):
+            allowed = set(path.read_text().split())
+            for blake3 in self._read_manifest(path.name.removesuffix(".regions")).contents:
+                others[blake3] = others[blake3] & allowed if blake3 in others else allowed
+        for name in limits:
+            for blake3 in self._read_manifest(name).contents:
+                found = others.get(blake3)
+                self.keep.set_limit(blake3, ["nowhere"] if found is not None and not found else found or ())
 
     # --- manifests --------------------------------------------------------------------------------------------------
 
@@ -214,10 +305,37 @@ class Keeping:
         if hash_bytes(content) != order.manifest:
             raise Corrupt(f"The manifest of {order.dataset} is not what its name says.")
         found = DatasetManifest.load(content)
-        fresh = self._manifests / f"{order.manifest}.new"
-        fresh.write_bytes(content)
-        fresh.replace(self._manifests / order.manifest)
+        self._write_manifest(order.manifest, content)
         return found
+
+    async def _known_manifest(self, manifest: str) -> DatasetManifest:
+        """A manifest of a version that is here, fetched from the service when it is lost."""
+        try:
+            return self._read_manifest(manifest)
+        except NotFound:
+            content = await self._link.manifest(manifest)
+            if hash_bytes(content) != manifest:
+                raise Corrupt("A manifest is not what its name says.") from None
+            self._write_manifest(manifest, content)
+            return DatasetManifest.load(content)
+
+    def _write_manifest(self, manifest: str, content: bytes) -> None:
+        fresh = self._manifests / f"{manifest}.new"
+        fresh.write_bytes(content)
+        fresh.replace(self._manifests / manifest)
+
+    def _lose(self, contents: Collection[str]) -> None:
+        """Remember whose content is missing, so that the service learns it."""
+        missing = self.keep.missing(contents)
+        for path in self._manifests.iterdir():
+            if not is_blake3(path.name):
+                continue
+            try:
+                if missing & self._read_manifest(path.name).contents.keys():
+                    self.lost.add(path.name)
+            except NotFound:
+                self.lost.add(path.name)
+        self.found_lost.set()
 
     def _read_manifest(self, manifest: str) -> DatasetManifest:
         if not is_blake3(manifest):  # it becomes part of a path
@@ -259,42 +377,30 @@ class Keeping:
                     self._cold.remove(blake3)
             (self._manifests / manifest).unlink(missing_ok=True)
             (self._manifests / f"{manifest}.cold").unlink(missing_ok=True)
+            (self._manifests / f"{manifest}.regions").unlink(missing_ok=True)
 
     def _chill(self, manifests: Sequence[str]) -> None:
-        if self._cold is None:
-            raise Refused("This site has no cold store.", remedy="Start its agent with --data-cold.")
         warm = self._contents_besides(manifests, warm_only=True)
         for manifest in manifests:
             contents = self._read_manifest(manifest).contents
             for blake3 in contents:
+                if outside.has(self.keep, blake3):
+                    continue  # it is there already
+                if self._cold is None:
+                    raise Refused("This site has no cold store.", remedy="Start its agent with --data-cold.")
                 if self.keep.has(blake3):
                     self._cold.put(self.keep, blake3)
                 elif not self._cold.has(blake3):
                     raise NotFound(f"The content {blake3} is neither warm nor cold here.")
             (self._manifests / f"{manifest}.cold").touch()
             for blake3 in contents.keys() - warm:
-                self.keep.remove(blake3)
+                self.keep.remove(blake3, place_too=not outside.has(self.keep, blake3))
 
     def _warm(self, contents: Collection[str]) -> None:
         """Have contents in the keep, from the cold store where they are there; NotFound names one that is nowhere."""
         for blake3 in contents:
-            if self.keep.has(blake3):
+            if self.keep.has(blake3) or outside.bring(self.keep, blake3):
                 continue
             if self._cold is None:
                 raise NotFound(f"The content {blake3} is not at this site.")
             self._cold.get(self.keep, blake3, self.keep.regions_of(blake3))
-
-    def _verify(self, manifest: str) -> tuple[str, ...]:
-        wrong: list[str] = []
-        seen: dict[str, bool] = {}
-        for file in self._read_manifest(manifest).files:
-            if file.blake3 not in seen:
-                try:
-                    self._warm([file.blake3])
-                    self.keep.verify(file.blake3)
-                    seen[file.blake3] = True
-                except (NotFound, Corrupt):
-                    seen[file.blake3] = False
-            if not seen[file.blake3]:
-                wrong.append(file.path)
-        return tuple(wrong)

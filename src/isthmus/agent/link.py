@@ -105,6 +105,15 @@ class Link:
         except (orjson.JSONDecodeError, AttributeError):
             raise _garbled() from None
 
+    async def manifest(self, manifest: str) -> bytes:
+        """The manifest of a version that lies at this site, by its BLAKE3."""
+        try:
+            response = await self._client.get(f"/v1/agent/manifests/{manifest}", timeout=_PATIENCE)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"The control plane cannot be reached ({type(error).__name__}).") from None
+        _check(response)
+        return response.content
+
     async def contents(self, transfer: str) -> dict[str, str]:
         """BLAKE3 -> SHA-256 of the contents of a transfer that the service holds."""
         found: dict[str, str] = {}

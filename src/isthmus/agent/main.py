@@ -20,6 +20,7 @@ from isthmus.agent.keeping import Keeping
 from isthmus.agent.link import Backoff, Link, make_client
 from isthmus.agent.network import NetworkDoor
 from isthmus.agent.service import Agent, AgentSettings
+from isthmus.agent.shelf import SiteBlobs
 from isthmus.agent.state import Identity, StateDirectory
 from isthmus.data.http import HttpBlobStore
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, Unavailable
@@ -66,6 +67,14 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--data-root", type=Path, metavar="DIR", help="keep datasets in this directory")
     found.add_argument(
+        "--data-in-place",
+        action="append",
+        default=[],
+        metavar="DIR|URL",
+        help="files below this directory, or this address (s3, sftp, http, https), may become datasets where they lie; {account} in it is the local account of the one who "
+        "asks; may be given again",
+    )
+    found.add_argument(
         "--data-listen",
         metavar="HOST:PORT",
         help="let sites with a ticket of the control plane read datasets from here; nobody may otherwise",
@@ -73,6 +82,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--data-address", metavar="HOST:PORT", help="where other sites dial that, if elsewhere than it listens"
     )
+    found.add_argument(
+        "--relay",
+        metavar="HOST:PORT",
+        help="pass on transfers of other sites that the control plane signed, from here; needs --data-root",
+    )
+    found.add_argument("--relay-address", metavar="HOST:PORT", help="where other sites dial that, if elsewhere")
     found.add_argument(
         "--data-quota", default="0", metavar="SIZE", help="room for datasets, such as 20T; else the disk's"
     )
@@ -128,9 +143,11 @@ async def serve(
         client = make_client(arguments.url, token=state.token(), ca_file=arguments.ca_file)
         link = Link(client)
         try:
-            site = (make_site or _build)(config, identity.site, HttpBlobStore(client, spool=state.spool))
+            blobs = SiteBlobs(client, spool=state.spool)
+            site = (make_site or _build)(config, identity.site, blobs)
             door = NetworkDoor(arguments.measure, arguments.router)
-            async with keeping_data(arguments, identity.site, state, link, client) as keeping:
+            async with keeping_data(arguments, identity.site, state, link, client, config.accounts_allowed) as keeping:
+                blobs.keep = keeping.keep if keeping is not None else None
                 await _work(link, site, config, state, settings, stop, keeping, door)
         finally:
             await link.close()

@@ -26,7 +26,7 @@ from isthmus.sites.port import Job, Observation, Sighting, Site, StageOutcome
 log = logging.getLogger(__name__)
 
 _BULK = frozenset(
-    {"stage", "collect", "data_drop", "data_chill", "data_warm", "data_verify"}
+    {"stage", "collect", "data_drop", "data_chill", "data_warm", "data_register", "data_limit"}
 )  # move data, for minutes: in a lane of their own
 Deliver = Callable[[str, str], None]
 
@@ -201,6 +201,10 @@ class Runner:
                 return await method(ids)
             case wire.Manifests(manifests=manifests):
                 return await method(manifests)
+            case wire.FilesInPlace(asked=asked):
+                return await method(asked)
+            case wire.Limits(limits=limits):
+                return await method(limits)
         raise wire.Unreadable("The call does not fit its method.")
 
     async def _look(self, method: str, refs: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from isthmus.api.service import Calling, Serving
 from isthmus.domain.dataset import HOME, is_blake3
 from isthmus.domain.errors import Invalid, NotFound, Unavailable
 from isthmus.domain.ids import is_sha256
+from isthmus.engine.verifying import lost_at
 from isthmus.store import tables
 from isthmus.trust.access import Agents
 
@@ -27,24 +29,30 @@ log = logging.getLogger(__name__)
 MAX_CONTENTS = 10_000
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 TransferPath = Annotated[str, Path(pattern=ID)]
+ManifestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """What a site keeps: where its data server can be dialled (empty: nowhere), a request (PEM) for its certificate, its quota
-    (0: none) and free room in bytes, and whether it has a cold store."""
+    (0: none) and free room in bytes, whether it has a cold store, where its relay for others can be dialled, whether its kernel has
+    MPTCP, and the manifests (BLAKE3) of versions of which content turned out to be missing there."""
 
     request: Annotated[str, Field(max_length=16_384)]
     address: Annotated[str, Field(max_length=255)] = ""
     quota_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     free_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     cold: bool = False
+    lost: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    relay: Annotated[str, Field(max_length=255)] = ""
+    multipath: bool = False
 
     def __post_init__(self) -> None:
-        if self.address:
-            match = _ADDRESS.fullmatch(self.address)
-            if match is None or not 0 < int(match[2]) < 65536:
-                raise Invalid("address", f"{self.address[:80]!r} is no address.", remedy="Write HOST:PORT.")
+        for name in ("address", "relay"):
+            if value := getattr(self, name):
+                match = _ADDRESS.fullmatch(value)
+                if match is None or not 0 < int(match[2]) < 65536:
+                    raise Invalid(name, f"{value[:80]!r} is no address.", remedy="Write HOST:PORT.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +90,18 @@ class ContentsTaken(_Answer):
 async def announce_data(request: Request, service: Serving, caller: Calling) -> Response:
     """Say that the caller's site keeps data; answers a fresh certificate for it. To be repeated now and then."""
     asked = await read_body(request, Announcement)
+    for name in ("address", "relay"):
+        _check_address(name, getattr(asked, name), is_local=service.settings.is_local)
     if service.passes is None:
         raise Unavailable("This service has no authority for sites' data.", remedy="Start it as a service.")
     region = await service.database.read(_region, caller.agent_site)
     certificate, authority, ticket_key = service.passes.certificate(caller.agent_site, region, asked.request.encode())
     await service.database.write(_announced, caller.agent_site, asked, certificate.decode(), service.clock())
+    if asked.lost:
+        lost = [one for one in asked.lost if is_blake3(one)]
+        where, now = (caller.agent_site, lost), service.clock()
+        count = await service.database.write(lambda c: lost_at(c, now, *where, service.settings.region))
+        log.warning("site %s: content of %d copies is missing there", caller.agent_site, count)
     service.engine.wake()
     return answer(
         {
@@ -97,6 +112,21 @@ async def announce_data(request: Request, service: Serving, caller: Calling) -> 
             "service_region": service.settings.region,
         }
     )
+
+
+def _check_address(name: str, address: str, *, is_local: bool) -> None:
+    """Invalid for an address that means another machine, or none, to each site that dials it."""
+    try:
+        found = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return  # a name, or nothing
+    found = getattr(found, "ipv4_mapped", None) or found
+    if found.is_unspecified or found.is_link_local or found.is_multicast or (found.is_loopback and not is_local):
+        raise Invalid(
+            name,
+            f"{address} is not where other sites reach this one.",
+            remedy="Start the agent with --data-address HOST:PORT, or --relay-address.",
+        )
 
 
 def _region(connection: sa.Connection, site: str) -> str:
@@ -111,11 +141,29 @@ def _announced(connection: sa.Connection, site: str, asked: Announcement, certif
         "quota_bytes": asked.quota_bytes,
         "free_bytes": asked.free_bytes,
         "cold": asked.cold,
+        "relay": asked.relay,
+        "multipath": asked.multipath,
         "certificate": certificate,
         "seen_at": now,
     }
     statement = insert(tables.data_servers).values(site=site, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["site"], set_=values))
+
+
+@router.route("GET", "/v1/agent/manifests/{manifest}", rule=Agents(), errors=(404,))
+async def manifest_for_agent(service: Serving, caller: Calling, manifest: ManifestPath) -> Response:
+    """The manifest of a version of which a copy is, or was, at the caller's site."""
+    row = await service.database.read(_manifest_at, manifest, caller.agent_site)
+    if row is None:
+        raise NotFound("There is no such version at this site.")
+    found = await service.home.manifest(manifest, row.manifest_sha256)
+    return Response(found.dump(), media_type="application/json")
+
+
+def _manifest_at(connection: sa.Connection, manifest: str, site: str) -> Any:
+    r = tables.replicas.c
+    query = sa.select(r.manifest_sha256).where(r.manifest == manifest, r.site == site, r.manifest_sha256 != "")
+    return connection.execute(query).first()
 
 
 @router.route("GET", "/v1/agent/transfers/{transfer_id}/contents", rule=Agents(), answer=ContentsHeld, errors=(404,))

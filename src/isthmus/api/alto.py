@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 from fastapi import Request, Response
 
 from isthmus.api.routing import Router
 from isthmus.api.service import Service, Serving
-from isthmus.domain.network import NetworkView, NodeKind
+from isthmus.domain.network import LinkView, NetworkView, NodeKind, PairView
 from isthmus.engine.networkview import read_network
+from isthmus.store.database import Database
 from isthmus.trust.access import Signed
 
 router = Router("alto")
@@ -30,6 +33,9 @@ _PROPERTY = f"{_MAP}.pid"
 METRICS = ("routingcost", "delay-ow", "delay-rt", "lossrate", "hopcount")
 """`routingcost` is the one-way delay in milliseconds; delays of RFC 9439 are in microseconds, the loss rate in per cent."""
 _MOST = 1000
+MOST_COSTS = 90_000
+"""Of one answer: a map of 300 sites. Of larger networks there is no whole cost map, only filtered ones."""
+_REMEMBERED = 32
 
 
 class _Wrong(Exception):
@@ -71,7 +77,7 @@ class _Sites:
 
 
 @router.route("GET", "/v1/alto/directory", rule=Signed(None), media=f"{_BASE}directory+json")
-async def alto_directory(request: Request) -> Response:
+async def alto_directory(request: Request, service: Serving) -> Response:
     """What there is, and which costs (RFC 7285, section 9.2)."""
     base = str(request.base_url).rstrip("/") + "/v1/alto"
     names = [f"num-{metric}" for metric in METRICS]
@@ -105,7 +111,8 @@ async def alto_directory(request: Request) -> Response:
             "uses": [_MAP],
         },
     }
-    for metric in METRICS:
+    count = len((await _sites(service)).pids) - 1
+    for metric in METRICS if count * count <= MOST_COSTS else ():
         resources[f"costs-{metric}"] = {
             "uri": f"{base}/costmap/{metric}",
             "media-type": f"{_BASE}costmap+json",
@@ -147,7 +154,7 @@ async def alto_cost_map(service: Serving, metric: str) -> Response:
             raise _Wrong("E_INVALID_FIELD_VALUE", field="cost-metric", value=metric)
         sites = await _sites(service)
         names = [name for name in sites.pids if name != ELSEWHERE]
-        return _answer("costmap", await _cost_map(sites, metric, names, names))
+        return _answer("costmap", await _cost_map(service, sites, metric, names, names))
 
     return await _or_error(make)
 
@@ -166,7 +173,7 @@ async def alto_filtered_cost_map(request: Request, service: Serving) -> Response
             raise _Wrong("E_INVALID_FIELD_TYPE", field="pids")
         chosen = [_texts(pids, side) or names for side in ("srcs", "dsts")]
         known = [[name for name in side if name in names] for side in chosen]
-        return _answer("costmap", await _cost_map(sites, metric, known[0], known[1]))
+        return _answer("costmap", await _cost_map(service, sites, metric, known[0], known[1]))
 
     return await _or_error(make)
 
@@ -186,7 +193,10 @@ async def alto_endpoint_cost(request: Request, service: Serving) -> Response:
             raise _Wrong("E_MISSING_FIELD", field="endpoints/srcs" if not sources else "endpoints/dsts")
         sites = await _sites(service)
         pids = {address: sites.pid(address) for address in (*sources, *targets)}
-        costs = await asyncio.to_thread(_costs, sites.view, metric, sorted(set(pids.values()) - {ELSEWHERE}))
+        if len(sources) * len(targets) > MOST_COSTS:
+            raise _Wrong("E_INVALID_FIELD_VALUE", field="endpoints", value=f"over {MOST_COSTS} costs; ask for fewer")
+        chosen = [sorted({pids[one] for one in side} - {ELSEWHERE}) for side in (sources, targets)]
+        costs = await _known(service, sites.view, metric, *chosen)
         table = {
             source: {
                 target: costs[pids[source], pids[target]] for target in targets if (pids[source], pids[target]) in costs
@@ -230,8 +240,10 @@ async def _sites(service: Service) -> _Sites:
     return _Sites(pids=pids, tag=tag, view=view)
 
 
-async def _cost_map(sites: _Sites, metric: str, sources: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
-    costs = await asyncio.to_thread(_costs, sites.view, metric, sorted({*sources, *targets}))
+async def _cost_map(
+    service: Service, sites: _Sites, metric: str, sources: Sequence[str], targets: Sequence[str]
+) -> dict[str, Any]:
+    costs = await _known(service, sites.view, metric, sources, targets)
     meta = {
         "dependent-vtags": [sites.vtag],
         "cost-type": {"cost-mode": "numerical", "cost-metric": metric},
@@ -240,41 +252,81 @@ async def _cost_map(sites: _Sites, metric: str, sources: Sequence[str], targets:
     return {"meta": meta, "cost-map": table}
 
 
-def _costs(view: NetworkView, metric: str, names: Sequence[str]) -> dict[tuple[str, str], float]:
-    """The costs that are known, in the metric's unit."""
-    from isthmus.network.candidates import own_way
+class _Remembered:
+    """The costs of the network as it was asked for last, by metric: made anew when anything of it differs."""
 
+    def __init__(self) -> None:
+        self._of: object = None
+        self._made: dict[tuple[str, frozenset[str], frozenset[str]], dict[tuple[str, str], float]] = {}
+
+    def costs(
+        self, view: NetworkView, metric: str, sources: frozenset[str], targets: frozenset[str]
+    ) -> Mapping[tuple[str, str], float]:
+        """The costs that are known, in the metric's unit."""
+        known = (view.nodes, view.links, view.pairs)
+        if known != self._of:
+            self._of, self._made = known, {}
+        key = (metric, sources, targets)
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= _REMEMBERED:
+                self._made = {}
+            made = self._made[key] = _costs(view, metric, sources, targets)
+        return made
+
+
+_remembered: WeakKeyDictionary[Database, _Remembered] = WeakKeyDictionary()
+
+
+async def _known(
+    service: Service, view: NetworkView, metric: str, sources: Sequence[str], targets: Sequence[str]
+) -> Mapping[tuple[str, str], float]:
+    """Wrong when so many are asked for that it would keep the service busy."""
+    if len(sources) * len(targets) > MOST_COSTS:
+        raise _Wrong(
+            "E_INVALID_FIELD_VALUE",
+            field="pids",
+            value=f"{len(sources)} x {len(targets)} costs; at most {MOST_COSTS}: filter",
+        )
+    remembered = _remembered.setdefault(service.database, _Remembered())
+    return await asyncio.to_thread(remembered.costs, view, metric, frozenset(sources), frozenset(targets))
+
+
+def _costs(
+    view: NetworkView, metric: str, sources: Collection[str], targets: Collection[str]
+) -> dict[tuple[str, str], float]:
+    from isthmus.network.candidates import own_ways
+
+    ways = own_ways(view, sources, targets)
+    pairs = {(pair.source, pair.target): pair for pair in view.pairs}
     found: dict[tuple[str, str], float] = {}
-    for source in names:
-        for target in names:
-            if source == target:
-                found[source, target] = 0
-                continue
-            pair, way = view.between(source, target), own_way(view, source, target)
-            delays = [link.delay_seconds.value for link in way or () if link.delay_seconds is not None]
-            delay = pair.delay_seconds.value if pair and pair.delay_seconds else sum(delays) if delays else None
-            value: float | None = None
-            match metric:
-                case "routingcost":
-                    value = None if delay is None else delay * 1e3
-                case "delay-ow":
-                    value = None if delay is None else delay * 1e6
-                case "delay-rt":
-                    two_way = pair.two_way_delay_seconds if pair else None
-                    value = two_way.value * 1e6 if two_way else None if delay is None else 2 * delay * 1e6
-                case "lossrate":
-                    if pair and pair.loss:
-                        value = pair.loss.value * 100
-                    elif way:
-                        kept = 1.0
-                        for link in way:
-                            kept *= 1 - (link.loss.value if link.loss else 0.0)
-                        value = (1 - kept) * 100
-                case "hopcount":
-                    value = len(way) if way else None
+    for source in sources:
+        for target in targets:
+            key = (source, target)
+            value = 0.0 if source == target else _cost(metric, pairs.get(key), ways.get(key))
             if value is not None:
-                found[source, target] = round(value, 6)
+                found[key] = round(value, 6)
     return found
+
+
+def _cost(metric: str, pair: PairView | None, way: tuple[LinkView, ...] | None) -> float | None:
+    delays = [link.delay_seconds.value for link in way or () if link.delay_seconds is not None]
+    delay = pair.delay_seconds.value if pair and pair.delay_seconds else sum(delays) if delays else None
+    match metric:
+        case "routingcost":
+            return None if delay is None else delay * 1e3
+        case "delay-ow":
+            return None if delay is None else delay * 1e6
+        case "delay-rt":
+            two_way = pair.two_way_delay_seconds if pair else None
+            return two_way.value * 1e6 if two_way else None if delay is None else 2 * delay * 1e6
+        case "lossrate":
+            if pair and pair.loss:
+                return pair.loss.value * 100
+            kept = math.prod(1 - (link.loss.value if link.loss else 0.0) for link in way or ())
+            return (1 - kept) * 100 if way else None
+        case _:
+            return len(way) if way else None
 
 
 async def _asked(request: Request) -> dict[str, Any]:

@@ -188,6 +188,7 @@ class Usage(_Answer):
     observed_start_at: datetime | None
     requested_seconds: int | None
     state: str | None
+    moved_bytes: int  # of datasets that transfers brought for the task
 
 
 class Event(_Answer):
@@ -266,8 +267,21 @@ class SiteAgent(_Answer):
     last_seen_at: datetime | None
 
 
+class DataAtSite(_Answer):
+    """What a site's agent keeps of datasets: where it can be dialled (empty: nowhere), its quota (0: the disk's room), what warm copies
+    take, what the disk has left, and whether there is a cold store."""
+
+    address: str
+    quota_bytes: int
+    used_bytes: int
+    free_bytes: int
+    cold: bool
+    announced_at: datetime | None
+
+
 class Site(_Answer):
-    """A site; config, accounts, operators and agent are null for those who do not operate it, agent where there is none."""
+    """A site; config, accounts, operators and agent are null for those who do not operate it, agent where there is none, data where no
+    datasets are kept."""
 
     name: Name
     kind: str
@@ -286,6 +300,7 @@ class Site(_Answer):
     config: dict[str, Any] | None
     operators: list[str] | None
     agent: SiteAgent | None
+    data: DataAtSite | None
 
 
 class ModelOfPool(_Answer):
@@ -412,13 +427,15 @@ class NetMeasured(_Answer):
 
 
 class NetLinkNow(NetMeasured):
-    """One direction of a link."""
+    """One direction of a link. `reserved_bits_per_second` is what is given away now, `sliced_bits_per_second` of it to slices."""
 
     link: Name
     capacity_bits_per_second: float | None
     price_per_gb: Money
     mtu_bytes: int
     programmable: bool
+    reserved_bits_per_second: float
+    sliced_bits_per_second: float
 
 
 class NetBasemap(_Answer):
@@ -459,7 +476,8 @@ class NetDeclared(_Answer):
 
 
 class NetPath(_Answer):
-    """A path between two nodes; null where a figure of a link is not known."""
+    """A path between two nodes; null where a figure of a link is not known. `reserved_bits_per_second` is the most that is given away of one
+    of its links while so many bytes move, `promisable_bits_per_second` what can still be promised."""
 
     nodes: list[Name]
     links: list[Name]
@@ -467,6 +485,8 @@ class NetPath(_Answer):
     loss: float
     capacity_bits_per_second: float | None
     free_bits_per_second: float | None
+    reserved_bits_per_second: float
+    promisable_bits_per_second: float | None
     price_per_gb: Money
     mtu_bytes: int
     up: bool
@@ -541,10 +561,27 @@ class NetPolicy(_Answer):
     nodes: list[Name]
     match: Match
     owner: Literal["transfer", "task", "operator"]
+    slice_dscp: int
     wanted: bool
     error: str
     programmed_at: datetime | None
     moved_at: datetime | None
+    created_at: datetime
+
+
+class NetSlice(_Answer):
+    """A rate that some links have for a project's transfers, or for packets with a DSCP; `programmed_at` is null while some router does not
+    have it."""
+
+    name: Name
+    project: str
+    dscp: int
+    bits_per_second: float
+    links: list[Name]
+    wanted: bool
+    error: str
+    programmed_at: datetime | None
+    created_by: str
     created_at: datetime
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from isthmus.api.answers import Hash, Id, _Answer
 from isthmus.domain.dataset import ReplicaState, Tier, TransferState
@@ -38,13 +38,15 @@ class DatasetVersion(_Answer):
 
 
 class Replica(_Answer):
-    """One copy; `@service` is the service itself. `cached`: it came for a task's sake and goes when the site needs room."""
+    """One copy; `@service` is the service itself. `cached`: it came for a task's sake and goes when the site needs room.
+    `in_place`: it is somebody's own files, where they lie."""
 
     site: str
     state: ReplicaState
     tier: Tier
     pinned: bool
     cached: bool
+    in_place: bool
     size_bytes: int
     uses: int
     heat: float
@@ -99,7 +101,8 @@ class DatasetFile(_Answer):
 
 
 class Transfer(_Answer):
-    """One movement of a version to a place. `through` is `direct` from site to site, or `service`."""
+    """One movement of a version to a place. `through` is `direct` from site to site, `relay` (through that of the site `relay`), or `service`;
+    `multipath`: it goes over MPTCP."""
 
     id: Id
     project: str
@@ -109,6 +112,8 @@ class Transfer(_Answer):
     target: str
     state: TransferState
     through: str
+    relay: str
+    multipath: bool
     links: list[str]
     stretches: list[dict[str, Any]]
     size_bytes: int
@@ -127,3 +132,35 @@ class Fetched(_Answer):
     """The transfer that was planned or is on its way; null when nothing needs to move."""
 
     transfer: Transfer | None
+
+
+class Registered(_Answer):
+    """How far a site is with hashing files where they lie, and the dataset at the end; null until then."""
+
+    dataset: Dataset | None
+    done_bytes: int
+    size_bytes: int
+    bytes_per_second: float
+    seconds_left: float | None
+
+
+class CopyCheck(_Answer):
+    """How far the check of one copy is. `wrong`: the first paths whose content is missing or damaged, of `wrong_files`; `transfer`: what
+    brings the copy again, empty where nothing does."""
+
+    site: str
+    state: Literal["reading", "good", "spoiled", "failed"]
+    done_bytes: int
+    size_bytes: int
+    bytes_per_second: float
+    seconds_left: float | None
+    wrong: list[str]
+    wrong_files: int
+    message: str
+    transfer: str
+
+
+class Checks(_Answer):
+    """The checks of a version's copies."""
+
+    items: list[CopyCheck]

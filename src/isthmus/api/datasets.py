@@ -108,8 +108,8 @@ async def put_dataset(
     now, region = service.clock(), service.settings.region
 
     def change(connection: sa.Connection) -> dict[str, Any]:
-        known, owner = _known_labels(connection, project, asked.name)
-        labels = _labels(known, asked.sensitivity, asked.regions)
+        known, owner = known_labels(connection, project, asked.name)
+        labels = labels_with(known, asked.sensitivity, asked.regions)
         if owner and labels != known and owner != caller.user and not caller.manages(project):
             raise Forbidden("The dataset is another user's.", remedy="Leave its labels out, or ask its owner.")
         number = intents.add_version(
@@ -134,14 +134,14 @@ async def put_dataset(
     return answer(shown, status=201)
 
 
-def _known_labels(connection: sa.Connection, project: str, name: str) -> tuple[Labels, str]:
+def known_labels(connection: sa.Connection, project: str, name: str) -> tuple[Labels, str]:
     """The labels of a dataset and its owner; nobody's when it is new."""
     d = tables.datasets.c
     row = connection.execute(tables.datasets.select().where(d.project == project, d.name == name)).first()
     return (Labels(), "") if row is None else (intents.labels_of(row), row.owner)
 
 
-def _labels(known: Labels, sensitivity: str | None, regions: tuple[str, ...] | None) -> Labels:
+def labels_with(known: Labels, sensitivity: str | None, regions: tuple[str, ...] | None) -> Labels:
     return Labels(
         sensitivity=known.sensitivity if sensitivity is None else sensitivity,
         regions=known.regions if regions is None else tuple(sorted(set(regions))),
@@ -275,23 +275,31 @@ def _need_account(connection: sa.Connection, site: str, caller: Caller) -> None:
 
 
 @router.route("POST", "/v1/datasets/{project}/{name}:pin", rule=_WRITE, body=PinRequest, answer=answers.Dataset)
-async def pin_dataset(request: Request, service: Serving, project: ProjectPath, name: DatasetPath) -> Response:
+async def pin_dataset(
+    request: Request, service: Serving, caller: Calling, project: ProjectPath, name: DatasetPath
+) -> Response:
     """Keep copies from being evicted."""
-    return await _pin(request, service, project, name, pinned=True)
+    return await _pin(request, service, caller, project, name, pinned=True)
 
 
 @router.route("POST", "/v1/datasets/{project}/{name}:unpin", rule=_WRITE, body=PinRequest, answer=answers.Dataset)
-async def unpin_dataset(request: Request, service: Serving, project: ProjectPath, name: DatasetPath) -> Response:
-    """Let copies be evicted again when their site needs the room."""
-    return await _pin(request, service, project, name, pinned=False)
+async def unpin_dataset(
+    request: Request, service: Serving, caller: Calling, project: ProjectPath, name: DatasetPath
+) -> Response:
+    """Let copies be evicted again when their site needs the room: those that one pinned, and, for the dataset's owner or a manager of
+    the project, all."""
+    return await _pin(request, service, caller, project, name, pinned=False)
 
 
-async def _pin(request: Request, service: Service, project: str, name: str, *, pinned: bool) -> Response:
+async def _pin(
+    request: Request, service: Service, caller: Caller, project: str, name: str, *, pinned: bool
+) -> Response:
     asked = await read_body(request, PinRequest)
     ref = DatasetRef(project=project, name=name, version=asked.version)
 
     def change(connection: sa.Connection) -> dict[str, Any]:
-        intents.pin(connection, ref=ref, site=asked.site, pinned=pinned)
+        may_all = caller.manages(project)
+        intents.pin(connection, ref=ref, site=asked.site, pinned=pinned, user=caller.user, may_all=may_all)
         return dataset_rows.one(connection, ref)
 
     return answer(await service.database.write(change))
@@ -312,7 +320,7 @@ async def label_dataset(
         row = intents.need_version(connection, ref)
         if row.owner != caller.user and not caller.manages(project):
             raise Forbidden("The dataset is another user's.", remedy="Ask its owner or a manager of the project.")
-        labels = _labels(intents.labels_of(row), asked.sensitivity, asked.regions)
+        labels = labels_with(intents.labels_of(row), asked.sensitivity, asked.regions)
         intents.set_labels(connection, now=now, project=project, name=name, labels=labels, home_region=region)
         return dataset_rows.one(connection, ref)
 
@@ -328,13 +336,20 @@ async def remove_dataset(
     version: VersionQuery = 0,
     site: PlaceQuery = "",
 ) -> Response:
-    """With `site`, let that copy go; without, forget the version (0: all of the dataset) and every copy."""
+    """With `site`, let that copy go (whoever had it made, the dataset's owner, a manager of the project, an operator of the site);
+    without, forget the version (0: all of the dataset) and every copy."""
     now = service.clock()
     ref = DatasetRef(project=project, name=name, version=version)
 
     def change(connection: sa.Connection) -> None:
         row = intents.need_version(connection, ref)
         if site:
+            mine = row.owner == caller.user or caller.manages(project) or (site != HOME and caller.operates(site))
+            if not mine and not intents.asked_for(connection, ref, row.version, site, caller.user):
+                raise Forbidden(
+                    "The copy was made for somebody else.",
+                    remedy="Ask the dataset's owner or a manager of the project.",
+                )
             intents.drop_replica(connection, now=now, ref=ref, site=site)
             return
         if row.owner != caller.user and not caller.manages(project):

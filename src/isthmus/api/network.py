@@ -20,10 +20,12 @@ from isthmus.api.schemas import NameText
 from isthmus.api.service import Calling, Serving
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.network import DeclaredNetwork, Figure, LinkView, NetworkView, PairView
+from isthmus.domain.roads import Reserved
 from isthmus.domain.task import FORBID_UNKNOWN
 from isthmus.engine import steering
 from isthmus.engine.declaring import declare
 from isthmus.engine.networkview import read_network
+from isthmus.engine.reserving import read_reserved
 from isthmus.network.control.desired import Match
 from isthmus.store import tables
 from isthmus.trust.access import Administrators, NetworkOperators, Signed
@@ -38,9 +40,13 @@ GREATEST_SIZE_BYTES = 10**18
 async def show_network(service: Serving, caller: Calling) -> Response:
     """Nodes, links and measured pairs, each figure with its source, age and error. `control` of routers only for operators of the
     network."""
-    view = await service.database.read(read_network, service.clock())
-    found = shown(view, with_control=caller.operates_network or caller.rules_all)
+    view, reserved = await service.database.read(_known, service.clock())
+    found = shown(view, reserved, with_control=caller.operates_network or caller.rules_all)
     return answer({**found, "basemap": await asyncio.to_thread(shown_basemap, service.state)})
+
+
+def _known(connection: sa.Connection, now: float) -> tuple[NetworkView, Reserved]:
+    return read_network(connection, now), read_reserved(connection, now)
 
 
 @router.route("PUT", "/v1/network", rule=NetworkOperators(), body=DeclaredNetwork, answer=answers.NetDeclared)
@@ -67,11 +73,13 @@ async def list_paths(
     size_bytes: Annotated[int, Query(ge=1, le=GREATEST_SIZE_BYTES)] = 10**9,
     limit: Annotated[int, Query(ge=1, le=16)] = 4,
 ) -> Response:
-    """Paths between two nodes, that which moves `size_bytes` soonest first, with what speaks for and against each."""
+    """Paths between two nodes, that which moves `size_bytes` soonest over what nobody was promised first, with what speaks for and against each."""
     from isthmus.network.candidates import candidate_paths
 
-    view = await service.database.read(read_network, service.clock())
-    found = await asyncio.to_thread(candidate_paths, view, source, target, count=limit, size_bytes=float(size_bytes))
+    view, reserved = await service.database.read(_known, service.clock())
+    found = await asyncio.to_thread(
+        candidate_paths, view, source, target, count=limit, size_bytes=float(size_bytes), reserved=reserved
+    )
     paths = [{**asdict(path), "price_per_gb": f"{path.price_per_gb:f}"} for path in found]
     return answer({"source": source, "target": target, "size_bytes": size_bytes, "paths": paths})
 
@@ -191,7 +199,7 @@ async def remove_network_operator(service: Serving, caller: Calling, user: UserP
     return nothing()
 
 
-def shown(view: NetworkView, *, with_control: bool = False) -> dict[str, Any]:
+def shown(view: NetworkView, reserved: Reserved, *, with_control: bool = False) -> dict[str, Any]:
     """The view as `answers.Network` has it; how routers are reached is for those who operate the network."""
     return {
         "now": when(view.now),
@@ -205,6 +213,10 @@ def shown(view: NetworkView, *, with_control: bool = False) -> dict[str, Any]:
                 "price_per_gb": f"{one.price_per_gb:f}",
                 "mtu_bytes": one.link.mtu_bytes,
                 "programmable": one.programmable,
+                "reserved_bits_per_second": reserved.bits_per_second(
+                    one.link.name, one.target, view.now, view.now + 1.0
+                ),
+                "sliced_bits_per_second": reserved.sliced_bits_per_second(one.link.name),
             }
             for one in view.links
         ],

@@ -20,6 +20,7 @@ from isthmus.data.port import BlobStore
 from isthmus.domain.placement import Receipt
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.home import Home
+from isthmus.engine.verifying import Verifier
 from isthmus.sites.port import Site
 from isthmus.store.database import Database
 from isthmus.trust.access import Caller
@@ -35,6 +36,11 @@ class EngineFace(Protocol):
     @property
     def audits(self) -> Audits:
         """Of contested rounds."""
+        ...
+
+    @property
+    def verifier(self) -> Verifier:
+        """Checks copies of datasets."""
         ...
 
     def wake(self) -> None:
@@ -68,6 +74,7 @@ class EngineFace(Protocol):
 class ApiSettings:
     """Bounds of the API."""
 
+    is_local: bool = True  # nobody reaches this service from another machine
     max_body_bytes: int = 64 * 1024**2
     max_upload_bytes: int = 1024**4
     rate_per_second: float = 200.0

@@ -48,7 +48,9 @@ router = Router("sites")
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _shown(row: sa.Row[Any], caller: Caller, operators: Sequence[str]) -> dict[str, Any]:
+def _shown(
+    row: sa.Row[Any], caller: Caller, operators: Sequence[str], data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     description = load(SiteDescription, row.description) if row.description else None
     mine = caller.operates(row.name)
     pools = adapter(tuple[Pool, ...]).dump_json(description.pools if description else ())
@@ -70,6 +72,7 @@ def _shown(row: sa.Row[Any], caller: Caller, operators: Sequence[str]) -> dict[s
         "config": orjson.loads(row.config) if mine else None,
         "operators": list(operators) if mine else None,
         "agent": _agent(row) if mine and row.mode == Mode.AGENT else None,
+        "data": data,
     }
 
 
@@ -81,13 +84,39 @@ def _agent(row: sa.Row[Any]) -> dict[str, Any]:
     }
 
 
+def _kept(connection: sa.Connection, sites: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What sites keep of data: those whose agent said that it does."""
+    d, r = tables.data_servers, tables.replicas.c
+    used = dict(
+        connection.execute(
+            sa.select(r.site, sa.func.sum(r.size_bytes))
+            .where(r.site.in_(sites), r.tier == "warm", r.in_place.is_(False))
+            .where(r.state.in_(("arriving", "whole", "leaving")))
+            .group_by(r.site)
+        )
+        .tuples()
+        .all()
+    )
+    return {
+        row.site: {
+            "address": row.address,
+            "quota_bytes": row.quota_bytes,
+            "used_bytes": int(used.get(row.site) or 0),
+            "free_bytes": row.free_bytes,
+            "cold": row.cold,
+            "announced_at": when(row.seen_at),
+        }
+        for row in connection.execute(sa.select(d).where(d.c.site.in_(sites)))
+    }
+
+
 def _one(connection: sa.Connection, name: str, caller: Caller) -> dict[str, Any]:
     row = connection.execute(sa.select(tables.sites).where(tables.sites.c.name == name)).first()
     if row is None:
         raise NotFound(f"There is no site {name!r}.")
     o = tables.site_operators
     operators = connection.scalars(sa.select(o.c.user).where(o.c.site == name).order_by(o.c.user)).all()
-    return _shown(row, caller, operators)
+    return _shown(row, caller, operators, _kept(connection, [name]).get(name))
 
 
 @router.route("GET", "/v1/sites", rule=Signed(None), answer=answers.Page[answers.Site])
@@ -106,7 +135,8 @@ async def list_sites(
         operators: dict[str, list[str]] = {}
         for row in connection.execute(sa.select(o).where(o.c.site.in_([row.name for row in rows])).order_by(o.c.user)):
             operators.setdefault(row.site, []).append(row.user)
-        return [_shown(row, caller, operators.get(row.name, [])) for row in rows]
+        kept = _kept(connection, [row.name for row in rows])
+        return [_shown(row, caller, operators.get(row.name, []), kept.get(row.name)) for row in rows]
 
     items = await service.database.read(read)
     following = items[limit - 1]["name"] if len(items) > limit else None

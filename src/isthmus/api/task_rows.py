@@ -11,6 +11,7 @@ import orjson
 import sqlalchemy as sa
 
 from isthmus.api.body import when
+from isthmus.domain.dataset import HOME
 from isthmus.domain.errors import NotFound
 from isthmus.domain.ids import make_id
 from isthmus.domain.lifecycle import TASK_ENDED, AttemptState, TaskState
@@ -209,7 +210,7 @@ ATTEMPT_FIELDS = [
     "cpus",
 ]
 USAGE_FIELDS = [str(column.name) for column in tables.usage_records.columns]
-USAGE_SHOWN = [*USAGE_FIELDS, "submitted_at", "observed_start_at", "requested_seconds", "state"]
+USAGE_SHOWN = [*USAGE_FIELDS, "submitted_at", "observed_start_at", "requested_seconds", "state", "moved_bytes"]
 
 
 def show(row: sa.Row[Any], fields: Sequence[str]) -> dict[str, Any]:
@@ -231,19 +232,56 @@ def receipts_of(connection: sa.Connection, task_id: str) -> list[str]:
     """A task's receipts, oldest first, those of attempts with what came of them."""
     r, a, u = tables.receipts, tables.attempts, tables.usage_records
     query = (
-        sa.select(r.c.body, a.c.created_at, a.c.submitted_at, a.c.started_at, u.c.elapsed_seconds)
+        sa.select(r.c.body, a.c.site, a.c.created_at, a.c.submitted_at, a.c.started_at, u.c.elapsed_seconds)
         .select_from(r.outerjoin(a, a.c.key == r.c.attempt).outerjoin(u, u.c.attempt == r.c.attempt))
         .where(r.c.task_id == task_id)
         .order_by(r.c.decided_at, r.c.attempt)
         .limit(1000)
     )
-    return [_with_actuals(row) for row in connection.execute(query)]
+    rows = connection.execute(query).all()
+    moved = _moved(connection, task_id) if rows else []
+    return [_with_actuals(row, moved) for row in rows]
 
 
-def _with_actuals(row: sa.Row[Any]) -> str:
+def _moved(connection: sa.Connection, task_id: str) -> list[dict[str, Any]]:
+    """Transfers that brought what the task takes in, over a while ago or not, by their ends."""
+    t, x = tables.transfers.c, tables.task_data.c
+    query = (
+        sa.select(tables.transfers)
+        .join(tables.task_data, sa.and_(x.project == t.project, x.name == t.name, x.version == t.version))
+        .where(x.task_id == task_id, t.state == "done", t.started_at.is_not(None))
+        .order_by(t.ended_at, t.id)
+    )
+    return [
+        {
+            "transfer": row.id,
+            "name": f"{row.project}/{row.name}@{row.version}",
+            "source": row.source,
+            "target": row.target,
+            "through": row.through,
+            "links": orjson.loads(row.links),
+            "size_bytes": row.size_bytes,
+            "started_at": row.started_at,
+            "ended_at": row.ended_at,
+        }
+        for row in connection.execute(query)
+    ]
+
+
+def _with_actuals(row: sa.Row[Any], moved: Sequence[dict[str, Any]]) -> str:
     if row.submitted_at is None:
         return str(row.body)
-    actual = {"actual_transfer_seconds": max(0.0, row.submitted_at - row.created_at)}
+    actual: dict[str, Any] = {"actual_transfer_seconds": max(0.0, row.submitted_at - row.created_at)}
+    places = (row.site, HOME)  # through the service it goes there first
+    own = [
+        one
+        for one in moved
+        if one["target"] in places and one["ended_at"] >= row.created_at and one["started_at"] <= row.submitted_at
+    ]
+    if own:
+        begins = max(row.created_at, min(one["started_at"] for one in own))
+        actual["actual_transfer_seconds"] = max(0.0, max(one["ended_at"] for one in own) - begins)
+        actual["actual_transfers"] = own
     if row.started_at is not None:
         actual["actual_wait_seconds"] = max(0.0, row.started_at - row.submitted_at)
     if row.elapsed_seconds is not None:
@@ -260,9 +298,15 @@ def outputs_of(connection: sa.Connection, task_id: str, offset: int, limit: int)
 
 def usage_query() -> sa.Select[Any]:
     """Usage records with `USAGE_SHOWN`: what their attempts say too, null where the attempt is not there any more."""
-    u, a = tables.usage_records, tables.attempts
+    u, a, t = tables.usage_records, tables.attempts, tables.transfers.c
+    moved = (
+        sa.select(sa.func.coalesce(sa.func.sum(t.size_bytes), 0))
+        .where(t.task_id == u.c.task_id, t.task_id != "", t.target.in_([u.c.site, HOME]), t.state == "done")
+        .scalar_subquery()
+    )
     return sa.select(
         u,
+        moved.label("moved_bytes"),
         a.c.submitted_at,
         a.c.started_at.label("observed_start_at"),
         a.c.walltime_seconds.label("requested_seconds"),

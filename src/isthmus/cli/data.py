@@ -31,6 +31,7 @@ data = Group(
         "show": (_HERE + "show", "Show a dataset, its copies and where it comes from", _KEEP),
         "pin": (_HERE + "pin", "Keep copies from being evicted", _KEEP),
         "unpin": (_HERE + "unpin", "Let copies be evicted again", _KEEP),
+        "verify": (_HERE + "verify", "Read copies again and compare; bring spoiled ones anew", _KEEP),
         "label": (_HERE + "label", "Say how sensitive it is and which regions it may not leave", _KEEP),
         "rm": (_HERE + "rm", "Let a copy go, or forget a dataset", _KEEP),
     },
@@ -63,13 +64,15 @@ def _place(site: str) -> str:
     isthmus data put ./era5 climate/era5
     isthmus data put scans.tar hospital/scans --stay-in north --sensitivity personal
     isthmus data put ./era5 climate/era5 --to bergen
+    isthmus data put bergen:/archive/era5 climate/era5
     """,
     help=_(
         "Make a local file or directory the newest version of a dataset. What the service has already is not sent; a broken put "
-        "goes on where it stopped. The same content again makes no new version."
+        "goes on where it stopped. The same content again makes no new version. SITE:/PATH stays where it is: the site's agent "
+        "hashes it there, and nothing is copied; so does SITE:s3://BUCKET/PREFIX, SITE:sftp://HOST/DIR, SITE:https://HOST/FILE."
     ),
 )
-@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="LOCAL")
+@click.argument("source", metavar="LOCAL|SITE:/PATH")
 @click.argument("name", metavar="[PROJECT/]NAME")
 @click.option("--to", "site", default="", metavar="SITE", help=_("Have a copy at this site too, and wait for it."))
 @click.option(
@@ -80,7 +83,7 @@ def _place(site: str) -> str:
 @answers
 def put(
     session: Session,
-    source: Path,
+    source: str,
     name: str,
     site: str,
     regions: tuple[str, ...],
@@ -91,18 +94,14 @@ def put(
     from isthmus.domain.units import show_size
 
     ref = _ref(session, name)
+    labels: dict[str, Any] = {"sensitivity": sensitivity, "regions": regions or None, "pinned": pinned and not site}
     with _status(session, _("reading {path}").format(path=source)) as status:
-        made = session.run(
-            datasets.put(
-                source,
-                ref,
-                sensitivity=sensitivity,
-                regions=regions or None,
-                pinned=pinned and not site,
-                progress=_bytes(status, _("sending")),
-                say=screen.say,
-            )
-        )
+        if (there := _at_site(source)) is not None:
+            progress = _reading(status, _("reading at {site}").format(site=there[0]))
+            made = session.run(datasets.register(*there, ref, progress=progress, **labels))
+        else:
+            sending = _bytes(status, _("sending"))
+            made = session.run(datasets.put(Path(source), ref, progress=sending, say=screen.say, **labels))
     size = show_size(made.size_bytes)
     screen.say(_("{ref}: {files} files, {size}").format(ref=made.ref.versioned, files=made.files, size=size))
     if site:
@@ -115,6 +114,32 @@ def put(
     else:
         screen.put(made.ref.versioned)
     return exits.OK
+
+
+def _at_site(source: str) -> tuple[str, str] | None:
+    """Site and path of SITE:/PATH; None for what is here. An error for what is neither."""
+    from isthmus.domain.ids import is_name
+
+    if Path(source).exists():
+        return None
+    site, colon, path = source.partition(":")
+    if colon and is_name(site) and (path.startswith("/") or "://" in path):
+        return site, path
+    raise click.BadParameter(
+        _("there is no {path} here; write SITE:/PATH for what lies at a site.").format(path=repr(source)),
+        param_hint="LOCAL",
+    )
+
+
+def _reading(status: Any, what: str) -> Callable[[int, int, float | None], None]:
+    from isthmus.domain.units import show_duration, show_size
+
+    def tell(done: int, whole: int, left: float | None) -> None:
+        if status is not None:
+            ends = "" if left is None else ", " + _("{time} left").format(time=show_duration(left))
+            status.update(f"{what} {show_size(done)} / {show_size(whole)}{ends}")
+
+    return tell
 
 
 @command(
@@ -153,35 +178,40 @@ def get(session: Session, name: str, to: Path | None) -> int:
     "cp",
     examples="""
     isthmus data cp climate/era5 bergen
+    isthmus data cp climate/era5 bergen turin poznan
     isthmus data cp climate/era5@2 bergen --pin --no-wait
     """,
     help=_(
-        "Have a copy of a version at a site as well: directly from a site that has one where that can be, else through the service."
+        "Have a copy of a version at a site as well: directly from a site that has one where that can be, else through the service. To "
+        "several sites it goes as a tree: those that receive it pass on what they have."
     ),
 )
 @_name
-@click.argument("site", metavar="SITE")
+@click.argument("sites", metavar="SITE...", nargs=-1, required=True)
 @click.option("--pin", "pinned", is_flag=True, help=_("Keep the copy from being evicted."))
 @click.option("--rate", default="", metavar="SIZE", help=_("At most so many bytes a second, such as 20M."))
 @click.option("--wait/--no-wait", "waits", default=True, help=_("Wait until it is there (the default)."))
 @answers
-def cp(session: Session, name: str, site: str, pinned: bool, rate: str, waits: bool) -> int:
+def cp(session: Session, name: str, sites: tuple[str, ...], pinned: bool, rate: str, waits: bool) -> int:
     from isthmus.client import datasets
     from isthmus.domain.units import parse_size
 
     ref = _ref(session, name)
-    transfer = session.run(
-        datasets.copy(ref, site, pinned=pinned, bytes_per_second=parse_size(rate, "rate") if rate else 0)
-    )
-    if transfer is None:
-        session.answer({"transfer": None}, _("{ref} is at {site} already").format(ref=ref, site=site))
-        return exits.OK
+    most = parse_size(rate, "rate") if rate else 0
+    asked = [session.run(datasets.copy(ref, site, pinned=pinned, bytes_per_second=most)) for site in sites]
+    for site, transfer in zip(sites, asked, strict=True):
+        if transfer is None:
+            screen.say(_("{ref} is at {site} already").format(ref=ref, site=site))
+    moving = [transfer for transfer in asked if transfer is not None]
     if waits:
-        transfer = _wait(session, transfer)
+        moving = [_wait(session, transfer) for transfer in moving]
     if session.as_json:
-        screen.put_json(transfer)
+        shown = {one.target: one for one in moving}
+        documents: list[object] = [shown.get(site, {"transfer": None}) for site in sites]
+        screen.put_json(documents[0] if len(sites) == 1 else documents)
     elif not waits:
-        screen.put(transfer.id)
+        for transfer in moving:
+            screen.put(transfer.id)
         screen.suggest("isthmus data transfers --open")
     return exits.OK
 
@@ -193,6 +223,8 @@ def _wait(session: Session, transfer: Transfer) -> Transfer:
     with _status(session, _("moving")) as status:
         done = session.run(datasets.wait(transfer, watch=_watch(status)))
     how = _("directly") if done.through == "direct" else _("through the service")
+    how = _("through the relay of {site}").format(site=done.relay) if done.through == "relay" else how
+    how += _(", over MPTCP") if done.multipath else ""
     screen.say(
         _("{size} from {source} to {target}, {how}, in {time}").format(
             size=show_size(done.size_bytes),
@@ -308,6 +340,7 @@ def _show(found: Dataset, wide: bool) -> None:
     rows = []
     for copy in found.replicas:
         kept = _("pinned") if copy.pinned else _("cached") if copy.cached else _("kept")
+        kept = f"{kept}, {_('in place')}" if copy.in_place else kept
         rows.append(
             [
                 _place(copy.site),
@@ -350,7 +383,7 @@ def transfers(session: Session, name: str, open_only: bool, cancelled: str) -> i
         row = [one.id, f"{one.dataset}@{one.version}", _place(one.source) if one.source else "", _place(one.target)]
         row.append(one.state)
         if session.wide:
-            row += [one.through, one.task_id, screen.age(one.created_at)]
+            row += [f"{one.through} {one.relay}".strip(), one.task_id, screen.age(one.created_at)]
         rows.append([*row, _going(one)])
     screen.table([*headers, _("PROGRESS")], rows)
     return exits.OK
@@ -419,3 +452,50 @@ def rm(session: Session, name: str, site: str, yes: bool) -> int:
     said = _("the copy of {ref} at {site} goes") if site else _("{ref} is forgotten; its copies go")
     session.answer({"removed": str(ref), "site": site}, said.format(ref=ref, site=site))
     return exits.OK
+
+
+@command("verify", examples="isthmus data verify climate/era5\nisthmus data verify climate/era5@2 --at bergen", help=_("Have every copy of a version read where it lies and compared with its hashes. A spoiled one is out of use at once, and comes again from a good one. Ends with 1 when one was spoiled or could not be read."))  # fmt: skip
+@_name
+@click.option(
+    "--at", "site", default="", metavar="SITE", help=_("Only the copy at this site (@service: the service's).")
+)
+@click.option(
+    "--wait/--no-wait", "waits", default=True, help=_("Wait until spoiled copies are there again (the default).")
+)
+@answers
+def verify(session: Session, name: str, site: str, waits: bool) -> int:
+    from isthmus.client import datasets
+
+    ref = _ref(session, name)
+    with _status(session, _("reading")) as status:
+        found = session.run(datasets.verify(ref, site=site, watch=_checks(status)))
+    if session.as_json:
+        screen.put_json(found)
+    else:
+        rows = []
+        for one in found:
+            wrong = ", ".join(one.wrong[:5]) + (f" +{one.wrong_files - 5}" if one.wrong_files > 5 else "")
+            after = (
+                _("comes again") if one.transfer else _("no good copy elsewhere") if one.wrong_files else one.message
+            )
+            rows.append([_place(one.site), one.state, str(one.wrong_files), wrong, after])
+        screen.table([_("AT"), _("STATE"), _("WRONG"), _("FILES"), ""], rows, right=(2,))
+    for one in found:
+        if waits and one.transfer:
+            _wait(session, session.run(datasets.one_transfer(one.transfer, project=ref.project)))
+    return exits.OK if all(one.state == "good" for one in found) else 1
+
+
+def _checks(status: Any) -> Callable[[list[Any]], None]:
+    from isthmus.domain.units import show_size
+
+    def tell(found: list[Any]) -> None:
+        if status is not None:
+            parts = [
+                f"{_place(one.site)} {show_size(one.done_bytes)} / {show_size(one.size_bytes)}"
+                for one in found
+                if one.state == "reading"
+            ]
+            status.update("; ".join(parts))
+
+    return tell

@@ -13,7 +13,7 @@ from isthmus.cli.messages import _
 from isthmus.cli.session import Session, answers, confirm
 from isthmus.domain.errors import NotFound, Refused
 
-_HERE = "isthmus.cli.net:"
+_HERE, _SLICES = "isthmus.cli.net:", "isthmus.cli.net_slices:"
 _SEE, _DECLARE = "See", "Declare"
 net = Group(
     name="net",
@@ -24,6 +24,9 @@ net = Group(
         "policies": (_HERE + "policies", "Which packets are led over which path, and whether routers have it", _SEE),
         "steer": (_HERE + "steer", "Lead packets with some marks over a path", _DECLARE),
         "unsteer": (_HERE + "unsteer", "Let them go by themselves again", _DECLARE),
+        "slice": (_SLICES + "add", "Give a project, or packets with a mark, a rate of links for sure", _DECLARE),
+        "unslice": (_SLICES + "remove", "Give a slice up", _DECLARE),
+        "slices": (_SLICES + "slices", "The slices, and whether routers have them", _SEE),
         "operators": (_HERE + "operators", "Make users operators of the network, or no longer", _DECLARE),
     },
     examples="""
@@ -40,20 +43,24 @@ net = Group(
     "show",
     examples="""
     isthmus net show
+    isthmus net show r1-r2
     isthmus net show -o wide
-    isthmus net show --json
     """,
     help=_(
         "The nodes, and each direction of each link with delay, loss and free bandwidth: measured where it is measured, else as declared. "
         "A figure that is older than five minutes is marked with a question mark. Pairs of sites are listed with what was measured "
-        "between them, whatever way packets take."
+        "between them, whatever way packets take. With the name of a link, or of a pair such as alpha-beta: every figure of it with its "
+        "error, source and age, and what is reserved."
     ),
 )
+@click.argument("link", required=False)
 @answers
-def show(session: Session) -> int:
+def show(session: Session, link: str | None) -> int:
     from isthmus.client import network
 
     found = session.run(network.network())
+    if link is not None:
+        return _explain(session, found, link)
     if session.as_json:
         screen.put_json(found)
         return exits.OK
@@ -76,10 +83,53 @@ def show(session: Session) -> int:
     return exits.OK
 
 
+def _explain(session: Session, found: dict[str, Any], name: str) -> int:
+    """Every figure of a link or a pair, both directions."""
+    chosen = [one for one in found["links"] if one["link"] == name]
+    chosen += [one for one in found["pairs"] if f"{one['source']}-{one['target']}" == name] if not chosen else []
+    if not chosen:
+        raise NotFound(f"There is no link or pair {name}.", remedy=_("`isthmus net show` shows both."))
+    if session.as_json:
+        screen.put_json(chosen)
+        return exits.OK
+    for one in chosen:
+        state = "up" if one["up"] else "DOWN"
+        since = f" since {one['up_since']}" if one["up_since"] else ""
+        screen.put(f"{one['source']} -> {one['target']}: {state}{since}")
+        rows = [row for title, key, show_value in _FIGURES if (row := _figure_row(title, one[key], show_value))]
+        for title, key in (("capacity", "capacity_bits_per_second"), ("reserved now", "reserved_bits_per_second"), ("of it slices", "sliced_bits_per_second")):  # fmt: skip
+            if one.get(key):
+                rows.append((title, _rate(one[key]), "", "", "", ""))
+        screen.table(("FIGURE", "VALUE", "ERROR (95 %)", "SOURCE", "AGE", "MEANING"), rows)
+        screen.put("")
+    return exits.OK
+
+
+def _figure_row(title: str, figure: dict[str, Any] | None, show_value: Any) -> tuple[str, ...] | None:
+    from isthmus.domain.units import show_duration
+
+    if figure is None:
+        return None
+    declared = figure["source"] == "declared"
+    meaning = _MEANING[figure["source"]] + (_("; old: the error has grown") if figure["stale"] else "")
+    error = "" if declared else f"±{show_value(figure['error'])}"
+    return title, show_value(figure["value"]), error, figure["source"], show_duration(figure["age_seconds"]), meaning
+
+
+def _rate(bits_per_second: float) -> str:
+    from isthmus.domain.quantities import show_rate
+
+    return show_rate(float(f"{bits_per_second:.3g}"))
+
+
+def _share(value: float) -> str:
+    return f"{value * 100:.3g} %"
+
+
 def _show_figures(title: str, rows: list[tuple[str, dict[str, Any]]], *, wide: bool) -> None:
     from isthmus.domain.quantities import show_rate
 
-    headers = [title, "FROM", "TO", "STATE", "DELAY", "LOSS", "FREE", "RATE", "SOURCE", "AGE"]
+    headers = [title, "FROM", "TO", "STATE", "DELAY", "LOSS", "FREE", "RATE", "RESERVED", "SOURCE", "AGE"]
     if wide:
         headers += ["JITTER", "TWO-WAY", "MTU", "PRICE/GB", "PROGRAMMABLE"]
     shown = []
@@ -91,9 +141,10 @@ def _show_figures(title: str, rows: list[tuple[str, dict[str, Any]]], *, wide: b
             one["target"],
             "up" if one["up"] else "DOWN",
             _cell(one["delay_seconds"], _milliseconds),
-            _cell(one["loss"], lambda value: f"{value * 100:.3g} %"),
-            _cell(one["available_bits_per_second"], lambda value: show_rate(float(f"{value:.3g}"))),
+            _cell(one["loss"], _share),
+            _cell(one["available_bits_per_second"], _rate),
             show_rate(one.get("capacity_bits_per_second")),
+            _rate(one["reserved_bits_per_second"]) if one.get("reserved_bits_per_second") else "",
             newest["source"] if newest else "",
             _age(newest),
         ]
@@ -128,6 +179,23 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
 
 
+_FIGURES: tuple[tuple[str, str, Any], ...] = (
+    ("delay, one way", "delay_seconds", _milliseconds),
+    ("delay, both ways", "two_way_delay_seconds", _milliseconds),
+    ("jitter", "jitter_seconds", _milliseconds),
+    ("loss", "loss", _share),
+    ("free", "available_bits_per_second", _rate),
+)
+_MEANING = {
+    "declared": _("what an operator wrote"),
+    "stamp": _("measured between agents (STAMP)"),
+    "derived": _("computed from measurements over several paths"),
+    "transfers": _("what transfers reached"),
+    "probe": _("a short train of packets"),
+    "router": _("the router's own word"),
+}
+
+
 def _age(figure: dict[str, Any] | None) -> str:
     from isthmus.domain.units import show_duration
 
@@ -140,8 +208,11 @@ def _age(figure: dict[str, Any] | None) -> str:
     isthmus net paths alpha beta
     isthmus net paths alpha beta --size 2T
     """,
-    help=_("The paths from one site to another: delay, what is free now, price, and why the first is preferred for moving so much."),
-)  # fmt: skip
+    help=_(
+        "The paths from one site to another: delay, capacity, what is free now as measured, what of it is reserved while so much moves "
+        "(windows of transfers, and slices), the rate that can still be promised, price, and why the first is preferred."
+    ),
+)
 @click.argument("source")
 @click.argument("target")
 @click.option("--size", default="1000000000", metavar="SIZE", help=_("How much is to be moved, such as 50G (10^9 bytes)."))  # fmt: skip
@@ -149,7 +220,6 @@ def _age(figure: dict[str, Any] | None) -> str:
 @answers
 def paths(session: Session, source: str, target: str, size: str, limit: int) -> int:
     from isthmus.client import network
-    from isthmus.domain.quantities import show_rate
     from isthmus.domain.units import parse_size, show_duration
 
     found = session.run(network.paths(source, target, size_bytes=parse_size(size), limit=limit))
@@ -163,7 +233,12 @@ def paths(session: Session, source: str, target: str, size: str, limit: int) -> 
                 " ".join(one["nodes"]),
                 "up" if one["up"] else "DOWN",
                 "" if one["delay_seconds"] is None else _milliseconds(one["delay_seconds"]),
-                show_rate(one["free_bits_per_second"]),
+                *(
+                    "" if one[key] is None else _rate(one[key])
+                    for key in ("capacity_bits_per_second", "free_bits_per_second")
+                ),
+                _rate(one["reserved_bits_per_second"]) if one["reserved_bits_per_second"] else "",
+                "" if one["promisable_bits_per_second"] is None else _rate(one["promisable_bits_per_second"]),
                 one["price_per_gb"],
                 "" if one["seconds"] is None else show_duration(one["seconds"]),
                 "itself" if one["taken_by_itself"] else "policy" if one["programmable"] else "",
@@ -175,7 +250,8 @@ def paths(session: Session, source: str, target: str, size: str, limit: int) -> 
             _("No path leads from {source} to {target}.").format(source=source, target=target),
             remedy=_("`isthmus net show` shows the links that are declared."),
         )
-    screen.table(("PATH", "STATE", "DELAY", "FREE", "PRICE/GB", "TIME", "TAKEN BY", "WHY"), rows)
+    headers = ("PATH", "STATE", "DELAY", "CAPACITY", "FREE", "RESERVED", "PROMISABLE", "PRICE/GB", "TIME", "TAKEN BY", "WHY")  # fmt: skip
+    screen.table(headers, rows)
     return exits.OK
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus.cli import screen
 from isthmus.cli.messages import _
 from isthmus.domain.lifecycle import EndReason
-from isthmus.domain.placement import Candidate, Receipt, Why
+from isthmus.domain.placement import Candidate, Moved, Receipt, Why
 from isthmus.domain.roads import HOME, Carriage
 from isthmus.domain.units import show_duration, show_size
 
@@ -144,6 +144,8 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
     known = [f"{name} {show_duration(seconds)}" for name, seconds in actual if seconds is not None]
     if known:
         screen.put(_("Then in fact: {list}").format(list=", ".join(known)))
+    for moved in receipt.actual_transfers:
+        screen.put(screen.clean(_moved(moved)))
     if receipt.binding:
         scarce = [
             f"{one.resource} {one.link or f'{one.site}/{one.pool}'} ({one.worth:.2f})" for one in receipt.binding[:5]
@@ -195,6 +197,22 @@ def _moves(one: Carriage, now: float) -> str:
     if one.links:
         line += _(" at {rate}/s").format(rate=show_size(round(one.bytes_per_second)))
     return line
+
+
+def _moved(one: Moved) -> str:
+    """How what moved for the task went in fact."""
+    rate = show_size(round(one.size_bytes / max(one.seconds, 1e-3)))
+    way = " ".join(one.links) or (_("directly") if one.through == "direct" else _("through the service"))
+    source, target = (_("the service") if place == HOME else place for place in (one.source, one.target))
+    return _("Moved: {name} ({size}) from {source} to {target}, {way}, in {time}, {rate}/s").format(
+        name=one.name,
+        size=show_size(one.size_bytes),
+        source=source,
+        target=target,
+        way=way,
+        time=show_duration(one.seconds),
+        rate=rate,
+    )
 
 
 def _within(chosen: Candidate, seconds: float) -> str:

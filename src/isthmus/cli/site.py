@@ -105,6 +105,7 @@ def show(session: Session, name: str) -> int:
             (_("accounts"), ", ".join(f"{user}={local}" for user, local in one.accounts.items())),
             (_("prices"), json.dumps(one.prices) if one.prices else ""),
             (_("settings"), json.dumps(one.config) if one.config else ""),
+            (_("datasets"), _kept(one.data) if one.data else ""),
         ]
     )
     if one.pools:
@@ -182,6 +183,18 @@ def load(session: Session, name: str) -> int:
     else:
         screen.pairs([(key.replace("_", " "), _flat(value)) for key, value in found.items()])
     return exits.OK
+
+
+def _kept(data: dict[str, Any]) -> str:
+    """What a site keeps of datasets, in a line."""
+    from isthmus.domain.units import show_size
+
+    quota, free = int(data.get("quota_bytes") or 0), int(data.get("free_bytes") or 0)
+    said = show_size(int(data.get("used_bytes") or 0))
+    said += _(" of {size}").format(size=show_size(quota)) if quota else _(", {size} free").format(size=show_size(free))
+    address = data.get("address")
+    said += ", " + (_("read at {address}").format(address=address) if address else _("not to be dialled"))
+    return said + (", " + _("with a cold store") if data.get("cold") else "")
 
 
 def _flat(value: Any) -> Any:

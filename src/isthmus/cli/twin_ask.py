@@ -11,7 +11,7 @@ import click
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import command
 from isthmus.cli.messages import _
-from isthmus.cli.twin_run import need_twin
+from isthmus.cli.twin_run import need_twin, working
 
 if TYPE_CHECKING:
     from isthmus.twin.scenario.buying import Buying
@@ -37,7 +37,10 @@ def compare(a: str, b: str, seed: int, as_json: bool) -> int:
     from isthmus.twin.scenario.load import load_scenario
     from isthmus.twin.scenario.run import run_scenario
 
-    found = questions.compare(run_scenario(load_scenario(a)), run_scenario(load_scenario(b)), seed=seed)
+    with working(not as_json, _("running A")) as tell:
+        first = run_scenario(load_scenario(a))
+        tell(_("running B"))
+        found = questions.compare(first, run_scenario(load_scenario(b)), seed=seed)
     if as_json:
         screen.put_json(found)
         return exits.OK
@@ -83,33 +86,34 @@ def sweep(
     from isthmus.twin.summary import shown as figure
 
     base = load_scenario(scenario)
-    rows = questions.sweep(
-        base,
-        arrivals=arrivals or (base.arrivals,),
-        routers=router or (base.router,),
-        seeds=range(base.seed, base.seed + seeds),
-        processes=processes or len(os.sched_getaffinity(0)),
-        ray=ray,
-    )
+    with working(not as_json, _("running")) as tell:
+        rows = questions.sweep(
+            base,
+            arrivals=arrivals or (base.arrivals,),
+            routers=router or (base.router,),
+            seeds=range(base.seed, base.seed + seeds),
+            processes=processes or len(os.sched_getaffinity(0)),
+            ray=ray,
+            on_row=lambda done, runs: tell(_("{done} of {runs} runs").format(done=done, runs=runs)),
+        )
     if parquet_out:
         writers.write_parquet(parquet_out, {name: [row[name] for row in rows] for name in rows[0]})
     if as_json:
         screen.put_json(rows)
         return exits.OK
-    shown = [
-        "router",
-        "arrivals",
-        "seed",
-        "jobs",
-        "mean_wait_s",
-        "p95_wait_s",
-        "avebsld",
-        "utilisation",
-        "cost",
-        "carbon_kg",
-    ]
-    cells = [[value if isinstance(value := row[name], str) else figure(value) for name in shown] for row in rows]
-    screen.table([name.upper() for name in shown], cells, right=range(1, len(shown)))
+    columns = {
+        "router": _("ROUTER"),
+        "arrivals": _("LOAD"),
+        "seed": _("SEED"),
+        "mean_wait_s": _("WAIT (S)"),
+        "p95_wait_s": _("P95 (S)"),
+        "avebsld": _("AVEBSLD"),
+        "utilisation": _("IN USE"),
+        "cost": _("COST"),
+        "carbon_kg": _("KG CO2"),
+    }
+    cells = [[value if isinstance(value := row[name], str) else figure(value) for name in columns] for row in rows]
+    screen.table(list(columns.values()), cells, right=range(1, len(columns)))
     return exits.OK
 
 
@@ -144,13 +148,20 @@ def capacity(scenario: str, p95_wait: str, buy: str, budget: float | None, check
     base = load_scenario(scenario)
     found = None
     if p95_wait:
-        found = questions.capacity(base, p95_wait_seconds=parse_duration(p95_wait, "p95-wait"))
+        limit = parse_duration(p95_wait, "p95-wait")
+        with working(not as_json, _("running")) as tell:
+            found = questions.capacity(
+                base,
+                p95_wait_seconds=limit,
+                on_try=lambda factor, wait: tell(_("x{factor:.3f}: {wait:,.0f} s").format(factor=factor, wait=wait)),
+            )
         base = replace(base, arrivals=found.exceeded or found.kept)
     bought = None
     if buy or budget:
         from isthmus.twin.scenario.buying import what_to_buy
 
-        bought = what_to_buy(base, share=share, budget=budget, check=check, seed=seed)
+        with working(not as_json, _("pricing, and trying the first {check}").format(check=check)):
+            bought = what_to_buy(base, share=share, budget=budget, check=check, seed=seed)
     if as_json:
         screen.put_json((asdict(found) if found else {}) | ({"arrivals": base.arrivals, "buy": asdict(bought)} if bought else {}))  # fmt: skip
         return exits.OK

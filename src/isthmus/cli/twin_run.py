@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,12 +102,15 @@ def run(
     log, left = runnable(whole, processors, needs_request=estimate != "actual", within_request=exact)
     _name_what_is_left_out(whole, left)
     if not len(log):
-        raise Invalid("swf", f"{swf} holds no job that {processors} processors can run.", remedy="Give another log.")
+        raise Invalid(
+            "swf", f"{swf} holds no job that {processors} processors can run.", remedy=_better_log(whole, left)
+        )
     estimates = estimate
     if estimate == "forecast":
         from isthmus.twin.schedulers.foreseen import forecast_estimates
 
-        estimates = forecast_estimates(log, processors)
+        with working(not as_json, _("forecasting each job")):
+            estimates = forecast_estimates(log, processors)
     lost: dict[str, Any] = {}
     if outages_file is not None:
         waits, lost = _with_outages(log, processors, policy, estimates, outages_file)
@@ -132,7 +138,7 @@ def run(
         bad = [asdict(line) for line in whole.bad_lines]
         screen.put_json({**asdict(summary), "policy": policy, "estimate": estimate, "processors": processors, "bad_lines": bad, "left_out": gone, **lost})  # fmt: skip
         return exits.OK
-    headers = [_("POLICY"), _("ESTIMATE"), _("JOBS"), _("MEAN WAIT (S)"), _("P95 WAIT (S)"), _("AVEBSLD"), _("UTILISATION"), _("MAKESPAN (S)")]  # fmt: skip
+    headers = [_("POLICY"), _("ESTIMATE"), _("JOBS"), _("WAIT (S)"), _("P95 (S)"), _("AVEBSLD"), _("IN USE"), _("SPAN (S)")]  # fmt: skip
     row = [policy, estimate, str(summary.jobs), f"{summary.mean_wait_s:.1f}", f"{summary.p95_wait_s:.0f}", f"{summary.avebsld:.4f}", f"{summary.utilisation:.4f}", str(summary.makespan_s)]  # fmt: skip
     screen.table(headers, [row], right=(2, 3, 4, 5, 6, 7))
     if lost:
@@ -173,7 +179,7 @@ def _stream_scenario(place: str, parquet_out: Path | None, by_day_out: Path | No
 
     from isthmus.twin import writers
     from isthmus.twin.scenario.run import job_columns, stream_scenario
-    from isthmus.twin.summary import shown
+    from isthmus.twin.summary import named
 
     scenario = _loaded(place)
     with writers.parquet_rows(parquet_out) if parquet_out else nullcontext() as add:
@@ -182,23 +188,29 @@ def _stream_scenario(place: str, parquet_out: Path | None, by_day_out: Path | No
             if add is not None and len(ended):
                 add(job_columns(scenario, ended.jobs, ended.start_seconds, ended.site, ended.data_seconds, accounts))
 
-        tally = stream_scenario(scenario, on_ended=write)
+        with working(not as_json, _("the first day")) as tell:
+            tally = stream_scenario(
+                scenario, on_ended=write, on_day=lambda day: tell(_("day {day} is in").format(day=day))
+            )
     if by_day_out:
         writers.write_parquet(by_day_out, tally.by_day([site.name for site in scenario.sites]))
     if as_json:
         screen.put_json({"scenario": scenario.name, "router": scenario.router, **tally.figures(), "left_out": scenario.left_out})  # fmt: skip
         return exits.OK
-    screen.pairs([(name, shown(value)) for name, value in tally.figures().items()])
+    screen.pairs(named(tally.figures()))
     return exits.OK
 
 
 def _run_scenario(place: str, parquet_out: Path | None, html_out: Path | None, as_json: bool) -> int:
     from isthmus.twin import writers
     from isthmus.twin.scenario.run import run_scenario
-    from isthmus.twin.summary import shown
+    from isthmus.twin.summary import named
 
     scenario = _loaded(place)
-    result = run_scenario(scenario)
+    with working(not as_json, _("running")) as tell:
+        result = run_scenario(
+            scenario, on_jobs=lambda done, jobs: tell(_("{done:,} of {jobs:,} jobs").format(done=done, jobs=jobs))
+        )
     if parquet_out:
         writers.write_parquet(parquet_out, result.columns())
     from isthmus.twin.report.homes import HOME_HEADERS, home_rows
@@ -212,10 +224,20 @@ def _run_scenario(place: str, parquet_out: Path | None, html_out: Path | None, a
         homes = [dict(zip(HOME_HEADERS, row, strict=True)) for row in rows]
         screen.put_json({"scenario": scenario.name, "router": scenario.router, **result.figures(), "homes": homes, "left_out": scenario.left_out})  # fmt: skip
         return exits.OK
-    screen.pairs([(name, shown(value)) for name, value in result.figures().items()])
+    screen.pairs(named(result.figures()))
     screen.put("")
     screen.table([header.upper() for header in HOME_HEADERS], rows, right=range(1, len(HOME_HEADERS)))
     return exits.OK
+
+
+@contextmanager
+def working(talk: bool, text: str) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal what goes on, until it is done; the block may say something newer. Silent elsewhere."""
+    if not (talk and sys.stderr.isatty()):
+        yield lambda _text: None
+        return
+    with screen.console(stderr=True).status(text) as status:
+        yield status.update
 
 
 def need_twin() -> None:
@@ -229,6 +251,16 @@ def need_twin() -> None:
         raise NotFound(
             _("The twin needs {names}.").format(names=", ".join(missing)), remedy=_("Install isthmus[twin].")
         )
+
+
+def _better_log(log: SwfLog, left: tuple[LeftOut, ...]) -> str:
+    """What to do about a log of which nothing can run."""
+    if not len(log):
+        return _("Give a log in Standard Workload Format: 18 numbers a line.")
+    most = max(left, key=lambda one: len(one.job_ids)).cause
+    if most == "no requested time":
+        return _("Use --estimate actual: no job of this log says how long it may run.")
+    return _("Give another log, or more --processors.")
 
 
 def _name_what_is_left_out(log: SwfLog, left: tuple[LeftOut, ...]) -> None:

@@ -31,6 +31,7 @@ class Replica(_Shown):
     tier: str = ""
     pinned: bool = False
     cached: bool = False
+    in_place: bool = False
     size_bytes: int = 0
     uses: int = 0
     heat: float = 0.0
@@ -89,6 +90,8 @@ class Transfer(_Shown):
     target: str = ""
     state: str = ""
     through: str = ""
+    relay: str = ""
+    multipath: bool = False
     links: list[str] = field(default_factory=list)
     stretches: list[dict[str, Any]] = field(default_factory=list, repr=False)
     size_bytes: int = 0
@@ -106,6 +109,23 @@ class Transfer(_Shown):
     def ended(self) -> bool:
         """Whether it moves no more."""
         return self.state in (TransferState.DONE, TransferState.FAILED, TransferState.CANCELLED)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CopyCheck(_Shown):
+    """The check of one copy: `state` is reading, good, spoiled or failed; `wrong` names the first of `wrong_files` paths; `transfer`
+    brings a spoiled copy again."""
+
+    site: str
+    state: str = ""
+    done_bytes: int = 0
+    size_bytes: int = 0
+    bytes_per_second: float = 0.0
+    seconds_left: float | None = None
+    wrong: list[str] = field(default_factory=list)
+    wrong_files: int = 0
+    message: str = ""
+    transfer: str = ""
 
 
 Watch = Callable[[Transfer], None]
@@ -164,6 +184,62 @@ def put(
         timeout_seconds=HASHING_SECONDS,
     )
     return _dataset((yield from send(call)).document())
+
+
+def register(
+    site: str,
+    path: str,
+    ref: DatasetRef,
+    *,
+    sensitivity: str | None = None,
+    regions: Sequence[str] | None = None,
+    pinned: bool = False,
+    progress: Callable[[int, int, float | None], None] = lambda _done, _whole, _left: None,
+) -> Steps[Dataset]:
+    """Make files that lie at a site the newest version of a dataset, without a copy; the site hashes them. `progress` is told bytes,
+    all bytes and seconds that are left (None: not known)."""
+    body: dict[str, Any] = {"name": ref.name, "site": site, "path": path, "pinned": pinned}
+    if sensitivity is not None:
+        body["sensitivity"] = sensitivity
+    if regions is not None:
+        body["regions"] = list(regions)
+    pause = 0.2
+    while True:
+        call = request(
+            "POST",
+            "/v1/datasets:register",
+            params={"project": ref.project},
+            json=body,
+            repeatable=True,
+            timeout_seconds=120.0,
+        )
+        answer = (yield from send(call)).document()
+        if answer.get("dataset"):
+            return _dataset(answer["dataset"])
+        progress(int(answer["done_bytes"]), int(answer["size_bytes"]), answer.get("seconds_left"))
+        yield Pause(pause)
+        pause = min(2.0, pause * 1.5)
+
+
+def verify(
+    ref: DatasetRef, *, site: str = "", watch: Callable[[list[CopyCheck]], None] = lambda _: None
+) -> Steps[list[CopyCheck]]:
+    """Have every whole copy of a version (or the one at a site) read and compared with its hashes; waits until all are."""
+    found: dict[str, CopyCheck] = {}
+    pause = 0.2
+    todo = [site]
+    while todo:
+        for place in todo:
+            body = {"site": place, "version": ref.version}
+            call = request("POST", f"{_path(ref)}:verify", json=body, repeatable=True, timeout_seconds=120.0)
+            for row in (yield from send(call)).document()["items"]:
+                found[row["site"]] = read(CopyCheck, row)
+        watch(list(found.values()))
+        todo = [one.site for one in found.values() if one.state == "reading"]
+        if todo:
+            yield Pause(pause)
+            pause = min(2.0, pause * 1.5)
+    return [found[place] for place in sorted(found)]
 
 
 def datasets(*, project: str, limit: int = PAGE, cursor: str = "") -> Steps[Page[Dataset]]:

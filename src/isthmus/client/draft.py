@@ -15,6 +15,7 @@ from isthmus.domain.dataset import DatasetRef
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.task import TaskSpec
 
+STAYS = "@site"  # after a dataset that is an output: its content stays where the task runs
 _URL = re.compile(r"(?:https?|s3|site)://")
 
 
@@ -158,7 +159,8 @@ def _split_url(text: str) -> tuple[str, str]:
 
 
 def parse_output(text: str, base: Path) -> tuple[dict[str, Any], tuple[str, Path] | None]:
-    """`PATH`, `PATH=LOCAL`, `PATH=URL` or `PATH=data:PROJECT/NAME` as an output; a path that ends with `/` is a directory."""
+    """`PATH`, `PATH=LOCAL`, `PATH=URL` or `PATH=data:PROJECT/NAME` as an output; a path that ends with `/` is a directory. After `@site`
+    the dataset's content stays at the site where the task runs."""
     path, separator, target = text.partition("=")
     entry: dict[str, Any] = {"path": path.rstrip("/") or path}
     if path.endswith("/") and path != "/":
@@ -167,7 +169,10 @@ def parse_output(text: str, base: Path) -> tuple[dict[str, Any], tuple[str, Path
         entry["url"] = target
         return entry, None
     if separator and target.startswith("data:"):
-        entry["data"] = str(DatasetRef.parse(target.removeprefix("data:")))
+        named = target.removeprefix("data:")
+        entry["data"] = str(DatasetRef.parse(named.removesuffix(STAYS)))
+        if named.endswith(STAYS):
+            entry["stays"] = True
         return entry, None
     default = path.lstrip("/").split("*", 1)[0].split("?", 1)[0].split("[", 1)[0]
     if not separator and default != path.lstrip("/"):

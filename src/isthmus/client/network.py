@@ -57,6 +57,26 @@ def unsteer(name: str) -> Steps[None]:
     yield from send(request("DELETE", f"/v1/network/policies/{quote(name, safe='')}"))
 
 
+def slices() -> Steps[list[Document]]:
+    """The slices, and whether routers have them."""
+    return (yield from every("/v1/network/slices", dict, paged=False))
+
+
+def add_slice(
+    name: str, links: Sequence[str], *, bits_per_second: float, project: str | None = None, dscp: int | None = None
+) -> Steps[Document]:
+    """Give a rate of these links, both ways, to a project's transfers or to packets with a DSCP."""
+    body: Document = {"links": list(links), "bits_per_second": bits_per_second}
+    body |= {key: value for key, value in (("project", project), ("dscp", dscp)) if value is not None}
+    call = request("PUT", f"/v1/network/slices/{quote(name, safe='')}", json=body, repeatable=False)
+    return _object((yield from send(call)).document())
+
+
+def remove_slice(name: str) -> Steps[None]:
+    """Give a slice up."""
+    yield from send(request("DELETE", f"/v1/network/slices/{quote(name, safe='')}"))
+
+
 def add_operator(user: str) -> Steps[None]:
     """Make a user operator of the network."""
     yield from send(request("PUT", f"/v1/network/operators/{quote(user, safe='')}"))

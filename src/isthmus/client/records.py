@@ -181,7 +181,8 @@ class Output(_Shown):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Site(_Shown):
-    """A compute centre as the service sees it; `config` and `accounts` only for its operators."""
+    """A compute centre as the service sees it; `config` and `accounts` only for its operators; `data` is empty where no datasets are
+    kept."""
 
     name: str
     kind: str = ""
@@ -199,6 +200,7 @@ class Site(_Shown):
     accounts: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict, repr=False)
     agent: dict[str, Any] = field(default_factory=dict, repr=False)
+    data: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -249,6 +251,7 @@ class UsageRecord(_Shown):
     observed_start_at: datetime | None = None
     requested_seconds: int | None = None
     state: str | None = None
+    moved_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

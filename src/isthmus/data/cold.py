@@ -23,7 +23,13 @@ class ColdStore:
     """Contents that were moved out of a keep. All methods block. Unavailable when the store fails."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        self._files, self._root = _open(url, options)
+        if urlsplit(url).scheme not in KINDS:
+            raise Invalid(
+                "cold",
+                f"{url[:200]!r} is no store.",
+                remedy="Write file:///DIR, s3://BUCKET/PREFIX or sftp://HOST/DIR.",
+            )
+        self._files, self._root = open_store(url, options)
         self._url = url
 
     def put(self, keep: Keep, blake3: str) -> None:
@@ -85,13 +91,19 @@ class ColdStore:
         return Unavailable(f"The cold store {self._url} fails: {str(error)[:300] or type(error).__name__}.")
 
 
-def _open(url: str, options: dict[str, Any]) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it."""
+def open_store(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The file system of a URL (file, s3, sftp, http, https), and the path in it."""
     parts = urlsplit(url)
-    if parts.scheme not in KINDS or parts.password or parts.query or parts.fragment:
+    if parts.password or parts.query or parts.fragment:
         raise Invalid(
-            "cold", f"{url[:200]!r} is no store.", remedy="Write file:///DIR, s3://BUCKET/PREFIX or sftp://HOST/DIR."
+            "cold", f"{url[:200]!r} is no store.", remedy="Write it without a password; keys are in files of their own."
         )
+    if parts.scheme in ("http", "https"):
+        import obstore.fsspec
+
+        make: Any = obstore.fsspec.FsspecStore  # its types name no store of the web
+        plain = {"client_options": {"allow_http": True}} if parts.scheme == "http" else {}
+        return make(parts.scheme, **{**plain, **options}), url.rstrip("/")
     path = parts.path.rstrip("/")
     if parts.scheme == "file":
         import fsspec

@@ -92,6 +92,13 @@ class DirectoryBlobStore:
         """Hashes of blobs whose content no longer matches; reads everything."""
         return await asyncio.to_thread(lambda: [path.name for path in self._blobs() if _hash_of(path) != path.name])
 
+    def set_aside(self, sha256: str) -> None:
+        """Take a damaged blob out of use; it stays in `spoiled` for a person to look at. Blocking."""
+        directory = self._path / "spoiled"
+        with _failures(), contextlib.suppress(FileNotFoundError):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            self.path_of(sha256).replace(directory / sha256)
+
     async def sweep(self, older_than_seconds: float, now: float) -> int:
         """Remove parts of broken puts that nobody touched for so long; returns how many."""
         removed = 0

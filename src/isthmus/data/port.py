@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from isthmus.domain.dataset import TransferOrder, TransferProgress
+from isthmus.domain.dataset import InPlace, Reading, TransferOrder, TransferProgress
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -43,6 +43,20 @@ class BlobStore(Protocol):
 
 
 @runtime_checkable
+class OutputKeeper(Protocol):
+    """A store of blobs that can also keep contents at the site itself: what an agent that keeps datasets hands to its adapter."""
+
+    def staying(self, regions: Mapping[str, tuple[str, ...]]) -> BlobStore:
+        """A store, for one call, that keeps these contents (SHA-256 -> the only regions that it may lie in) here. Refused when this site
+        keeps nothing."""
+        ...
+
+    def kept(self, sha256: str) -> str:
+        """The BLAKE3 under which a content that was put so is kept; empty when it was not."""
+        ...
+
+
+@runtime_checkable
 class DataKeeper(Protocol):
     """A site that keeps datasets. All methods may raise Unavailable: then nothing is known. Every one may be called again: what
     is there already is not moved again, and an order whose fence is lower than one seen is not obeyed."""
@@ -71,6 +85,15 @@ class DataKeeper(Protocol):
         """Bring versions back from the site's cold store."""
         ...
 
-    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """For each version the paths whose content here is missing or damaged; reads all of it."""
+    async def data_limit(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """From now on versions (by manifest) may lie in these regions only (empty: anywhere), in place of what was told before."""
+        ...
+
+    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Reading]:
+        """Begin, or go on, to read versions and compare; answers at once how far each is, and once what came of it. Content that is not
+        what its name says is out of use from then on."""
+        ...
+
+    async def data_register(self, asked: Sequence[InPlace]) -> Mapping[str, Reading]:
+        """Begin, or go on, to take in files where they lie; answers at once how far each is, and once the manifest."""
         ...

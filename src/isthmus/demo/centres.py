@@ -10,22 +10,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from isthmus.demo.plane import Person
+from isthmus.demo.agents import Agents
+from isthmus.demo.plane import Person, Plane
 from isthmus.demo.screen import Screen
 from isthmus.lab.commands import PERSONS_PATH
-from isthmus.lab.processes import TAG
+from isthmus.lab.namespaces import inside
+from isthmus.lab.network.places import namespace_of
+from isthmus.lab.processes import TAG, Daemons
 from isthmus.lab.wan import Wan, WanSite
 
 USER = "ada"
 HOME = "here"
 STORE = "workshop"
 PRICES = {"north": "0.02", "south": "0.03", "workshop": "0.05", "here": "0.00"}
+REGIONS = {"here": "west", "north": "west", "south": "east", "workshop": "east"}
 TOPOLOGY = Path(__file__).with_name("wan.yaml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Centre:
-    """One site of the demonstration, with the words that join it; `cluster` when it has Slurm."""
+    """One site of the demonstration, with the words that join it; `cluster` when it has Slurm, behind an agent of its own."""
 
     name: str
     kind: str
@@ -36,14 +40,20 @@ class Centre:
 
 
 class Centres:
-    """All sites that this machine can have: two Slurm clusters and an SSH host over an emulated network, and itself; or
-    itself alone."""
+    """All sites that this machine can have: two Slurm clusters with agents that keep datasets and an SSH host over an emulated
+    network, and itself; or itself alone."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, daemons: Daemons) -> None:
         self.directory = directory
+        self._daemons = daemons
         self.left_out = Wan.missing()
         self.wan = None if self.left_out else Wan(TOPOLOGY, f"demo-{secrets.token_hex(3)}")
         self.all: list[Centre] = []
+
+    @property
+    def address(self) -> str:
+        """Where agents dial the service; empty without a network."""
+        return self.wan.sites[HOME].addresses[1] if self.wan else ""
 
     @property
     def accounts(self) -> list[str]:
@@ -73,6 +83,13 @@ class Centres:
         """What the network between the centres is, a line for each link that is emulated."""
         return self.wan.links() if self.wan else []
 
+    def carried(self, router: str) -> int:
+        """How many bytes a router has received."""
+        assert self.wan is not None
+        with inside(namespace_of(self.wan.topology, router)):
+            lines = Path("/proc/thread-self/net/dev").read_text(encoding="ascii").splitlines()[2:]
+        return sum(int(line.split(":")[1].split()[0]) for line in lines if not line.strip().startswith("lo:"))
+
     def store(self, path: Path) -> str:
         """Put a file where the person keeps data at the SSH host (or here); its path there."""
         if self.wan is None:
@@ -86,10 +103,23 @@ class Centres:
             shutil.chown(changed, account.uid, account.gid)
         return str(target)
 
-    def join(self, operator: Person) -> None:
-        """Join every centre by the command that an operator types."""
+    def lay(self, site: str, directory: Path) -> str:
+        """Put a directory where the person keeps data at a cluster, as if it had always been there; its path there."""
+        assert self.wan is not None
+        account = self.wan.sites[site].account
+        place = account.home / "data" / directory.name
+        shutil.copytree(directory, place)
+        for changed in (place.parent, place, *place.rglob("*")):
+            shutil.chown(changed, account.uid, account.gid)
+        return str(place)
+
+    def join(self, operator: Person, plane: Plane, screen: Screen) -> None:
+        """Join every centre by the command that an operator types, and start the agents of the clusters."""
+        agents = Agents(self._daemons, self._daemons.directory / "agents", plane, screen)
         for centre in self.all:
-            operator.type("site", "join", centre.kind, centre.name, *centre.join)
+            told = operator.type("site", "join", centre.kind, centre.name, *centre.join, quiet=bool(centre.cluster))
+            if centre.cluster is not None:
+                agents.start(centre.cluster, told.strip())
 
     def python(self) -> str:
         """The path of the python3 that a person's shell finds; empty when there is none."""
@@ -113,18 +143,19 @@ class Centres:
         words = [f"host={server['host']}", f"port={server['port']}", f"user={server['username']}"]
         words += [f"key_file={server['client_key']}", f"known_hosts={server['known_hosts']}"]
         words.append(f"root=~/sites/{site.name}")
-        if not site.has_slurm:
-            return self._made(site, "ssh", "one host over SSH", words, "")
-        words += [f"env.{key}={value}" for key, value in site.told["slurm"]["environment"].items()]
-        what = f"Slurm behind its login host, {len(site.nodes)} nodes, those with -g in their name with GPUs"
-        return self._made(site, "slurm", what, words, "")
+        if site.has_slurm:
+            what = (
+                f"Slurm, {len(site.nodes)} nodes, those with -g in their name with GPUs; an agent that keeps datasets"
+            )
+            return self._made(site, "slurm", what, ["--agent"], site.account.name)
+        return self._made(site, "ssh", "one host over SSH", words, "")
 
     def _made(self, site: WanSite, kind: str, what: str, settings: list[str], mapped: str) -> Centre:
         return Centre(
             name=site.name,
             kind=kind,
             what=what,
-            join=_words(site.name, settings, mapped),
+            join=_words(site.name, settings, mapped, REGIONS[site.name]),
             account=site.account.name,
             cluster=site if site.has_slurm else None,
         )
@@ -138,7 +169,8 @@ class Centres:
         )
 
 
-def _words(name: str, settings: list[str], account: str) -> list[str]:
-    """Settings, mapping and price as flags; the empty account is the adapter's own login."""
-    flags = [word for setting in settings for word in ("--set", setting)]
-    return [*flags, "--account", f"{USER}={account}", "--price", f"cpu_hour={PRICES[name]}"]
+def _words(name: str, settings: list[str], account: str, region: str = "") -> list[str]:
+    """Settings (or `--agent`), mapping, price and region as flags; the empty account is the adapter's own login."""
+    flags = settings if settings == ["--agent"] else [word for setting in settings for word in ("--set", setting)]
+    flags = [*flags, "--account", f"{USER}={account}", "--price", f"cpu_hour={PRICES[name]}"]
+    return [*flags, "--region", region] if region else flags

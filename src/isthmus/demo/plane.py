@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import isthmus
-from isthmus.client.config import read_service_file
+from isthmus.client.config import Profile, read_service_file
 from isthmus.client.sync import Client
+from isthmus.demo import certificate
 from isthmus.demo.checks import DemoError
 from isthmus.demo.screen import Screen
 from isthmus.lab.processes import TAG, Daemons
 
 COMMAND_SECONDS = 180
+AGENTS_PORT = 8443
 
 
 class Plane:
@@ -27,19 +29,31 @@ class Plane:
         self._screen = screen
         self.state = state
         self.url = ""
+        self.certificate: Path | None = None
+        self.agents_url = ""
 
-    def start(self, place: Callable[[Sequence[str]], list[str]] | None) -> None:
-        """Start it and wait until it answers. `place` puts a command at the host in a network where the service belongs;
-        people reach it at the same address of this machine's loopback and of that host's."""
+    @property
+    def trusted(self) -> dict[str, str]:
+        """The variable by which people trust its certificate; none where it has none."""
+        return {"ISTHMUS_CA_FILE": str(self.certificate)} if self.certificate else {}
+
+    def start(self, place: Callable[[Sequence[str]], list[str]] | None, *, address: str = "", region: str = "") -> None:
+        """Start it and wait until it answers. `place` puts a command at the host in a network where the service belongs, with
+        this address for agents, in this region; people reach it at the same address of this machine's loopback and of that host's."""
         words = ["up", "--state", str(self.state), "--no-join-local"]
-        self._screen.typed(["isthmus", *words, "--listen", "127.0.0.1:0", "--detach"])
+        if address:
+            self.certificate, key = certificate.make(self.state.parent, ["127.0.0.1", address])
+            self.agents_url = f"https://{address}:{AGENTS_PORT}"
+            words += ["--tls-cert", str(self.certificate), "--tls-key", str(key), "--region", region]
+        shown = ["--listen", "127.0.0.1:0", *(["--listen", f"{address}:{AGENTS_PORT}"] if address else [])]
+        self._screen.typed(["isthmus", *words, *shown, "--detach"])
         # Not detached here, so that it is known by its pid; `up` turns into the service.
         whole = [sys.executable, "-m", "isthmus", *words]
         with socket.create_server(("127.0.0.1", 0)) as listener:
             whole += ["--listen", f"fd:{listener.fileno()}"]
             if place is not None:
-                whole = place([*whole, "--listen", f"127.0.0.1:{listener.getsockname()[1]}"])
-            self._daemons.start("server", whole, environment=_passed_on(), descriptors=[listener.fileno()])
+                whole = place([*whole, "--listen", f"127.0.0.1:{listener.getsockname()[1]}", *shown[2:]])
+            self._daemons.start("server", whole, environment=passed_on(), descriptors=[listener.fileno()])
         self._daemons.wait_ready("server", lambda: read_service_file(self.state).get("url"))
         self.url = str(read_service_file(self.state)["url"])
         self._screen.say(f"  {self.url}")
@@ -50,7 +64,8 @@ class Plane:
 
     def client(self, token: str, project: str) -> Client:
         """A client for a person of the demonstration."""
-        return Client(self.url, token, project)
+        trusted = str(self.certificate or "")
+        return Client(profile=Profile(url=self.url, token=token, project=project, ca_file=trusted))
 
 
 class Person:
@@ -96,7 +111,8 @@ class Person:
         return done.stdout
 
 
-def _passed_on() -> dict[str, str]:
+def passed_on() -> dict[str, str]:
+    """The environment of a daemon of the demonstration."""
     kept = ("VIRTUAL_ENV", "SSL_CERT_FILE", "HOME", "USER", "LOGNAME", "ISTHMUS_LOG_LEVEL")
     return {name: os.environ[name] for name in kept if name in os.environ} | _this_isthmus()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from isthmus.domain.placement import Candidate, Receipt, Why
-from isthmus.domain.units import show_duration
+from isthmus.domain.roads import Carriage
+from isthmus.domain.units import show_duration, show_size
 
 WORDS = {  # of one place, of several
     Why.SITE_DENIED: ("is not allowed by the task", "are not allowed by the task"),
@@ -31,6 +32,13 @@ def sentence(receipt: Receipt) -> str:
             chosen += _figures(candidate)
     losers = lost(receipt)
     return f"to {chosen}; {losers}" if losers else f"to {chosen}"
+
+
+def way(one: Carriage, now: float) -> str:
+    """What moves over which links in which window, counted from a moment."""
+    begins, ends = (show_duration(max(0.0, at - now)) for at in (one.begins, one.ends))
+    links = ", ".join(one.links) or "through the service"
+    return f"{one.name}, {show_size(one.size_bytes)}, from {one.source} over {links}, from {begins} to {ends} after the decision"
 
 
 def _figures(candidate: Candidate) -> str:

@@ -16,9 +16,10 @@ from isthmus.client import operations
 from isthmus.client.records import Attempt, Output, Task
 from isthmus.client.sync import Client
 from isthmus.demo import ledger, receipts, work
-from isthmus.demo.centres import HOME, STORE, USER, Centres
+from isthmus.demo.centres import HOME, REGIONS, STORE, USER, Centres
 from isthmus.demo.checks import Checks, DemoError
 from isthmus.demo.plane import Person, Plane
+from isthmus.demo.readings import Readings
 from isthmus.demo.screen import Board, Screen
 from isthmus.domain.errors import IsthmusError
 from isthmus.domain.placement import Receipt
@@ -90,7 +91,7 @@ class _Story:
         self.screen.shorten(str(self.directory), "DEMO")
         daemons = Daemons(self.directory / "plane")
         self.accounts: list[str] = []
-        self.centres = Centres(self.directory)
+        self.centres = Centres(self.directory, daemons)
         self.plane = Plane(daemons, daemons.directory / "state", self.screen)
         try:
             self._start(daemons.directory)
@@ -123,17 +124,20 @@ class _Story:
             f"  up after {time.monotonic() - begun:.0f} s; the local accounts for work are {', '.join(self.accounts)}"
         )
         self.screen.heading("The control plane: SQLite and a state directory of its own")
-        self.plane.start(self.centres.place())
+        self.plane.start(self.centres.place(), address=self.centres.address, region=REGIONS[HOME])
         self.desk = place / "desk"
         self.desk.mkdir(mode=0o700)
         work.write(self.desk)
-        self.operator = Person("admin", {"ISTHMUS_STATE": str(self.plane.state)}, self.desk, self.screen)
+        self.operator = Person(
+            "admin", {"ISTHMUS_STATE": str(self.plane.state), **self.plane.trusted}, self.desk, self.screen
+        )
         self.screen.heading("An operator joins the centres and maps a user to a local account")
-        self.screen.say(f"$ export ISTHMUS_STATE={self.plane.state}", "cyan")
+        trusted = [f"{name}={value}" for name, value in self.plane.trusted.items()]
+        self.screen.say(f"$ export {' '.join([f'ISTHMUS_STATE={self.plane.state}', *trusted])}", "cyan")
         self.operator.type("user", "add", USER)
         self.operator.type("project", "add", PROJECT)
         self.operator.type("project", "member", "add", PROJECT, USER)
-        self.centres.join(self.operator)
+        self.centres.join(self.operator, self.plane, self.screen)
         self._person()
         self._sites_answer()
 
@@ -145,6 +149,7 @@ class _Story:
         token.touch(mode=0o600)
         token.write_text(secret, encoding="ascii")
         self.variables = {"ISTHMUS_URL": self.plane.url, "ISTHMUS_TOKEN_FILE": str(token), "ISTHMUS_PROJECT": PROJECT}
+        self.variables |= self.plane.trusted
         self.person = Person(USER, self.variables, self.desk, self.screen)
         self.client = self.plane.client(secret, PROJECT)
 
@@ -153,7 +158,9 @@ class _Story:
         deadline = time.monotonic() + SITE_SECONDS
         while True:
             found = {site.name: site for site in self.client.sites()}
+            keeping = {centre.name for centre in self.centres.all if centre.cluster}
             ready = {name for name, site in found.items() if site.reachable and site.pools}
+            ready -= {name for name in keeping if not found[name].data.get("address")}
             if names <= ready or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
@@ -171,7 +178,18 @@ class _Story:
             store=STORE if STORE in names else HOME,
             stored_path=stored,
             batch=tuple(centre.name for centre in self.centres.all if centre.cluster),
+            certificate=str(self.plane.certificate or ""),
+            reader="south" if self.centres.wan else HOME,
         )
+        self.readings = Readings(
+            screen=self.screen,
+            client=self.client,
+            person=self.person,
+            operator=self.operator,
+            centres=self.centres,
+            desk=self.desk,
+        )
+        self.readings.prepare(PROJECT)
         self.screen.heading(f"{USER} hands in real work")
         self.screen.say(f"$ export {' '.join(f'{name}={value}' for name, value in self.variables.items())}", "cyan")
         (self.desk / "sweep.yaml").write_text(work.sweep_file(self.layout, self.plane.url), encoding="utf-8")
@@ -238,6 +256,7 @@ class _Story:
         self._same(reader, tasks["best"][0], summary, f"The summary of the array is right: {work.describe(summary)}")
         digest = work.true_digest(self.desk)
         self._same(reader, tasks["large"][0], digest, "The hash and the sum over 120 MB are right")
+        self._same(reader, tasks["readings"][0], work.true_readings(self.desk), "The hash over the dataset is right")
         self._stumbled(reader, tasks["stumbles"][0])
         if self.layout.batch:
             self._two_nodes(tasks["two-nodes"][0])
@@ -245,6 +264,8 @@ class _Story:
         used = Counter(one.site for group in tasks.values() for task in group for one in reader.attempts(task))
         wanted = {centre.name for centre in self.centres.all}
         self._tell(set(used) == wanted, f"All {len(wanted)} sites did work: {dict(sorted(used.items()))}")
+        for condition, sentence, otherwise in self.readings.checks(PROJECT, tasks["readings"][0]):
+            self._tell(condition, sentence, otherwise)
         self._usage(sum(used.values()))
 
     def _tell(self, condition: object, sentence: str, otherwise: object = "") -> None:

@@ -22,6 +22,8 @@ NEIGHBOURS = (1, 3, 5, 7, 9, 15, 21, 31)
 SWEEP = [(k, metric) for metric in neighbours.METRICS for k in NEIGHBOURS]
 PART_BYTES = 40 * 1000**2
 PARTS = ("part-1.bin", "part-2.bin", "part-3.bin")
+READINGS = ("morning.bin", "evening.bin")
+READING_BYTES = 32 * 1000**2
 STORED = PARTS[-1]
 """The part that lies at a site already; the others are sent."""
 
@@ -38,6 +40,10 @@ class Layout:
     """Where it lies there."""
     batch: tuple[str, ...] = ()
     """The Slurm sites."""
+    certificate: str = ""
+    """The file by which the service's certificate is trusted."""
+    reader: str = ""
+    """Where the dataset is read."""
 
     @property
     def retry_sites(self) -> tuple[str, ...]:
@@ -60,7 +66,8 @@ def table_of_measurements() -> Path:
 
 
 def write(directory: Path) -> None:
-    """Make the person's directory: `sweep/` with the data, `large/` with the large files, and the programs."""
+    """Make the person's directory: `sweep/` with the data, `large/` with the large files, `readings/` and `scans/` for
+    datasets, and the programs."""
     here = Path(programs.__file__).parent
     for name, files in (
         ("sweep", ("neighbours.py",)),
@@ -75,6 +82,12 @@ def write(directory: Path) -> None:
         # The same bytes on every machine: an extendable hash of a number.
         content = hashlib.shake_256(f"isthmus {number}".encode()).digest(PART_BYTES)
         (directory / "large" / name).write_bytes(content)
+    for part in ("readings", "scans"):
+        (directory / part).mkdir()
+    for name in READINGS:
+        content = hashlib.shake_256(f"isthmus {name}".encode()).digest(READING_BYTES)
+        (directory / "readings" / name).write_bytes(content)
+    (directory / "scans" / "scan.bin").write_bytes(hashlib.shake_256(b"isthmus scan").digest(10**6))
 
 
 def sweep_file(layout: Layout, url: str) -> str:
@@ -99,7 +112,12 @@ def sweep_file(layout: Layout, url: str) -> str:
                     "workdir": "best",
                     "outputs": ["best.json"],
                     "sites": [layout.home],
-                    "env": {"ISTHMUS_URL": url, "ISTHMUS_PROJECT": "demo", "NAME": "sweep"},
+                    "env": {
+                        "ISTHMUS_URL": url,
+                        "ISTHMUS_PROJECT": "demo",
+                        "NAME": "sweep",
+                        **({"SSL_CERT_FILE": layout.certificate} if layout.certificate else {}),
+                    },
                     "secrets": {"ISTHMUS_TOKEN": "reader"},
                 },
             ],
@@ -120,6 +138,13 @@ def other_file(layout: Layout) -> str:
                 {"path": STORED, "site_path": f"{layout.store}:{layout.stored_path}"},
             ],
             "outputs": ["digest.json"],
+        },
+        {
+            "name": "readings",
+            "command": f"python3 digest.py {' '.join(f'in/{name}' for name in READINGS)} > digest.json",
+            "inputs": [{"file": "large/digest.py", "path": "digest.py"}, "data:demo/readings=in"],
+            "outputs": ["digest.json=data:demo/digests"],
+            "sites": [layout.reader or layout.home],
         },
         {
             "name": "stumbles",
@@ -165,6 +190,11 @@ def true_best(results: Sequence[str]) -> str:
 def true_digest(directory: Path) -> str:
     """The result file of the large task, computed here."""
     return digest.result([directory / "large" / name for name in PARTS])
+
+
+def true_readings(directory: Path) -> str:
+    """The result file of the task that reads the dataset, computed here."""
+    return digest.result([directory / "readings" / name for name in READINGS])
 
 
 def sha256(text: str) -> str:

@@ -214,6 +214,24 @@ TRANSFER_ENDED: Final = frozenset({TransferState.DONE, TransferState.FAILED, Tra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrderWindow:
+    """A time (seconds since 1970) in which a transfer may have a rate of payload."""
+
+    begins: float
+    ends: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderWay:
+    """One way of a transfer: the marks of its packets, by which routers know its path (0 = none), and its share of the streams."""
+
+    dscp: int = 0
+    flow_label: int = 0
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferOrder:
     """What the receiving site is told: which content, from where, under which rule, how fast. `fence` grows with every new
     order of one transfer: an older one is not obeyed. `source` empty: through the service."""
@@ -229,8 +247,22 @@ class TransferOrder:
     ticket: str = ""  # shown to the sending end
     regions: tuple[str, ...] = ()
     bytes_per_second: float = 0.0  # 0 = as fast as it goes
-    dscp: int = 0  # marks of its packets, by which routers know their path; 0 = none
-    flow_label: int = 0
+    ways: tuple[OrderWay, ...] = ()  # without any: as packets go by themselves
+    windows: tuple[OrderWindow, ...] = ()  # its rates over time, in order; without any it may go at any time
+    relay: str = ""  # HOST:PORT of the relay that it goes through
+    multipath: bool = False  # both ends have MPTCP
+    is_receiving: bool = False  # the source may still be receiving it, and passes on what it has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InPlace:
+    """Files that lie at a site and are to be a dataset there, where they are: read for somebody who is `account` there, by a path
+    of the site. `regions` are the only ones that their content may lie in."""
+
+    id: str
+    path: str
+    account: str = ""
+    regions: tuple[str, ...] = ()
 
 
 class Going(StrEnum):
@@ -251,5 +283,24 @@ class TransferProgress:
     done_bytes: int = 0
     bytes_per_second: float = 0.0
     seconds_left: float | None = None
+    message: str = ""
+    code: str = ""
+    multipath: bool = False  # whether it went over MPTCP indeed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How far a site is with reading files that it hashes, and what it found: of files in place the manifest (its BLAKE3, and the blob
+    that has it), of a copy the paths whose content is missing or damaged (the first of `wrong_files`)."""
+
+    going: Going
+    done_bytes: int = 0
+    size_bytes: int = 0
+    bytes_per_second: float = 0.0
+    seconds_left: float | None = None
+    manifest: str = ""
+    manifest_sha256: str = ""
+    wrong: tuple[str, ...] = ()
+    wrong_files: int = 0
     message: str = ""
     code: str = ""

@@ -256,6 +256,27 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A transfer that brought a dataset to an attempt's site, as it went: `through` is direct or service, `links` the path that it was
+    promised, times seconds since 1970."""
+
+    transfer: str
+    name: str
+    source: str
+    target: str
+    through: str
+    links: tuple[str, ...]
+    size_bytes: int
+    started_at: float
+    ended_at: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return max(0.0, self.ended_at - self.started_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """The record of one decision: every candidate and why it was refused, lost or won; `remedy` for a waiting task
     is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had;
@@ -274,7 +295,10 @@ class Receipt:
     standing: Standing | None = None
     after: str = ""  # why its last attempt was taken back: it moved here, or made room for others before
     actual_wait_seconds: float | None = None
-    actual_transfer_seconds: float | None = None
+    actual_transfer_seconds: float | None = (
+        None  # of the transfers themselves, where datasets moved; else until it was submitted
+    )
+    actual_transfers: tuple[Moved, ...] = ()
     actual_run_seconds: float | None = None
 
 

@@ -12,6 +12,9 @@ from decimal import Decimal
 
 from isthmus.domain.dataset import HOME as HOME
 
+PROMISED_SHARE = 0.95
+"""Of a link; the rest is for headers and for what nobody planned."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
@@ -44,6 +47,29 @@ class Held:
     begins: float
     ends: float
     bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """What is given away of links: parts for a time by `held`, whose links are called `LINK>TARGET`, and slices of links for ever, in
+    bits a second by the link's name, in both directions."""
+
+    held: tuple[Held, ...] = ()
+    slices: Mapping[str, float] = field(default_factory=dict)
+
+    def sliced_bits_per_second(self, link: str) -> float:
+        """Of slices, in each direction."""
+        return self.slices.get(link, 0.0)
+
+    def bits_per_second(self, link: str, target: str, begins: float, ends: float) -> float:
+        """The most that is given away of a link towards one of its ends at any moment between two."""
+        name = f"{link}>{target}"
+        parts = [one for one in self.held if one.link == name and one.begins < ends and one.ends > begins]
+        moments = {begins, *(one.begins for one in parts if one.begins > begins)}
+        most = max(
+            (sum(one.bytes_per_second for one in parts if one.begins <= at < one.ends) for at in moments), default=0.0
+        )
+        return 8 * most + self.slices.get(link, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

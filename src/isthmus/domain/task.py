@@ -190,13 +190,15 @@ class Output:
 
     Without `url` it is kept by content hash and handed to the caller; with `url` (s3, http, https, or file below a
     directory that the service's operator allows) it is also put there; with `data` (`PROJECT/NAME`) it becomes part of the next
-    version of that dataset. `path_prefix`: see `engine.delivering`.
+    version of that dataset, whose content, with `stays`, is kept at the site where the task ran and comes nowhere else by itself.
+    `path_prefix`: see `engine.delivering`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     path: str
     url: str = ""
     data: str = ""
+    stays: bool = False
     directory: bool = False
     required: bool = True
     path_prefix: str = ""
@@ -211,6 +213,8 @@ class Output:
             ref = DatasetRef.parse(self.data)
             if ref.version or ref.path:
                 raise Invalid("data", f"{self.data!r} names more than a dataset.", remedy="Write PROJECT/NAME.")
+        if self.stays and (not self.data or self.url):
+            raise Invalid("stays", "goes with data, and without url.", remedy="Name the dataset, PROJECT/NAME.")
 
 
 class Goal(StrEnum):

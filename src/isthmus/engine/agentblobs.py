@@ -45,8 +45,11 @@ class AgentBlobs:
             raise NotFound("No call for this site needs this content.")
 
     async def need_send(self, site: str) -> None:
-        """Forbidden when the site has no call that collects."""
-        if not await self._mailbox.has_open(site, "collect") and not await self._database.read(_sends, site):
+        """Forbidden when the site has no call that collects or takes files in."""
+        for method in ("collect", "data_register"):
+            if await self._mailbox.has_open(site, method):
+                return
+        if not await self._database.read(_sends, site):
             raise Forbidden("No call for this site collects now.", remedy="Wait for the next call.")
 
     async def _of_open_transfer(self, site: str, sha256: str) -> bool:

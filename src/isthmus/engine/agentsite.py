@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from isthmus.domain.dataset import TransferOrder, TransferProgress
+from isthmus.domain.dataset import InPlace, Reading, TransferOrder, TransferProgress
 from isthmus.domain.errors import Busy, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
@@ -59,7 +59,9 @@ class AgentTimeouts:
     data_drop: float = 300.0
     data_chill: float = 3600.0
     data_warm: float = 3600.0
-    data_verify: float = 3600.0
+    data_limit: float = 300.0
+    data_verify: float = 60.0
+    data_register: float = 60.0
 
 
 class AgentSite:
@@ -173,9 +175,18 @@ class AgentSite:
         """Have the agent bring versions back from its cold store."""
         await self._ask("data_warm", wire.Manifests(manifests=tuple(manifests)))
 
-    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    async def data_limit(self, limits: Mapping[str, tuple[str, ...]]) -> None:
+        """Tell the agent where versions may lie."""
+        await self._ask("data_limit", wire.Limits(limits=dict(limits)))
+
+    async def data_verify(self, manifests: Sequence[str]) -> Mapping[str, Reading]:
         """Have the agent read versions and compare."""
-        found: dict[str, tuple[str, ...]] = await self._ask("data_verify", wire.Manifests(manifests=tuple(manifests)))
+        found: dict[str, Reading] = await self._ask("data_verify", wire.Manifests(manifests=tuple(manifests)))
+        return found
+
+    async def data_register(self, asked: Sequence[InPlace]) -> Mapping[str, Reading]:
+        """Have the agent take in files where they lie."""
+        found: dict[str, Reading] = await self._ask("data_register", wire.FilesInPlace(asked=tuple(asked)))
         return found
 
     async def _progress(
@@ -217,4 +228,4 @@ def _unseen() -> Observation:
 
 def _hashes(outcome: Collected) -> set[str]:
     streams = [stream for stream in (outcome.stdout, outcome.stderr) if stream is not None]
-    return {file.sha256 for file in (*outcome.files, *streams)}
+    return {file.sha256 for file in (*outcome.files, *streams) if not file.kept}

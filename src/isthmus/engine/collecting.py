@@ -61,7 +61,7 @@ def _hashes(outcomes: Mapping[str, CollectOutcome]) -> set[str]:
         for outcome in outcomes.values()
         if isinstance(outcome, Collected)
         for file in (*outcome.files, outcome.stdout, outcome.stderr)
-        if file is not None
+        if file is not None and not file.kept
     }
 
 
@@ -80,7 +80,7 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
             return _put_off(work, row, message)
         case Collected():
             pass
-    lost = [file.path for file in outcome.files if file.sha256 in missing]
+    lost = [file.path for file in outcome.files if file.sha256 in missing and not file.kept]
     if lost:
         return _put_off(work, row, f"{lost[0]} did not arrive.")
     fields = {
@@ -116,7 +116,8 @@ async def _judge(work: SiteWork, row: Any, outcome: CollectOutcome, missing: set
     made = []
     if work.home is not None:
         try:
-            made = await made_by(work.home, await work.database.read(spec_of, row.task_id), outcome.files)
+            spec = await work.database.read(spec_of, row.task_id)
+            made = await made_by(work.home, spec, outcome.files, row.site)
             for one in made:
                 await work.database.read(check_made, row.task_id, one, work.settings.home_region)
         except Refused as error:
@@ -150,6 +151,7 @@ def _files(row: Any, files: Sequence[CollectedFile], delivered: Mapping[str, str
             "url": delivered.get(file.path, ""),
         }
         for file in files
+        if not file.kept
     ]
 
 

@@ -16,9 +16,10 @@ from isthmus.domain.dataset import (
     DatasetRef,
     Labels,
     ReplicaState,
+    Tier,
     TransferState,
 )
-from isthmus.domain.errors import Conflict, NotFound, Refused
+from isthmus.domain.errors import Conflict, Forbidden, NotFound, Refused
 from isthmus.domain.site import SiteState
 from isthmus.engine.clock import new_id
 from isthmus.store import datasets, events, tables
@@ -77,9 +78,11 @@ def add_version(
     labels: Labels | None = None,
     task_id: str = "",
     pinned: bool = False,
+    in_place: bool = False,
+    tier: Tier = Tier.WARM,
 ) -> int:
     """Store a version whose content is whole at `place`, and its dataset when it is new; answers its number. Content equal to
-    the newest version's makes no new one. `labels` None keeps what the dataset has."""
+    the newest version's makes no new one. `labels` None keeps what the dataset has. `in_place`: files of somebody's own there."""
     where = sa.and_(_d.project == project, _d.name == name)
     row = connection.execute(tables.datasets.select().where(where).with_for_update()).first()
     known = labels_of(row) if row is not None else Labels()
@@ -124,10 +127,14 @@ def add_version(
         now=now,
         key=(project, name, number, place),
         manifest=manifest_hash,
+        manifest_sha256=manifest_sha256,
         size_bytes=manifest.size_bytes,
         state=ReplicaState.WHOLE,
         pinned=pinned,
         cached=False,
+        in_place=in_place,
+        tier=tier,
+        user=user,
     )
     return number
 
@@ -143,6 +150,9 @@ def set_labels(
     said = {"sensitivity": labels.sensitivity, "regions": orjson.dumps(labels.regions).decode()}
     where = sa.and_(_d.project == project, _d.name == name)
     connection.execute(tables.datasets.update().where(where).values(**said, updated_at=now))
+    # The sending end keeps the rule by itself, so each site that holds a copy learns the new one.
+    held = sa.and_(_r.project == project, _r.name == name, _r.site != HOME)
+    connection.execute(tables.replicas.update().where(held).values(limits_due=True))
 
 
 def put_replica(
@@ -151,10 +161,14 @@ def put_replica(
     now: float,
     key: tuple[str, str, int, str],
     manifest: str,
+    manifest_sha256: str,
     size_bytes: int,
     state: ReplicaState,
     cached: bool,
     pinned: bool = False,
+    in_place: bool = False,
+    tier: Tier = Tier.WARM,
+    user: str = "",
 ) -> None:
     """Store where a copy is in its life; what is known of it stays."""
     project, name, number, site = key
@@ -169,16 +183,24 @@ def put_replica(
                 version=number,
                 site=site,
                 manifest=manifest,
+                manifest_sha256=manifest_sha256,
                 state=state.value,
                 cached=cached,
                 pinned=pinned,
+                pinned_by=user if pinned else "",
+                in_place=in_place,
+                tier=tier.value,
                 size_bytes=size_bytes,
                 created_at=now,
                 **whole,
             )
         )
         return
-    kept = {"cached": bool(row.cached) and cached, "pinned": bool(row.pinned) or pinned}
+    kept: dict[str, Any] = {"cached": bool(row.cached) and cached, "pinned": bool(row.pinned) or pinned}
+    if pinned and not row.pinned:
+        kept["pinned_by"] = user
+    if state is ReplicaState.WHOLE and row.state != ReplicaState.WHOLE:
+        kept["in_place"] = in_place
     connection.execute(tables.replicas.update().where(where).values(state=state.value, **kept, **whole))
 
 
@@ -212,10 +234,12 @@ def plan_transfer(
                 now=now,
                 key=(row.project, row.name, row.version, target),
                 manifest=row.manifest,
+                manifest_sha256=row.manifest_sha256,
                 size_bytes=row.size_bytes,
                 state=ReplicaState.WHOLE,
                 cached=cached,
                 pinned=pinned,
+                user=user,
             )
         return ""
     if there is not None and there.state == ReplicaState.LEAVING:
@@ -223,7 +247,7 @@ def plan_transfer(
     moving = datasets.open_transfer(connection, row.project, row.name, row.version, target)
     if moving is None and not any(copy.state == ReplicaState.WHOLE for copy in held.values()):
         raise Conflict(f"No place holds all of {ref}.", remedy="Put its content again.", code="no_whole_replica")
-    if target != HOME and not _keeps_data(connection, target):
+    if target != HOME and not keeps_data(connection, target):
         raise Refused(
             f"{target} keeps no data.",
             remedy=f"Its agent must run with --data-root; a task there gets {name} through the service.",
@@ -234,10 +258,12 @@ def plan_transfer(
         now=now,
         key=(row.project, row.name, row.version, target),
         manifest=row.manifest,
+        manifest_sha256=row.manifest_sha256,
         size_bytes=row.size_bytes,
         state=ReplicaState(there.state) if there is not None and moving is not None else ReplicaState.PLANNED,
         cached=cached,
         pinned=pinned,
+        user=user,
     )
     if moving is not None:
         return str(moving.id)
@@ -280,7 +306,8 @@ def tell(
     events.add(connection, [event])
 
 
-def _keeps_data(connection: sa.Connection, site: str) -> bool:
+def keeps_data(connection: sa.Connection, site: str) -> bool:
+    """Whether a site's agent said that it keeps data."""
     query = sa.select(tables.data_servers.c.site).where(tables.data_servers.c.site == site)
     return connection.execute(query).first() is not None
 
@@ -323,21 +350,43 @@ def end_transfer(connection: sa.Connection, now: float, row: Any, state: Transfe
     tell(connection, now, row.project, row.id, state.value, row.target, body, row.task_id)
 
 
-def pin(connection: sa.Connection, *, ref: DatasetRef, site: str, pinned: bool) -> int:
-    """Keep a version's copies (at one site, or all) from eviction, or let them go again; answers how many there are."""
+def pin(
+    connection: sa.Connection, *, ref: DatasetRef, site: str, pinned: bool, user: str = "", may_all: bool = True
+) -> int:
+    """Keep a version's copies (at one site, or all) from eviction, or let them go again; answers how many there are. Without `may_all`
+    a user lets only copies go that they pinned themselves: Forbidden."""
     row = need_version(connection, ref)
     where = [_r.project == row.project, _r.name == row.name, _r.version == row.version]
     if site:
         where.append(_r.site == site)
-    count = connection.execute(tables.replicas.update().where(*where).values(pinned=pinned)).rowcount
+    copies = connection.execute(tables.replicas.select().where(*where).with_for_update()).all()
+    others = [copy for copy in copies if copy.pinned and copy.pinned_by != user]
+    if others and not pinned and not may_all and row.owner != user:
+        raise Forbidden(
+            f"{ref} was pinned at {others[0].site} by {others[0].pinned_by or 'somebody else'}.",
+            remedy="Ask them, the dataset's owner, or a manager of the project.",
+        )
+    values: dict[str, Any] = {"pinned": pinned, "pinned_by": user if pinned else ""}
+    fresh = [*where, _r.pinned.is_(not pinned)]
+    connection.execute(tables.replicas.update().where(*fresh).values(**values))
+    count = len(copies)
     if not count:
         raise NotFound(f"There is no copy of {ref} at {site or 'any place'}.", remedy=f"`isthmus data show {ref}`.")
     return int(count)
 
 
+def asked_for(connection: sa.Connection, ref: DatasetRef, number: int, site: str, user: str) -> bool:
+    """Whether a user had the copy at a site made."""
+    query = sa.select(_t.id).where(
+        _t.project == ref.project, _t.name == ref.name, _t.version == number, _t.target == site, _t.created_by == user
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def drop_replica(connection: sa.Connection, *, now: float, ref: DatasetRef, site: str) -> None:
     """Let a copy go. Conflict for the last one, a pinned one, and one that a live task at the site takes in."""
     row = need_version(connection, ref)
+    lock_version(connection, row.project, row.name, row.version)
     copies = datasets.replicas(connection, row.project, row.name, row.version)
     one = next((copy for copy in copies if copy.site == site), None)
     if one is None:
@@ -357,6 +406,20 @@ def drop_replica(connection: sa.Connection, *, now: float, ref: DatasetRef, site
     if moving is not None:
         end_transfer(connection, now, moving, TransferState.CANCELLED, "Its copy was dropped.")
     leave(connection, (row.project, row.name, row.version, site))
+
+
+def lock_version(connection: sa.Connection, project: str, name: str, number: int) -> None:
+    """Keep others from letting a copy of a version go until the transaction ends, so that no two take each other's copy for the one
+    that stays. What is read of its copies afterwards is so."""
+    where = sa.and_(_v.project == project, _v.name == name, _v.version == number)
+    connection.execute(sa.select(_v.version).where(where).with_for_update()).first()
+
+
+def is_whole_elsewhere(connection: sa.Connection, key: tuple[str, str, int], site: str) -> bool:
+    """Whether another place holds a version whole."""
+    project, name, number = key
+    query = sa.select(_r.site).where(_r.project == project, _r.name == name, _r.version == number, _r.site != site)
+    return connection.execute(query.where(_r.state == ReplicaState.WHOLE.value).limit(1)).first() is not None
 
 
 def site_left(connection: sa.Connection, now: float, site: str) -> None:

@@ -39,6 +39,7 @@ from isthmus.engine.sitework import SiteWorker
 from isthmus.engine.snapshot import read_snapshot, waiting_task
 from isthmus.engine.sources import NoPasses, Passes
 from isthmus.engine.taskdata import DataFiles
+from isthmus.engine.verifying import Verifier
 from isthmus.engine.waiting import EVERY_SECONDS as LOOK_SECONDS
 from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.work import SiteWork
@@ -98,6 +99,7 @@ class Engine:
             wake_routers=self.wake_routers,
         )
         data.wake = self.mover.due.set
+        self.verifier = Verifier(database, self.fleet, self.home, blobs, self.settings.home_region)
         self._deliver = deliver
         self._run_times = RunTimes(database)
         self._measuring = Measuring(
@@ -152,6 +154,7 @@ class Engine:
             await self.database.write(leases.give_back, held)
         except IsthmusError as error:
             log.warning("leases were not given back: %s", error)
+        await self.verifier.close()
         await self.fleet.close()
 
     def wake(self) -> None:

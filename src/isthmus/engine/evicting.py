@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,7 +32,10 @@ def room_for(connection: sa.Connection, now: float, lease: Lease, transfer: Any)
     used = sum(
         row.size_bytes
         for row in rows
-        if row.state in _TAKES_ROOM and row.tier == Tier.WARM and (row.project, row.name, row.version) != own
+        if row.state in _TAKES_ROOM
+        and row.tier == Tier.WARM
+        and not row.in_place
+        and (row.project, row.name, row.version) != own
     )
     leaving = sum(row.size_bytes for row in rows if row.state == ReplicaState.LEAVING and row.tier == Tier.WARM)
     over = used + transfer.size_bytes - server.quota_bytes
@@ -42,8 +46,14 @@ def room_for(connection: sa.Connection, now: float, lease: Lease, transfer: Any)
     room = make_room(_copies(connection, now, site, rows), over - leaving, has_cold=bool(server.cold))
     if room.missing_bytes:
         return over, []  # nothing leaves in vain: with all that may go it would still not fit
-    for copy in room.drop:
-        intents.leave(connection, (*copy.key, site))
+    stays = []
+    for copy in sorted(room.drop, key=lambda one: one.key):
+        intents.lock_version(connection, *copy.key)
+        if intents.is_whole_elsewhere(connection, copy.key, site):
+            intents.leave(connection, (*copy.key, site))
+        else:  # the other copy was let go at this moment: it is looked at again with the next try
+            stays.append(copy)
+    room = replace(room, drop=tuple(copy for copy in room.drop if copy not in stays))
     _tell(connection, now, site, room)
     chilled = {copy.key for copy in room.chill}
     return over, [row for row in rows if (row.project, row.name, row.version) in chilled]
@@ -69,7 +79,7 @@ def _copies(connection: sa.Connection, now: float, site: str, rows: Sequence[Any
     found = []
     for row in rows:
         key = (row.project, row.name, row.version)
-        if row.state == ReplicaState.WHOLE and row.tier == Tier.WARM:
+        if row.state == ReplicaState.WHOLE and row.tier == Tier.WARM and not row.in_place:
             found.append(
                 Copy(
                     key=key,

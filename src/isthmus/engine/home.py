@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from isthmus.data.directory import DirectoryBlobStore
 from isthmus.data.hashing import hash_blob, hash_bytes
 from isthmus.data.port import BlobStore
 from isthmus.domain.dataset import DatasetFile, DatasetManifest
@@ -55,6 +56,12 @@ class Home:
         """Blobs that a site sent, BLAKE3 -> SHA-256: remembers those that are what was claimed, answers the others."""
         found = await self.blake3_of({sha256: sizes[blake3] for blake3, sha256 in claimed.items()})
         return {blake3 for blake3, sha256 in claimed.items() if found.get(sha256) != blake3}
+
+    async def forget(self, blake3: str, sha256: str) -> None:
+        """A content here is not what its name says: it is out of use, and may come again."""
+        await self._database.write(_forget, blake3)
+        if isinstance(self._blobs, DirectoryBlobStore):
+            await asyncio.to_thread(self._blobs.set_aside, sha256)
 
     async def manifest_of_directory(self, directory: Manifest) -> tuple[DatasetManifest, str, str]:
         """A directory of blobs as the manifest of a dataset, its BLAKE3, and the blob that holds it now."""
@@ -106,6 +113,10 @@ def _by_blake3(connection: sa.Connection, hashes: list[str]) -> dict[str, str]:
         query = sa.select(c.sha256, c.blake3).where(c.blake3.in_(hashes[start : start + _CHUNK]))
         found.update((row.blake3, row.sha256) for row in connection.execute(query))
     return found
+
+
+def _forget(connection: sa.Connection, blake3: str) -> None:
+    connection.execute(tables.contents.delete().where(tables.contents.c.blake3 == blake3))
 
 
 def _remember(connection: sa.Connection, rows: list[dict[str, object]]) -> None:

@@ -109,12 +109,34 @@ class JobMaker:
             env=env,
             secrets={} if sealed is None else self._open(task.project, spec.secrets, sealed),
             files=(*(file for file in files if file.path not in kept), *saved),
-            outputs=_outputs(row, spec),
+            outputs=await self._outputs(row, spec),
             signal=spec.checkpoint_signal if spec.preemptible else "",
             grace_seconds=spec.checkpoint_grace_seconds if spec.preemptible else 0,
             volumes=spec.volumes,
             native=dict(spec.backend_parameters),
         )
+
+    async def _outputs(self, row: Any, spec: TaskSpec) -> tuple[JobOutput, ...]:
+        """What is fetched when an attempt has ended. Of one that failed nothing stays at the site."""
+        if row.reason == EndReason.PREEMPTED or not any(output.stays for output in spec.outputs):
+            return _outputs(row, spec)
+        if self._data is None:
+            raise Unavailable("This control plane keeps no datasets.")
+        found = []
+        for output in spec.outputs:
+            if output.stays and row.reason and row.reason != EndReason.EXIT_ZERO:
+                continue
+            regions = await self._data.stay(row, output.data) if output.stays else ()
+            found.append(
+                JobOutput(
+                    path=output.path,
+                    directory=output.directory,
+                    required=output.required,
+                    stays=output.stays,
+                    regions=regions,
+                )
+            )
+        return tuple(found)
 
     def _open(self, project: str, wanted: Mapping[str, str], sealed: Mapping[tuple[str, str], bytes]) -> dict[str, str]:
         opened: dict[str, str] = {}

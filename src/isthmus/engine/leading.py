@@ -1,4 +1,5 @@
-"""Leads the packets of a transfer over the path that it was planned for, or else over the best one that routers can be told of.
+"""Leads the packets of a transfer over the path that it was planned for, or else over the best one that routers can be told of, or through a
+relay.
 
 A transfer wants a policy before it is ordered, is ordered with the marks of that policy once the routers have it, and gives it up when
 it stops. Where no router obeys, or the routers are slow to, it goes as packets go by themselves.
@@ -8,33 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from isthmus.domain.dataset import TransferState
+from isthmus.domain.dataset import OrderWay, TransferState
 from isthmus.domain.errors import Busy, Invalid
 from isthmus.domain.network import NetworkView
+from isthmus.domain.roads import Reserved
 from isthmus.engine import steering
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.networkview import read_network
+from isthmus.engine.relaying import choose, promised, read_servers
+from isthmus.engine.reserving import read_reserved
 from isthmus.engine.seen import LimitedBy, seen_rate
+from isthmus.engine.slicing import dscp_of
 from isthmus.store import tables
 
 PATIENCE_SECONDS = 10.0  # for the routers to have a policy, before a transfer goes without
 _LEAST_BYTES = 16 * 1024**2  # smaller ones are over before a path is programmed
+_LEAST_SPLIT_BYTES = 256 * 1024**2  # smaller ones have one way
+_LEAST_SHARE = 0.2  # of what the first way can have; a second with less is not worth its policies
 _LEAST_SEEN_BYTES, _LEAST_SEEN_SECONDS = 8 * 1024**2, 1.0  # to tell a rate from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lead:
-    """The marks of a transfer's packets, 0 = none; `is_set`: the routers send such packets over the path."""
+    """The ways of a transfer, over the `paths` of its policies; `is_set`: the routers send packets with such marks over them. `relay`: the
+    site whose relay at `relay_address` (HOST:PORT) carries it; `multipath`: both ends have MPTCP."""
 
-    nodes: tuple[str, ...] = ()
-    dscp: int = 0
-    flow_label: int = 0
+    paths: tuple[tuple[str, ...], ...] = ()
+    ways: tuple[OrderWay, ...] = ()
     is_set: bool = True
+    relay: str = ""
+    relay_address: str = ""
+    multipath: bool = False
 
 
 BY_ITSELF = Lead()
@@ -42,35 +53,71 @@ BY_ITSELF = Lead()
 
 def lead(connection: sa.Connection, now: float, lease: Lease, row: Any, source: str) -> Lead:
     """The lead of a transfer that is about to go from a source: wanted here when it is not yet. `is_set` is false while the routers are
-    waited for; BY_ITSELF where nothing can be set, or was not in time."""
+    waited for. Where nothing can be set, or was not in time, it goes through a relay if that is better, or by itself, with the mark of its
+    project's slice."""
     guard(connection, lease)
-    if row.size_bytes < _LEAST_BYTES:
-        return BY_ITSELF
-    name = _name(row.id)
-    known = connection.execute(tables.net_policies.select().where(tables.net_policies.c.name == name)).first()
-    if known is not None and known.source == source and known.wanted:
-        (policy,) = (one for one in steering.policies(connection) if one.name == name)
-        if policy.programmed_at is None and now - policy.created_at > PATIENCE_SECONDS:
-            steering.give_up(connection, name)
-            return BY_ITSELF
-        return _of(policy)
-    if known is not None:
-        return BY_ITSELF  # of an earlier order, and not forgotten yet
-    if connection.execute(sa.select(tables.net_nodes.c.name).limit(1)).first() is None:
-        return BY_ITSELF
+    slice_dscp, servers = dscp_of(connection, row.project), read_servers(connection, now)
+    # The kernel paces and marks no MPTCP: what has a promised rate or a slice goes over TCP.
+    free = not slice_dscp and not row.most_bytes_per_second and row.stretches == "[]"
+    marked = (OrderWay(dscp=slice_dscp),) if slice_dscp else ()
+    by_itself = Lead(ways=marked, multipath=free and {source, row.target} <= servers.multipath)
+
+    def through(relay: str) -> Lead:
+        return Lead(ways=marked, relay=relay, relay_address=servers.relays[relay])
+
+    if (relay := promised(row, source, servers.relays)) != "":
+        return through(relay)
+    found = _policies(connection, now, row, source, slice_dscp) if row.size_bytes >= _LEAST_BYTES else []
+    if found:
+        return _of(found)
+    if servers.relays:
+        relay = choose(read_network(connection, now), row, source, servers.relays)
+        return through(relay) if relay else by_itself
+    return by_itself
+
+
+def _policies(
+    connection: sa.Connection, now: float, row: Any, source: str, slice_dscp: int
+) -> list[tuple[steering.Wanted, float]]:
+    """The policies of a transfer with the shares of its ways, wanted now when they are not yet; none where it has to do without."""
+    known = [one for one in steering.policies(connection) if _transfer(one.name) == row.id and one.owner == "transfer"]
+    if known and all(one.source == source and one.wanted for one in known):
+        if any(one.programmed_at is None and now - one.created_at > PATIENCE_SECONDS for one in known):
+            let_go(connection, row.id)
+            return []
+        return [(one, _share(one.name)) for one in known]
+    if known or connection.execute(sa.select(tables.net_nodes.c.name).limit(1)).first() is None:
+        return []  # of an earlier order, and not forgotten yet; or nothing is declared
     view = read_network(connection, now)
-    for nodes in _paths(view, row, source):
+    made: list[tuple[steering.Wanted, float]] = []
+    for nodes, share in _paths(view, row, source, read_reserved(connection, now)):
+        name = _name(row.id, len(made), share)
         try:
-            policy = steering.want(connection, view, name=name, nodes=nodes, owner="transfer", now=now)
+            policy = steering.want(
+                connection, view, name=name, nodes=nodes, owner="transfer", now=now, slice_dscp=slice_dscp
+            )
         except (Invalid, Busy):
             continue
-        return _of(policy)
-    return BY_ITSELF
+        made.append((policy, share))
+    return made
+
+
+def moved(connection: sa.Connection, view: NetworkView, policy: str, nodes: Sequence[str]) -> None:
+    """A failure took the policy of a transfer to another path: what it was promised is held of that one's links from now on."""
+    t = tables.transfers
+    of = sa.and_(t.c.id == _transfer(policy), t.c.links != "[]", t.c.source == nodes[0])
+    by_ends = {(link.source, link.target): f"{link.link.name}>{link.target}" for link in view.links}
+    links = [by_ends[pair] for pair in pairwise(nodes)]
+    connection.execute(t.update().where(of).values(links=orjson.dumps(links).decode()))
 
 
 def let_go(connection: sa.Connection, transfer: str) -> None:
     """A transfer stopped: its packets need no path of their own any more."""
-    steering.give_up(connection, _name(transfer))
+    p = tables.net_policies
+    names = connection.scalars(sa.select(p.c.name).where(p.c.owner == "transfer", p.c.wanted)).all()
+    for name in names:
+        if _transfer(name) == transfer:
+            steering.give_up(connection, name)
 
 
 def left_behind(connection: sa.Connection) -> list[str]:
@@ -79,10 +126,10 @@ def left_behind(connection: sa.Connection) -> list[str]:
     names = connection.scalars(sa.select(p.name).where(p.owner == "transfer", p.wanted)).all()
     if not names:
         return []
-    ids = {_transfer(name): name for name in names}
     live = (TransferState.PLANNED.value, TransferState.MOVING.value)
-    query = sa.select(t.id).where(t.id.in_(sorted(ids)), t.state.in_(live))
-    return [ids[transfer] for transfer in sorted(ids.keys() - set(connection.scalars(query)))]
+    query = sa.select(t.id).where(t.id.in_(sorted({_transfer(name) for name in names})), t.state.in_(live))
+    alive = set(connection.scalars(query))
+    return sorted(name for name in names if _transfer(name) not in alive)
 
 
 def give_up(connection: sa.Connection, lease: Lease, names: Sequence[str]) -> None:
@@ -94,39 +141,72 @@ def give_up(connection: sa.Connection, lease: Lease, names: Sequence[str]) -> No
 
 def note_rate(connection: sa.Connection, now: float, row: Any) -> None:
     """What a transfer between two sites that just ended tells of the network between them."""
-    if row.through != "direct" or row.started_at is None or row.size_bytes < _LEAST_SEEN_BYTES:
+    if row.through == "service" or row.started_at is None or row.size_bytes < _LEAST_SEEN_BYTES:
         return
     seconds = now - row.started_at
     if seconds >= _LEAST_SEEN_SECONDS:
-        bounded: LimitedBy = "rate" if orjson.loads(row.stretches) or row.most_bytes_per_second else "unknown"
-        seen_rate(connection, row.source, row.target, row.size_bytes / seconds, now, bounded)
+        note_running_rate(connection, now, row, row.size_bytes / seconds)
 
 
-def _paths(view: NetworkView, row: Any, source: str) -> list[Sequence[str]]:
-    """The planned path where the source is the planned one, else all that routers can be told of, the soonest first."""
+def note_running_rate(connection: sa.Connection, now: float, row: Any, bytes_per_second: float) -> None:
+    """What a transfer tells of the network as it runs: so much was free for it on each leg, at least."""
+    if row.through not in ("direct", "relay") or bytes_per_second <= 0:
+        return
+    bounded: LimitedBy = "rate" if orjson.loads(row.stretches) or row.most_bytes_per_second else "unknown"
+    stops = [row.source, *([row.relay] if row.relay else []), row.target]
+    for source, target in pairwise(stops):
+        seen_rate(connection, source, target, bytes_per_second, now, bounded)
+
+
+def _paths(view: NetworkView, row: Any, source: str, reserved: Reserved) -> list[tuple[Sequence[str], float]]:
+    """The planned path where the source is the planned one, else the one that moves it soonest of those that routers can be told of, and for
+    a large one a second that shares no link with it but the first and the last; each with its share."""
     links = orjson.loads(row.links)
     if links and row.source == source and all(">" in link for link in links):
-        return [(source, *(link.rpartition(">")[2] for link in links))]
+        return [((source, *(link.rpartition(">")[2] for link in links)), 1.0)]
     if view.node(source) is None or view.node(row.target) is None:
         return []
     from isthmus.network.candidates import candidate_paths
 
-    found = candidate_paths(view, source, row.target, size_bytes=float(row.size_bytes))
-    return [one.nodes for one in found if one.up and one.programmable]
+    found = candidate_paths(view, source, row.target, size_bytes=float(row.size_bytes), reserved=reserved, count=8)
+    able = [one for one in found if one.up and one.programmable]
+    if not able:
+        return []
+    first, most = able[0], able[0].promisable_bits_per_second or 0.0
+    second = next(
+        (
+            one
+            for one in able[1:]
+            if set(first.links[1:-1]).isdisjoint(one.links)
+            and (one.promisable_bits_per_second or 0.0) >= _LEAST_SHARE * most > 0
+        ),
+        None,
+    )
+    if second is None or row.size_bytes < _LEAST_SPLIT_BYTES or row.most_bytes_per_second:
+        return [(first.nodes, 1.0)]
+    return [(first.nodes, 1.0), (second.nodes, round((second.promisable_bits_per_second or 0.0) / most, 2))]
 
 
-def _of(policy: steering.Wanted) -> Lead:
+def _of(found: Sequence[tuple[steering.Wanted, float]]) -> Lead:
     return Lead(
-        nodes=policy.nodes,
-        dscp=policy.match.dscp or 0,
-        flow_label=policy.match.flow_label or 0,
-        is_set=policy.programmed_at is not None,
+        paths=tuple(policy.nodes for policy, _ in found),
+        ways=tuple(
+            OrderWay(dscp=policy.match.dscp or 0, flow_label=policy.match.flow_label or 0, share=share)
+            for policy, share in found
+        ),
+        is_set=all(policy.programmed_at is not None for policy, _ in found),
     )
 
 
-def _name(transfer: str) -> str:
-    return f"transfer-{transfer}"
+def _name(transfer: str, place: int, share: float) -> str:
+    """`transfer-ID`; of the second way `transfer-ID.SHARE`, in per cent of the first."""
+    return f"transfer-{transfer}" if not place else f"transfer-{transfer}.{round(100 * share)}"
 
 
 def _transfer(name: str) -> str:
-    return name.removeprefix("transfer-")
+    return name.removeprefix("transfer-").partition(".")[0]
+
+
+def _share(name: str) -> float:
+    per_cent = name.partition(".")[2]
+    return float(per_cent) / 100 if per_cent else 1.0

@@ -27,7 +27,7 @@ from isthmus.domain.dataset import (
     TransferProgress,
     TransferState,
 )
-from isthmus.domain.errors import Forbidden, IsthmusError, Refused, Unavailable
+from isthmus.domain.errors import Corrupt, Forbidden, IsthmusError, NotFound, Refused, Unavailable
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
 from isthmus.engine import leading
@@ -39,6 +39,7 @@ from isthmus.engine.home import Home
 from isthmus.engine.leases import Lease, LostLease, guard
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.sources import Offer, Passes, choose
+from isthmus.engine.verifying import lost
 from isthmus.store import datasets, tables
 from isthmus.store.database import Database
 
@@ -48,6 +49,7 @@ _MOST_TRIES = 20
 _ABSENT_SECONDS = 90.0  # a site not seen for so long is told nothing
 _AT_ONCE = 16  # transfers of one site in hand
 _ROUTERS_SECONDS = 0.5  # between two looks whether routers have a path
+_TREE_SECONDS = 0.3  # between two looks whether the site before in the tree receives
 _r, _t = tables.replicas.c, tables.transfers.c
 
 
@@ -79,7 +81,7 @@ class Mover:
         self._in_hand: dict[str, asyncio.Task[None]] = {}
         self._place_of: dict[str, str] = {}  # whose agent is asked for a transfer in hand
         self._rooms: dict[str, asyncio.Lock] = {}
-        self._leaving: asyncio.Task[None] | None = None
+        self._leaving: dict[str, asyncio.Task[None]] = {}  # by site: a slow one holds nobody up
         self.due = asyncio.Event()
 
     async def run(self) -> None:
@@ -97,12 +99,14 @@ class Mover:
                         log.exception("a look at the transfers failed")
                 await self._pause(self._settings.transfer_interval)
         finally:
-            tasks = [*self._in_hand.values(), *([self._leaving] if self._leaving else [])]
+            tasks = [*self._in_hand.values(), *self._leaving.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self, lease: Lease) -> None:
+        if not self._in_hand and await self._database.read(datasets.is_still):
+            return
         rows = await self._database.read(datasets.due_transfers, self._clock.now(), _BATCH, list(self._in_hand))
         asked = Counter(self._place_of[key] for key in self._in_hand)
         for row in rows:
@@ -115,8 +119,15 @@ class Mover:
         if lost := await self._database.read(leading.left_behind):
             await self._database.write(leading.give_up, lease, lost)
             self._wake_routers()
-        if self._leaving is None or self._leaving.done():
-            self._leaving = asyncio.create_task(self._let_go(lease), name="replicas that leave")
+        by_site: dict[str, list[Any]] = {}
+        busy = sorted(self._leaving)
+        for row in await self._database.read(_leaving, self._clock.now(), _BATCH, busy):
+            by_site.setdefault(row.site, []).append(row)
+        for row in await self._database.read(_limits_due, self._clock.now(), _BATCH, busy):
+            if row.site not in by_site and row.site not in self._leaving:
+                self._leaving[row.site] = asyncio.create_task(self._tell_limits(row, lease), name=f"limits {row.site}")
+        for site, rows in by_site.items():
+            self._leaving[site] = asyncio.create_task(self._let_go(site, rows, lease), name=f"what leaves {site}")
 
     async def _serve(self, row: Any, lease: Lease) -> None:
         try:
@@ -148,6 +159,10 @@ class Mover:
         if offer.wait_for_home:
             await self._bring_home(row, lease)
             return
+        if offer.wait_for:
+            later = self._clock.now() + _TREE_SECONDS
+            await self._put_off(row, lease, f"Waits for {offer.wait_for}, which passes it on.", at=later)
+            return
         if offer.not_before > self._clock.now():
             await self._put_off(row, lease, "Its window has not come.", at=offer.not_before)
             return
@@ -168,9 +183,11 @@ class Mover:
         if not led.is_set:
             self._wake_routers()
             at = self._clock.now() + _ROUTERS_SECONDS
-            await self._put_off(row, lease, f"Waits for routers to open {' '.join(led.nodes)}.", at=at)
+            await self._put_off(
+                row, lease, f"Waits for routers to open {' and '.join(' '.join(nodes) for nodes in led.paths)}.", at=at
+            )
             return None
-        fence = await self._database.write(_intend, self._clock.now(), lease, row, offer)
+        fence = await self._database.write(_intend, self._clock.now(), lease, row, offer, led.relay)
         failpoint("transfer.intended")
         return (fence, led) if fence else None
 
@@ -196,8 +213,13 @@ class Mover:
         self.due.set()
 
     async def _warm(self, row: Any, site: str, lease: Lease) -> None:
-        """The only copy is a cold one: it is brought back at its site first."""
-        await self._keeper(site).data_warm([row.manifest])
+        """The only copy is a cold one: it is brought back at its site first. What is not in the cold store any more is lost."""
+        try:
+            await self._keeper(site).data_warm([row.manifest])
+        except (NotFound, Corrupt) as error:
+            key = (row.project, row.name, row.version, site)
+            await self._database.write(lost, self._clock.now(), key, (), self._settings.home_region, row.created_by)
+            raise Unavailable(f"The cold copy at {site} is lost: {error}") from error
         await self._database.write(_warmed, lease, row, site)
         self.due.set()
 
@@ -222,11 +244,14 @@ class Mover:
             size_bytes=row.size_bytes,
             source="" if offer.source == HOME else offer.source,
             address=offer.address,
-            ticket=await self._ticket(row, offer),
+            ticket=await self._ticket(row, offer, led),
             regions=tuple(orjson.loads(row.regions)),
             bytes_per_second=offer.bytes_per_second,
-            dscp=led.dscp,
-            flow_label=led.flow_label,
+            ways=led.ways,
+            windows=offer.windows,
+            is_receiving=offer.is_receiving,
+            relay=led.relay_address,
+            multipath=led.multipath,
         )
         if row.target == HOME:
             told = await self._keeper(offer.source).data_send([order])
@@ -235,11 +260,12 @@ class Mover:
         failpoint("transfer.ordered")
         await self._take_in(row, told, lease)
 
-    async def _ticket(self, row: Any, offer: Offer) -> str:
+    async def _ticket(self, row: Any, offer: Offer, led: leading.Lead) -> str:
         if HOME in (offer.source, row.target):
             return ""
         manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
-        return self._passes.ticket(row.id, reader=row.target, source=offer.source, manifest=manifest)
+        relayed = (offer.address.replace("[", "").replace("]", ""),) if led.relay else ()
+        return self._passes.ticket(row.id, reader=row.target, source=offer.source, manifest=manifest, relayed=relayed)
 
     # --- following --------------------------------------------------------------------------------------------------
 
@@ -258,7 +284,7 @@ class Mover:
             raise Unavailable("The site did not answer for the transfer.")
         match progress.going:
             case Going.DONE:
-                await self._end(row, lease, TransferState.DONE, "")
+                await self._end(row, lease, TransferState.DONE, "", multipath=progress.multipath)
             case Going.REFUSED:
                 await self._end(row, lease, TransferState.FAILED, progress.message)
             case Going.FAILED:
@@ -274,7 +300,9 @@ class Mover:
         await self._database.write(_plan_again, self._clock.now(), lease, row, message, tried)
         self.due.set()
 
-    async def _end(self, row: Any, lease: Lease, state: TransferState, message: str) -> None:
+    async def _end(
+        self, row: Any, lease: Lease, state: TransferState, message: str, *, multipath: bool = False
+    ) -> None:
         if state is TransferState.DONE and row.target == HOME:
             manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
             held = await self._home.sha256_of(manifest.contents)
@@ -282,7 +310,7 @@ class Mover:
                 await self._again(row, lease, "Content that was sent is not at the service.", tried=True)
                 return
         try:
-            await self._database.write(_finish, self._clock.now(), lease, row, state, message)
+            await self._database.write(_finish, self._clock.now(), lease, row, state, message, multipath)
         except LostLease:
             return
         failpoint("transfer.ended")
@@ -304,21 +332,39 @@ class Mover:
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 
-    async def _let_go(self, lease: Lease) -> None:
-        """Tell sites to drop what leaves; a row goes once its site has done it."""
-        by_site: dict[str, list[Any]] = {}
-        for row in await self._database.read(_leaving, self._clock.now(), _BATCH):
-            by_site.setdefault(row.site, []).append(row)
-        for site, rows in by_site.items():
-            try:
-                manifests = sorted({row.manifest for row in rows if not row.shared})
-                if manifests:
-                    await self._keeper(site).data_drop(manifests)
-                await self._database.write(_gone, lease, rows)
-            except LostLease:
-                return
-            except (IsthmusError, TimeoutError, OSError) as error:
-                log.info("site %s: what leaves is not dropped yet: %s", site, error)
+    async def _let_go(self, site: str, rows: Sequence[Any], lease: Lease) -> None:
+        """Tell a site to drop what leaves; a row goes once the site has done it."""
+        try:
+            manifests = sorted({row.manifest for row in rows if not row.shared})
+            if manifests:
+                await self._keeper(site).data_drop(manifests)
+            await self._database.write(_gone, lease, rows)
+        except LostLease:
+            pass
+        except (IsthmusError, TimeoutError, OSError) as error:
+            log.info("site %s: what leaves is not dropped yet: %s", site, error)
+            await asyncio.sleep(self._settings.transfer_interval)
+        except Exception:
+            log.exception("site %s: letting copies go broke", site)
+        finally:
+            self._leaving.pop(site, None)
+
+    async def _tell_limits(self, row: Any, lease: Lease) -> None:
+        """Tell a site the regions of a version that were changed."""
+        try:
+            regions = await self._database.read(_strictest, row.site, row.manifest)
+            await self._keeper(row.site).data_limit({row.manifest: regions})
+            await self._database.write(_limits_told, lease, row)
+        except LostLease:
+            pass
+        except (IsthmusError, TimeoutError, OSError) as error:
+            log.info("site %s: new limits are not told yet: %s", row.site, error)
+            await asyncio.sleep(self._settings.transfer_interval)
+        except Exception:
+            log.exception("site %s: telling limits broke", row.site)
+        finally:
+            self._leaving.pop(row.site, None)
+            self.due.set()
 
     def _keeper(self, site: str) -> DataKeeper:
         adapter = self._fleet.site(site)
@@ -342,7 +388,7 @@ def _current(connection: sa.Connection, row: Any) -> Any | None:
     return found
 
 
-def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer: Offer) -> int:
+def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer: Offer, relay: str) -> int:
     guard(connection, lease)
     found = _current(connection, row)
     if found is None:
@@ -355,7 +401,8 @@ def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer
             state=TransferState.MOVING.value,
             fence=fence,
             source=offer.source,
-            through="service" if HOME in (offer.source, row.target) else "direct",
+            through="service" if HOME in (offer.source, row.target) else "relay" if relay else "direct",
+            relay=relay,
             started_at=sa.func.coalesce(_t.started_at, now),
             updated_at=now,
             message="",
@@ -389,6 +436,7 @@ def _progress(
     guard(connection, lease)
     if _moving(connection, row) is None:
         return
+    leading.note_running_rate(connection, now, row, progress.bytes_per_second)
     left = progress.seconds_left
     done = max(row.done_bytes, min(progress.done_bytes, row.size_bytes))  # a new order begins to count at nothing
     connection.execute(
@@ -399,6 +447,7 @@ def _progress(
             bytes_per_second=progress.bytes_per_second,
             ends_at=None if left is None else now + left,
             message=progress.message[:2000],
+            multipath=progress.multipath,
             updated_at=now,
             due_at=now + settings.transfer_interval,
             tries=0 if done > row.done_bytes else row.tries,
@@ -427,10 +476,14 @@ def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, m
     )
 
 
-def _finish(connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str) -> None:
+def _finish(
+    connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str, multipath: bool
+) -> None:
     guard(connection, lease)
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is not None and not datasets.is_over(found.state):
+        if multipath:
+            connection.execute(tables.transfers.update().where(_t.id == row.id).values(multipath=True))
         intents.end_transfer(connection, now, found, state, message)
         leading.let_go(connection, row.id)
         if state is TransferState.DONE:
@@ -452,7 +505,7 @@ def _warmed(connection: sa.Connection, lease: Lease, row: Any, site: str) -> Non
     connection.execute(tables.replicas.update().where(*where).values(tier=Tier.WARM.value))
 
 
-def _leaving(connection: sa.Connection, now: float, limit: int) -> Sequence[Any]:
+def _leaving(connection: sa.Connection, now: float, limit: int, busy: Sequence[str]) -> Sequence[Any]:
     """Copies that leave, without the content that another version at the same site shares whole: nothing is dropped for those."""
     other = tables.replicas.alias("other")
     shared = (
@@ -461,11 +514,46 @@ def _leaving(connection: sa.Connection, now: float, limit: int) -> Sequence[Any]
         .where(other.c.state != ReplicaState.LEAVING.value)
     )
     query = sa.select(tables.replicas, shared.label("shared"))
-    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site != HOME)
+    query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site.not_in([HOME, *busy]))
     query = query.join(tables.sites, tables.sites.c.name == _r.site).where(
         tables.sites.c.last_seen_at > now - _ABSENT_SECONDS
     )
     return connection.execute(query.limit(limit)).all()
+
+
+def _limits_due(connection: sa.Connection, now: float, limit: int, busy: Sequence[str]) -> Sequence[Any]:
+    d = tables.datasets.c
+    query = (
+        sa.select(_r.project, _r.name, _r.version, _r.site, _r.manifest, d.regions)
+        .join(tables.datasets, sa.and_(d.project == _r.project, d.name == _r.name))
+        .join(tables.sites, tables.sites.c.name == _r.site)
+        .where(_r.limits_due, _r.site.not_in([HOME, *busy]), _r.state == ReplicaState.WHOLE.value)
+        .where(tables.sites.c.last_seen_at > now - _ABSENT_SECONDS)
+    )
+    return connection.execute(query.limit(limit)).all()
+
+
+def _strictest(connection: sa.Connection, site: str, manifest: str) -> tuple[str, ...]:
+    """Where all datasets with this content that lie at a site may lie (empty: anywhere); where none may, in no region there is."""
+    d = tables.datasets.c
+    query = (
+        sa.select(d.regions)
+        .join(tables.replicas, sa.and_(d.project == _r.project, d.name == _r.name))
+        .where(_r.site == site, _r.manifest == manifest, d.regions != "[]")
+    )
+    found: set[str] | None = None
+    for text in connection.scalars(query):
+        own = set(orjson.loads(text))
+        found = own if found is None else found & own
+    return () if found is None else tuple(sorted(found)) or ("nowhere",)
+
+
+def _limits_told(connection: sa.Connection, lease: Lease, row: Any) -> None:
+    guard(connection, lease)
+    d = tables.datasets.c
+    same = sa.exists().where(d.project == row.project, d.name == row.name, d.regions == row.regions)
+    where = (_r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == row.site)
+    connection.execute(tables.replicas.update().where(*where, same).values(limits_due=False))
 
 
 def _gone(connection: sa.Connection, lease: Lease, rows: Sequence[Any]) -> None:

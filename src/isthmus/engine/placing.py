@@ -31,7 +31,7 @@ from isthmus.engine.failpoints import failpoint
 from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
-from isthmus.engine.rebalancing import Look, RoomToCome, as_queued, free_room, look, unplaced
+from isthmus.engine.rebalancing import Look, RoomToCome, as_queued, following, free_room, look, unplaced
 from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
 from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
@@ -79,6 +79,7 @@ class Round:
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
         self._looked_for_moves = 0.0
+        self._moves_after = ""
         self._to_come = RoomToCome(settings.describe_interval + _SHOWN_SECONDS)
         self.took_back = False  # the last round asked that attempts end
         self.roads = RoadMap(settings.home_region)
@@ -135,7 +136,9 @@ class Round:
         moves = settings.moves_at_once > 0 and not 0 <= now - self._looked_for_moves < settings.move_interval
         if moves:
             self._looked_for_moves = now
-        seen = await database.read(look, now, settings, moves)
+        seen = await database.read(look, now, settings, moves, self._moves_after)
+        if moves:
+            self._moves_after = following(seen.queued) if seen is not None else ""
         if seen is None:
             return False
         holders = self._to_come.into(seen.holders, seen.snapshot, now)

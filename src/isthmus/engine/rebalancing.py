@@ -34,9 +34,9 @@ class Look:
     blocked: list[Wanting]
 
 
-def look(connection: sa.Connection, now: float, settings: EngineSettings, moves: bool) -> Look | None:
-    """None when there is nothing to move and nothing to end."""
-    queued = read_queued(connection, now, settings) if moves else []
+def look(connection: sa.Connection, now: float, settings: EngineSettings, moves: bool, after: str = "") -> Look | None:
+    """None when there is nothing to move and nothing to end. `after`: the last task of the look before, see `following`."""
+    queued = read_queued(connection, now, settings, after) if moves else []
     holders = read_holders(connection)
     if not queued and not holders:
         return None
@@ -44,8 +44,13 @@ def look(connection: sa.Connection, now: float, settings: EngineSettings, moves:
     return Look(snapshot=read_snapshot(connection, now), queued=queued, holders=holders, blocked=blocked)
 
 
-def read_queued(connection: sa.Connection, now: float, settings: EngineSettings) -> list[Any]:
-    """Attempts that wait at a site for long enough to be looked at, those that were moved least first."""
+def following(queued: Sequence[Any]) -> str:
+    """What the next look begins behind, so that many that cannot move hide nobody; empty: at the start."""
+    return str(queued[-1].id) if len(queued) == _AT_ONCE else ""
+
+
+def read_queued(connection: sa.Connection, now: float, settings: EngineSettings, after: str = "") -> list[Any]:
+    """Attempts that wait at a site for long enough to be looked at, by task, those behind `after` first."""
     a, t = tables.attempts, tables.tasks
     since = now - settings.move_after
     not_for_data = (
@@ -74,7 +79,7 @@ def read_queued(connection: sa.Connection, now: float, settings: EngineSettings)
         .where(a.c.ending == "")
         .where(a.c.cancel_requested.is_(False))
         .where(t.c.moves < settings.moves_most)
-        .order_by(t.c.moves, t.c.rank, t.c.id)
+        .order_by(sa.case((t.c.id > after, 0), else_=1), t.c.id)
         .limit(_AT_ONCE)
     )
     return list(connection.execute(query))

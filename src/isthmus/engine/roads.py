@@ -9,27 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.dataset import DatasetRef, TransferState
-from isthmus.domain.errors import IsthmusError, NotFound
+from isthmus.domain.errors import IsthmusError
 from isthmus.domain.lifecycle import TASK_ENDED
-from isthmus.domain.network import Figure, LinkView, NetworkView
+from isthmus.domain.network import Figure, LinkView, NetworkView, NodeKind
 from isthmus.domain.network import Source as Whence
 from isthmus.domain.placement import Placement, WaitingTask
-from isthmus.domain.roads import HOME, Held, Piece, Roads, Route, Way
+from isthmus.domain.roads import HOME, PROMISED_SHARE, Held, Piece, Roads, Route, Way
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.datasets import end_transfer, labels_of, plan_transfer
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.networkview import read_network
+from isthmus.engine.slicing import sliced_rates
 from isthmus.engine.taskdata import refs_of
 from isthmus.placement.carrying import UPLOADS
 from isthmus.store import datasets, tables
 
-_PROMISED_SHARE = 0.95  # of a link; the rest is for headers and for what nobody planned
 _UNKNOWN_BYTES_PER_SECOND = 50e6  # of a way that nobody declared or measured, as for uploads
 _UNKNOWN_LINK = 100e9  # bits/s of a link of which nobody said anything: it is not what holds a transfer up
 _BY_TIME, _BY_LATENCY, _BY_PRICE = 2, 2, 1  # paths of each kind that are looked at, for each pair of places
@@ -67,8 +68,10 @@ class RoadMap:
         if not refs:
             return NOTHING
         pieces = _pieces(connection, refs)
-        servers = {row.site: row.address for row in connection.execute(tables.data_servers.select())}
-        network = self._of(read_network(connection, now), now)
+        rows = connection.execute(tables.data_servers.select()).all()
+        servers = {row.site: row.address for row in rows}
+        relays = frozenset(row.site for row in rows if row.relay)
+        network = self._of(read_network(connection, now), now, sliced_rates(connection), relays)
         held, coming = promises(connection, now)
         sources = sorted({place for piece in pieces.values() for place in piece.places if servers.get(place)})
         routes, links = {}, dict(network.links)
@@ -79,8 +82,10 @@ class RoadMap:
         roads = Roads(links=links, routes=routes, held=held, coming=coming, home_region=self._home_region)
         return DataView(pieces=pieces, roads=roads)
 
-    def _of(self, view: NetworkView, now: float) -> _Network:
+    def _of(self, view: NetworkView, now: float, sliced: Mapping[str, float], relays: frozenset[str]) -> _Network:
         known = (
+            sliced,
+            relays,
             tuple(
                 (one.link.name, one.source, one.up, one.link, _rounded(one.available_bits_per_second))
                 for one in view.links
@@ -88,18 +93,17 @@ class RoadMap:
             tuple((pair.source, pair.target, _rounded(pair.available_bits_per_second)) for pair in view.pairs),
         )
         if self._network is None or known != self._known:
-            self._known, self._network = known, _Network(view, now)
+            self._known, self._network = known, _Network(view, now, sliced, relays)
         return self._network
 
 
 class _Network:
     """Paths over the links that are up, found when they are asked for."""
 
-    def __init__(self, view: NetworkView, now: float) -> None:
+    def __init__(self, view: NetworkView, now: float, sliced: Mapping[str, float], relays: frozenset[str]) -> None:
         self._view = view
-        self._ways = {
-            _name(one): (one, way) for one in view.links if one.up for way in (_way(one, now),) if way is not None
-        }
+        self._relays = relays
+        self._ways = {_name(one): (one, _way(one, now, sliced)) for one in view.links if one.up}
         self.links = {name: way for name, (_, way) in self._ways.items()}
         self._now = now
         self._paths: dict[tuple[str, str], tuple[Route, ...]] = {}
@@ -111,20 +115,36 @@ class _Network:
         found = self._paths[source, target]
         if found:
             return found
-        own = f"{source}>{target}"
-        pair = self._view.between(source, target)
-        seen = pair.available_bits_per_second if pair is not None else None
-        if pair is not None and not pair.up:
-            return ()
-        links[own] = _as_way(seen, self._now) if seen is not None else Way(bytes_per_second=_UNKNOWN_BYTES_PER_SECOND)
-        latency = pair.delay_seconds.value if pair is not None and pair.delay_seconds is not None else 0.0
-        return (Route(links=(own,), latency_seconds=latency, bytes_per_second=links[own].bytes_per_second),)
+        stops: list[tuple[str, ...]] = [(source, target)]
+        stops += [(source, relay, target) for relay in sorted(self._relays) if relay not in (source, target)]
+        routes = [route for one in stops if (route := self._over(one, links)) is not None]
+        return tuple(sorted(routes, key=lambda route: _TYPICAL_BYTES / route.bytes_per_second + route.latency_seconds))
+
+    def _over(self, stops: Sequence[str], links: dict[str, Way]) -> Route | None:
+        """From end to end, or through a relay, where only pairs of sites are known; None where something is down, or a leg of a relay was
+        never measured."""
+        latency = 0.0
+        ways: dict[str, Way] = {}
+        for one, other in pairwise(stops):
+            pair = self._view.between(one, other)
+            seen = pair.available_bits_per_second if pair is not None else None
+            if (pair is not None and not pair.up) or (seen is None and len(stops) > 2):
+                return None
+            way = _as_way(seen, self._now) if seen is not None else Way(bytes_per_second=_UNKNOWN_BYTES_PER_SECOND)
+            ways[f"{one}>{other}"] = way
+            latency += pair.delay_seconds.value if pair is not None and pair.delay_seconds is not None else 0.0
+        links |= ways
+        return Route(
+            links=tuple(ways),
+            latency_seconds=latency,
+            bytes_per_second=min(way.bytes_per_second for way in ways.values()),
+        )
 
     def _search(self, source: str, target: str) -> tuple[Route, ...]:
         names = {node.name for node in self._view.nodes}
         if source not in names or target not in names or not self._ways:
             return ()
-        from isthmus.network.paths import shortest_paths
+        from isthmus.network.paths import Constraints, shortest_paths
         from isthmus.network.topology import Link, Topology
 
         rows = list(self._ways.values())
@@ -146,10 +166,17 @@ class _Network:
         ends = topology.node(source), topology.node(target)
         latency = topology.latency_seconds + 1e-6
         seconds = latency + 8 * _TYPICAL_BYTES / topology.capacity_bits_per_second
-        found = shortest_paths(topology, *ends, seconds, _BY_TIME)
-        found += shortest_paths(topology, *ends, latency, _BY_LATENCY)
+        avoid = Constraints(
+            avoid_nodes=frozenset(
+                topology.node(node.name)
+                for node in self._view.nodes
+                if node.kind is NodeKind.SITE and node.name not in (source, target) and node.name not in self._relays
+            )
+        )
+        found = shortest_paths(topology, *ends, seconds, _BY_TIME, avoid)
+        found += shortest_paths(topology, *ends, latency, _BY_LATENCY, avoid)
         if topology.price_per_byte.any():
-            found += shortest_paths(topology, *ends, topology.price_per_byte + 1e-15 * seconds, _BY_PRICE)
+            found += shortest_paths(topology, *ends, topology.price_per_byte + 1e-15 * seconds, _BY_PRICE, avoid)
         routes = {}
         for path in found:
             along = [rows[number] for number in path.links]
@@ -169,17 +196,20 @@ def _name(one: LinkView) -> str:
     return f"{one.link.name}>{one.target}"
 
 
-def _way(one: LinkView, now: float) -> Way:
-    """What may be promised of a link: what was seen to be free, else what was declared."""
+def _way(one: LinkView, now: float, sliced: Mapping[str, float]) -> Way:
+    """What may be promised of a link: what was seen to be free, else what was declared, less what slices have."""
     seen = one.available_bits_per_second
     if seen is not None and not seen.is_stale(now) and seen.value > 0:
-        return _as_way(seen, now)
-    return Way(bytes_per_second=(one.capacity_bits_per_second or _UNKNOWN_LINK) * _PROMISED_SHARE / 8)
+        way = _as_way(seen, now)
+    else:
+        way = Way(bytes_per_second=(one.capacity_bits_per_second or _UNKNOWN_LINK) * PROMISED_SHARE / 8)
+    part = sliced.get(one.link.name, 0.0) / 8
+    return replace(way, bytes_per_second=max(1.0, way.bytes_per_second - part)) if part else way
 
 
 def _as_way(seen: Figure, now: float) -> Way:
     error = seen.error_at(now)
-    rate = max(1.0, seen.value) * _PROMISED_SHARE / 8
+    rate = max(1.0, seen.value) * PROMISED_SHARE / 8
     part = min(0.9, error / max(seen.value, 1.0))
     return Way(
         bytes_per_second=rate,
@@ -213,8 +243,7 @@ def _pieces(connection: sa.Connection, refs: Iterable[DatasetRef]) -> dict[str, 
 
 
 def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
-    """What transfers that are not over hold of links from now on, and when each brings its version (as `DatasetRef.versioned`
-    has it) to its place."""
+    """What transfers that are not over hold of links, and when each brings its data to its place."""
     t = tables.transfers.c
     held: list[Held] = []
     coming: dict[tuple[str, str], float] = {}
@@ -256,17 +285,18 @@ def promise(connection: sa.Connection, now: float, user: str, task: str, placeme
         if not one.stretches or one.shared or one.name == UPLOADS or one.source == HOME:
             continue
         try:
-            transfer = plan_transfer(
-                connection,
-                now=now,
-                user=user,
-                ref=DatasetRef.parse(one.name),
-                target=one.target,
-                home_region=home_region,
-                cached=True,
-                task_id=task,
-            )
-        except (IsthmusError, NotFound):
+            with connection.begin_nested():
+                transfer = plan_transfer(
+                    connection,
+                    now=now,
+                    user=user,
+                    ref=DatasetRef.parse(one.name),
+                    target=one.target,
+                    home_region=home_region,
+                    cached=True,
+                    task_id=task,
+                )
+        except (IsthmusError, sa.exc.IntegrityError):  # another process planned the same at this moment
             continue
         if transfer:
             stretches = [

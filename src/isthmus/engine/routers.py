@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +21,18 @@ import sqlalchemy as sa
 
 from isthmus.domain.errors import Forbidden, IsthmusError, NotFound
 from isthmus.domain.network import Figure, Metric, NetNode, NetworkView, NodeKind, Source
+from isthmus.engine import leading
 from isthmus.engine.agentsite import AgentSite
 from isthmus.engine.clock import Clock
 from isthmus.engine.declaring import Measured, record
 from isthmus.engine.fleet import Fleet
 from isthmus.engine.networkview import read_network
+from isthmus.engine.routerstates import RouterStates
+from isthmus.engine.slicing import Sliced, interfaces, note, slices
 from isthmus.engine.steering import Wanted, policies
 from isthmus.network.control import desired
 from isthmus.network.control.client import LinkWatch, RouterClient
 from isthmus.network.control.desired import DesiredState
-from isthmus.network.control.plan import Attachment, Fabric, Router, Steering, Way
 from isthmus.store import events, tables
 from isthmus.store.database import Database
 
@@ -53,6 +54,7 @@ class Routers:
         self._due = asyncio.Event()
         self._watched: dict[str, LinkWatch] = {}
         self._said: dict[str, str] = {}
+        self._states = RouterStates()
 
     def wake(self) -> None:
         """Look soon: a policy was wanted or given up."""
@@ -84,15 +86,19 @@ class Routers:
         view = await self._database.read(read_network, now)
         obeying = [node for node in view.nodes if node.kind is NodeKind.ROUTER and node.locator and node.control]
         if not obeying:
+            await self._database.write(_forget)
             return 0
         words = await asyncio.gather(*(self._links(node) for node in obeying))
         seen = {node.name: links for node, links in zip(obeying, words, strict=True) if links is not None}
-        view, wanted = await self._database.write(_take_in, now, seen)
-        states = _states(view, [one for one in wanted if one.wanted])
+        view, wanted, sliced = await self._database.write(_take_in, now, seen)
+        made = interfaces(view, [one for one in sliced if one.wanted])
+        states = await asyncio.to_thread(self._states, view, [one for one in wanted if one.wanted], made)
         asked = [node for node in obeying if node.name in states]  # one may have been given up meanwhile
         done = await asyncio.gather(*(self._correct(node, states[node.name]) for node in asked))
         errors = {node.name: error for node, (_, error) in zip(asked, done, strict=True) if error}
         await self._database.write(_note, self._clock.now(), wanted, errors)
+        if sliced:
+            await self._database.write(note, self._clock.now(), sliced, errors, made, view)
         return sum(changed for changed, _ in done)
 
     async def _links(self, node: NetNode) -> Mapping[str, bool] | None:
@@ -165,7 +171,7 @@ class Routers:
 
 def _take_in(
     connection: sa.Connection, now: float, seen: Mapping[str, Mapping[str, bool]]
-) -> tuple[NetworkView, tuple[Wanted, ...]]:
+) -> tuple[NetworkView, tuple[Wanted, ...], tuple[Sliced, ...]]:
     """Keep the routers' words on links, and give policies whose path has failed another one; only those move."""
     view = read_network(connection, now)
     found: list[Measured] = []
@@ -207,11 +213,13 @@ def _take_in(
         nodes = orjson.dumps(list(moved)).decode()
         p = tables.net_policies
         connection.execute(p.update().where(p.c.name == one.name).values(nodes=nodes, moved_at=now, programmed_at=None))
+        if one.owner == "transfer":
+            leading.moved(connection, view, one.name, moved)
         moving: dict[str, Any] = {"policy": one.name, "from": list(one.nodes), "to": list(moved)}
         happened.append(events.event(now, "network.moved", site=one.source, body=moving))
         wanted.append(replace(one, nodes=moved, moved_at=now, programmed_at=None))
     events.add(connection, happened)
-    return view, tuple(wanted)
+    return view, tuple(wanted), slices(connection)
 
 
 def _moved(view: NetworkView, one: Wanted) -> tuple[str, ...] | None:
@@ -229,49 +237,11 @@ def _moved(view: NetworkView, one: Wanted) -> tuple[str, ...] | None:
     return whole[0] if whole else None
 
 
-def _states(view: NetworkView, wanted: Sequence[Wanted]) -> dict[str, DesiredState]:
-    """The desired state of every router that has a locator."""
-    locators = {node.name: node.locator for node in view.nodes if node.locator}
-    sites = {node.name: node for node in view.nodes if node.kind is NodeKind.SITE and node.prefixes}
-    attachments = [
-        Attachment(
-            site=_at(link.source, link.target),
-            router=link.target,
-            prefixes=tuple(
-                prefix for prefix in sites[link.source].prefixes if ":" in prefix or sites[link.source].address4
-            ),
-            neighbour4=sites[link.source].address4 or None,
-        )
-        for link in sorted(view.links, key=lambda link: (link.source, link.target))
-        if link.source in sites and link.target in locators
-    ]
-    from isthmus.network.candidates import waypoints
-
-    fabric = Fabric([Router(name=name, locator=locator) for name, locator in locators.items()], attachments)
-    known = {attachment.site for attachment in attachments}
-    steerings = [
-        Steering(
-            name=_short(one.name),
-            source=_at(one.source, one.nodes[1]),
-            target=_at(one.target, one.nodes[-2]),
-            ways=(Way(via=via),),
-            match=one.match,
-        )
-        for one in wanted
-        if (via := waypoints(view, one.nodes[1:-1])) is not None
-        and {_at(one.source, one.nodes[1]), _at(one.target, one.nodes[-2])} <= known
-    ]
-    return fabric.states(steerings)
-
-
-def _short(name: str) -> str:
-    """A name of at most 17 characters for a router, which adds the prefix to it."""
-    return name if len(name) <= 17 else f"{name[:8]}-{hashlib.blake2s(name.encode()).hexdigest()[:8]}"
-
-
-def _at(site: str, router: str) -> str:
-    """A site where it is joined to one router; it may be joined to several."""
-    return f"{site}@{router}"
+def _forget(connection: sa.Connection) -> None:
+    """No router obeys: what is given up is nowhere any more."""
+    for table in (tables.net_policies, tables.net_slices):
+        if connection.execute(sa.select(table.c.name).where(table.c.wanted.is_(False)).limit(1)).first() is not None:
+            connection.execute(table.delete().where(table.c.wanted.is_(False)))
 
 
 def _note(connection: sa.Connection, now: float, wanted: Sequence[Wanted], errors: Mapping[str, str]) -> None:

@@ -37,6 +37,7 @@ class Wanted:
     nodes: tuple[str, ...]
     match: Match
     owner: Owner
+    slice_dscp: int = 0
     wanted: bool = True
     error: str = ""
     programmed_at: float | None = None
@@ -53,8 +54,9 @@ def want(
     owner: Owner,
     now: float,
     match: Match | None = None,
+    slice_dscp: int = 0,
 ) -> Wanted:
-    """Ask that packets with these marks go from the first of `nodes` to the last, over those between.
+    """Ask that packets with these marks go from the first of `nodes` to the last, over those between, in the slice with a DSCP (0: in none).
 
     Without `match` a mark is chosen that no other policy of the pair has: a DSCP, or when those are used up an IPv6 flow label. Raises
     Conflict for a name that is there, or marks that another policy of the pair has; Invalid for a path that the network does not have.
@@ -75,12 +77,20 @@ def want(
             nodes=orjson.dumps(list(nodes)).decode(),
             match=dump(chosen),
             owner=owner,
+            slice_dscp=slice_dscp,
             wanted=True,
             created_at=now,
         )
     )
     return Wanted(
-        name=name, source=nodes[0], target=nodes[-1], nodes=tuple(nodes), match=chosen, owner=owner, created_at=now
+        name=name,
+        source=nodes[0],
+        target=nodes[-1],
+        nodes=tuple(nodes),
+        match=chosen,
+        owner=owner,
+        slice_dscp=slice_dscp,
+        created_at=now,
     )
 
 
@@ -109,6 +119,7 @@ def policies(connection: sa.Connection) -> tuple[Wanted, ...]:
             nodes=tuple(orjson.loads(row.nodes)),
             match=load(Match, row.match),
             owner=row.owner,
+            slice_dscp=row.slice_dscp,
             wanted=row.wanted,
             error=row.error,
             programmed_at=row.programmed_at,

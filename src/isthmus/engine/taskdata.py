@@ -41,6 +41,7 @@ class Made:
     manifest: DatasetManifest
     manifest_hash: str
     manifest_sha256: str
+    place: str = HOME  # that holds it
 
 
 def refs_of(spec: TaskSpec) -> list[DatasetRef]:
@@ -76,9 +77,18 @@ def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: s
                 )
             limits.append(intents.labels_of(row))
             inputs.append(replace(item, data=str(replace(ref, version=row.version))))
+        mixed = {one.data for one in spec.outputs if one.stays} & {one.data for one in spec.outputs if not one.stays}
+        if mixed - {""}:
+            name = min(mixed - {""})
+            raise Invalid(
+                f"tasks.{index}.outputs",
+                f"some parts of {name} stay at the site and others do not.",
+                remedy="Write @site after all of them, or after none.",
+            )
         for place, output in enumerate(spec.outputs):
             field = f"tasks.{index}.outputs.{place}" + (".data" if output.data else "")
-            _check_output(field, output.data or output.path, limits, home_region)
+            if not output.stays:
+                _check_output(field, output.data or output.path, limits, home_region)
         found.append(replace(spec, inputs=tuple(inputs)))
     return found
 
@@ -139,6 +149,26 @@ class DataFiles:
             JobFile(path=path, blob=held[file.blake3], size_bytes=file.size_bytes, executable=file.executable)
             for path, file in _placed(item.path, wanted)
         ]
+
+    async def stay(self, attempt: Any, dataset: str) -> tuple[str, ...]:
+        """The only regions that an output may lie in that stays at its attempt's site (empty: anywhere). Refused where the site keeps
+        no data, or may not have it."""
+
+        def read(connection: sa.Connection) -> tuple[str, ...]:
+            if not intents.keeps_data(connection, attempt.site):
+                raise Refused(
+                    f"{attempt.site} keeps no data, so {dataset} cannot stay there.",
+                    remedy="Let it come to the service: leave @site out.",
+                    code="site_keeps_no_data",
+                )
+            ref = DatasetRef.parse(dataset)
+            labels = labels_made(connection, attempt.task_id, ref.project, ref.name)
+            region = intents.region_of(connection, attempt.site, self._region)
+            if not labels.allow(region):
+                raise intents.may_not_leave(dataset, labels.regions, attempt.site, region)
+            return labels.regions
+
+        return await self._database.read(read)
 
     async def _bring(self, ref: DatasetRef, attempt: Any, target: str) -> IsthmusError:
         """Arriving, with the transfer planned if it was not; what failed since the attempt began is Unavailable, so that its tries
@@ -220,8 +250,8 @@ def count_use_of(connection: sa.Connection, now: float, site: str, task_ids: Seq
             connection.execute(tables.replicas.update().where(*where, r.site == row.site).values(**values))
 
 
-async def made_by(home: Home, spec_text: str, files: Sequence[CollectedFile]) -> list[Made]:
-    """The dataset versions that a task's collected files make, by its outputs with `data`."""
+async def made_by(home: Home, spec_text: str, files: Sequence[CollectedFile], site: str) -> list[Made]:
+    """The dataset versions that a task's collected files make, by its outputs with `data`. Of a dataset all outputs stay, or none."""
     if '"data"' not in spec_text:
         return []
     spec = load(TaskSpec, spec_text)
@@ -236,7 +266,14 @@ async def made_by(home: Home, spec_text: str, files: Sequence[CollectedFile]) ->
                 own[inner or PurePosixPath(file.path).name] = file
     found = []
     for name, members in parts.items():
-        hashes = await home.blake3_of({file.sha256: file.size_bytes for file in members.values()})
+        stays = any(file.kept for file in members.values())
+        if stays and not all(file.kept for file in members.values()):
+            raise Refused(
+                f"Of {name} some outputs stay at the site and others do not.", remedy="Let all stay, or none."
+            )
+        hashes = {file.sha256: file.kept for file in members.values()}
+        if not stays:
+            hashes = await home.blake3_of({file.sha256: file.size_bytes for file in members.values()})
         manifest = DatasetManifest(
             files=tuple(
                 DatasetFile(
@@ -254,26 +291,32 @@ async def made_by(home: Home, spec_text: str, files: Sequence[CollectedFile]) ->
                 manifest=manifest,
                 manifest_hash=manifest_hash,
                 manifest_sha256=sha256,
+                place=site if stays else HOME,
             )
         )
     return found
 
 
 def check_made(connection: sa.Connection, task_id: str, made: Made, home_region: str) -> Labels:
-    """The labels of a version that a task left: its dataset's, narrowed by the regions of what it was made from. Refused when
-    they do not let it be at the service, which collected it."""
+    """The labels of a version that a task left. Refused when they do not let it be where it is."""
+    labels = labels_made(connection, task_id, made.project, made.name)
+    region = intents.region_of(connection, made.place, home_region)
+    if not labels.allow(region):
+        raise intents.may_not_leave(f"{made.project}/{made.name}", labels.regions, made.place, region)
+    return labels
+
+
+def labels_made(connection: sa.Connection, task_id: str, project: str, name: str) -> Labels:
+    """The labels of what a task makes: its dataset's, narrowed by the regions of what it is made from."""
     x, d = tables.task_data.c, tables.datasets.c
     regions = (
         sa.select(d.regions)
         .join(tables.task_data, sa.and_(x.project == d.project, x.name == d.name))
         .where(x.task_id == task_id)
     )
-    row = connection.execute(tables.datasets.select().where(d.project == made.project, d.name == made.name)).first()
+    row = connection.execute(tables.datasets.select().where(d.project == project, d.name == name)).first()
     known = intents.labels_of(row) if row is not None else Labels()
-    labels = narrowed(known, [tuple(orjson.loads(text)) for text in connection.execute(regions).scalars()])
-    if not labels.allow(home_region):
-        raise intents.may_not_leave(f"{made.project}/{made.name}", labels.regions, HOME, home_region)
-    return labels
+    return narrowed(known, [tuple(orjson.loads(text)) for text in connection.execute(regions).scalars()])
 
 
 def store_made(connection: sa.Connection, now: float, user: str, task_id: str, made: Made, home_region: str) -> None:
@@ -287,7 +330,7 @@ def store_made(connection: sa.Connection, now: float, user: str, task_id: str, m
         manifest=made.manifest,
         manifest_hash=made.manifest_hash,
         manifest_sha256=made.manifest_sha256,
-        place=HOME,
+        place=made.place,
         home_region=home_region,
         labels=check_made(connection, task_id, made, home_region),
         task_id=task_id,

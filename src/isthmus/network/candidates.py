@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import dijkstra
 
 from isthmus.domain.errors import NotFound
 from isthmus.domain.network import LinkView, NetworkView, NodeKind
+from isthmus.domain.roads import PROMISED_SHARE, Reserved
 from isthmus.network.paths import Constraints, shortest_path, shortest_paths
 from isthmus.network.topology import Link, Topology
 
 _UNKNOWN_CAPACITY = 1e15
 _HOP_SECONDS = 1e-6
 _MOST_LOOKED_AT = 32
+_NOTHING = Reserved()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,10 @@ class CandidatePath:
     """Of its narrowest link, as declared."""
     free_bits_per_second: float | None
     """What its links have free now: as measured (for the way that packets take by themselves, also from end to end), else all of the capacity."""
+    reserved_bits_per_second: float
+    """The most that is promised, or in slices, of one of its links while the bytes that were asked about would move."""
+    promisable_bits_per_second: float | None
+    """What can still be promised of every link: `PROMISED_SHARE` of what is free, less what is given away."""
     price_per_gb: Decimal
     mtu_bytes: int
     up: bool
@@ -57,7 +65,7 @@ def as_topology(view: NetworkView) -> tuple[Topology, tuple[LinkView, ...]]:
                 latency_seconds=one.delay_seconds.value if one.delay_seconds else 0.0,
                 loss=min(one.loss.value if one.loss else 0.0, 0.999),
                 price_per_byte=float(one.price_per_gb) / 1e9,
-                weight=(one.link.delay_seconds or 0.0) + _HOP_SECONDS,
+                weight=_weight(one),
             )
             for one in links
         ],
@@ -65,9 +73,15 @@ def as_topology(view: NetworkView) -> tuple[Topology, tuple[LinkView, ...]]:
 
 
 def candidate_paths(
-    view: NetworkView, source: str, target: str, *, count: int = 4, size_bytes: float = 1e9
+    view: NetworkView,
+    source: str,
+    target: str,
+    *,
+    count: int = 4,
+    size_bytes: float = 1e9,
+    reserved: Reserved = _NOTHING,
 ) -> tuple[CandidatePath, ...]:
-    """Up to `count` paths, that which moves `size_bytes` soonest first; those with a link that is down come last.
+    """Up to `count` paths, that which moves `size_bytes` soonest over what nobody was promised first; those with a link that is down come last.
 
     NotFound when an end is no node of the network.
     """
@@ -80,7 +94,10 @@ def candidate_paths(
         topology, start, end, topology.weight, _MOST_LOOKED_AT, Constraints(avoid_nodes=_others(view, source, target))
     )
     itself = next((path.links for path in found if all(links[link].up for link in path.links)), None)
-    made = [_candidate(view, [links[link] for link in path.links], path.links == itself, size_bytes) for path in found]
+    made = [
+        _candidate(view, [links[link] for link in path.links], path.links == itself, size_bytes, reserved)
+        for path in found
+    ]
     ordered = sorted(made, key=_order)[:count]
     return tuple(_explained(one, ordered, size_bytes) for one in ordered)
 
@@ -94,6 +111,45 @@ def own_way(view: NetworkView, source: str, target: str) -> tuple[LinkView, ...]
     avoid = Constraints(avoid_links=down, avoid_nodes=_others(view, source, target))
     found = shortest_path(topology, topology.node(source), topology.node(target), topology.weight, avoid)
     return None if found is None else tuple(links[link] for link in found.links)
+
+
+def own_ways(
+    view: NetworkView, sources: Collection[str], targets: Collection[str]
+) -> dict[tuple[str, str], tuple[LinkView, ...]]:
+    """`own_way` between many at once, by one search for each source; pairs without a way are not in it."""
+    number = {node.name: place for place, node in enumerate(view.nodes)}
+    leaving = {name: len(number) + place for place, name in enumerate(sorted({*sources} & number.keys()))}
+    sites = {node.name for node in view.nodes if node.kind is NodeKind.SITE}
+    best: dict[tuple[int, int], LinkView] = {}
+    for link in view.links:
+        starts = [leaving[link.source]] if link.source in leaving else []
+        if link.source not in sites:
+            starts.append(number[link.source])  # a site sends only what is its own
+        for start in starts if link.up else ():
+            held = best.get((start, number[link.target]))
+            if held is None or _weight(link) < _weight(held):
+                best[start, number[link.target]] = link
+    if not leaving or not best:
+        return {}
+    rows, columns = zip(*best, strict=True)
+    size = len(number) + len(leaving)
+    graph = coo_array(([_weight(link) for link in best.values()], (rows, columns)), shape=(size, size)).tocsr()
+    _, before = dijkstra(graph, indices=list(leaving.values()), return_predecessors=True)
+    found: dict[tuple[str, str], tuple[LinkView, ...]] = {}
+    for row, (source, start) in enumerate(leaving.items()):
+        for target in targets:
+            at, way = number.get(target, -1), list[LinkView]()
+            while at >= 0 and target != source and int(before[row, at]) >= 0:
+                parent = int(before[row, at])
+                way.append(best[parent, at])
+                at = parent
+            if way and at == start:
+                found[source, target] = tuple(reversed(way))
+    return found
+
+
+def _weight(link: LinkView) -> float:
+    return (link.link.delay_seconds or 0.0) + _HOP_SECONDS
 
 
 def waypoints(view: NetworkView, nodes: Sequence[str]) -> tuple[str, ...] | None:
@@ -133,7 +189,9 @@ def _others(view: NetworkView, source: str, target: str) -> frozenset[int]:
     )
 
 
-def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_bytes: float) -> CandidatePath:
+def _candidate(
+    view: NetworkView, links: Sequence[LinkView], itself: bool, size_bytes: float, reserved: Reserved
+) -> CandidatePath:
     delays = [link.delay_seconds.value for link in links if link.delay_seconds is not None]
     delay = sum(delays) if delays else None
     capacities = [link.capacity_bits_per_second for link in links if link.capacity_bits_per_second is not None]
@@ -148,7 +206,16 @@ def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_
     least = min(known) if known else None
     nodes = (links[0].source, *(link.target for link in links))
     routers = [name for name in nodes if (node := view.node(name)) is not None and node.kind is NodeKind.ROUTER]
-    seconds = None if least is None else (math.inf if least <= 0 else size_bytes * 8 / least + (delay or 0.0))
+    until = view.now + (size_bytes * 8 / least if least else 0.0) + 1.0
+    given = [reserved.bits_per_second(link.link.name, link.target, view.now, until) for link in links]
+    left = [max(0.0, value - part) for value, part in zip(free, given, strict=False) if value is not None]
+    rate = None if least is None else min([least, *left])
+    promisable = [
+        max(0.0, PROMISED_SHARE * value - part) for value, part in zip(free, given, strict=False) if value is not None
+    ]
+    if len(free) > len(given) and (end_to_end := free[-1]) is not None:
+        promisable.append(PROMISED_SHARE * end_to_end)
+    seconds = None if rate is None else (math.inf if rate <= 0 else size_bytes * 8 / rate + (delay or 0.0))
     return CandidatePath(
         nodes=nodes,
         links=tuple(link.link.name for link in links),
@@ -156,6 +223,8 @@ def _candidate(view: NetworkView, links: Sequence[LinkView], itself: bool, size_
         loss=float(1 - np.prod([1 - (link.loss.value if link.loss else 0.0) for link in links])),
         capacity_bits_per_second=min(capacities) if capacities else None,
         free_bits_per_second=least,
+        reserved_bits_per_second=max(given),
+        promisable_bits_per_second=min(promisable) if promisable else None,
         price_per_gb=sum((link.price_per_gb for link in links), Decimal(0)),
         mtu_bytes=min(link.link.mtu_bytes for link in links),
         up=all(link.up for link in links),
@@ -175,6 +244,8 @@ def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_byt
     best = all_paths[0]
     if not path.up:
         return replace(path, why="a link is down")
+    if path.seconds == math.inf:
+        return replace(path, why="promised to others")
     if path is best:
         others = [other for other in all_paths[1:] if other.up]
         if not others:
@@ -182,7 +253,7 @@ def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_byt
         elif path.seconds is None:
             why = "shortest; nobody knows the capacities"
         elif others[0].seconds is not None and others[0].seconds > path.seconds * 1.001:
-            why = f"moves {size_bytes / 1e9:g} GB soonest, in {path.seconds:.3g} s"
+            why = f"moves {size_bytes / 1e9:.3g} GB soonest, in {path.seconds:.3g} s"
         elif others[0].price_per_gb > path.price_per_gb:
             why = "as soon as the next, and cheaper"
         else:
@@ -190,7 +261,7 @@ def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_byt
         return replace(path, why=why)
     against = []
     if path.seconds is not None and best.seconds is not None and path.seconds > best.seconds * 1.001:
-        against.append(f"{path.seconds / best.seconds:.2g} times as long for {size_bytes / 1e9:g} GB")
+        against.append(f"{path.seconds / best.seconds:.2g} times as long for {size_bytes / 1e9:.3g} GB")
     if path.price_per_gb > best.price_per_gb:
         against.append(f"dearer by {path.price_per_gb - best.price_per_gb} for a GB")
     elif path.price_per_gb < best.price_per_gb:

@@ -29,6 +29,8 @@ class FoundFile:
     place: str
     size_bytes: int
     executable: bool
+    stays: bool = False
+    regions: tuple[str, ...] = ()
 
 
 class Bringer:
@@ -38,6 +40,10 @@ class Bringer:
         self._transport = transport
         self._blobs = blobs
         self._spool: Path | None = None
+
+    def to(self, blobs: BlobStore) -> Bringer:
+        """One that brings into another store."""
+        return Bringer(self._transport, blobs)
 
     async def bring(
         self, files: list[tuple[FoundFile, str]], wanted: set[str], account: str

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from isthmus.data.port import BlobStore
+from isthmus.data.port import BlobStore, OutputKeeper
 from isthmus.domain.errors import Invalid, IsthmusError, Unavailable
 from isthmus.domain.lifecycle import EndReason
 from isthmus.sites import scripts
@@ -109,12 +109,34 @@ class Collector:
                 outcomes[job.key] = outcome
         await self._shorten(wanted, account)
         hashes = await self._hash([item for want in wanted.values() for item in want.all], account)
-        absent = await self._blobs.missing(set(hashes.values()))
         pairs = [(item, hashes[item.place]) for want in wanted.values() for item in want.all if item.place in hashes]
-        failed = await self._bringer.bring(pairs, absent, account)
+        kept, failed = await self._keep([pair for pair in pairs if pair[0].stays], account)
+        sent = [pair for pair in pairs if not pair[0].stays]
+        absent = await self._blobs.missing({sha256 for _, sha256 in sent})
+        failed |= await self._bringer.bring(sent, absent, account)
         for key, want in wanted.items():
-            outcomes[key] = _outcome(want, hashes, failed)
+            outcomes[key] = _outcome(want, hashes, failed, kept)
         return outcomes
+
+    async def _keep(
+        self, pairs: list[tuple[FoundFile, str]], account: str
+    ) -> tuple[dict[str, str], dict[str, IsthmusError]]:
+        """Keep files at the site; SHA-256 -> BLAKE3, and what went wrong, by SHA-256."""
+        if not pairs:
+            return {}, {}
+        if not isinstance(self._blobs, OutputKeeper):
+            error = Unavailable("This site keeps no data, so nothing can stay there.")
+            return {}, {sha256: error for _, sha256 in pairs}
+        try:
+            store = self._blobs.staying({sha256: item.regions for item, sha256 in pairs})
+        except IsthmusError as error:
+            return {}, {sha256: error for _, sha256 in pairs}
+        bringer = self._bringer.to(store)
+        try:
+            failed = await bringer.bring(pairs, await store.missing({sha256 for _, sha256 in pairs}), account)
+        finally:
+            bringer.close()
+        return {sha256: found for _, sha256 in pairs if (found := self._blobs.kept(sha256))}, failed
 
     async def _list(self, bases: list[str], account: str) -> dict[str, _Entry]:
         if not bases:
@@ -219,6 +241,8 @@ def _want(job: Job, directory: str, entries: dict[str, _Entry]) -> _Wanted | Col
                 place=entry.leads_to or place,
                 size_bytes=entry.size_bytes,
                 executable=bool(entry.mode & 0o100),
+                stays=output.stays,
+                regions=output.regions,
             )
         empty = output.directory and any(entry.kind == "d" and fits(pattern, place) for place, entry in entries.items())
         if not found and not empty and output.required:
@@ -226,13 +250,17 @@ def _want(job: Job, directory: str, entries: dict[str, _Entry]) -> _Wanted | Col
     return want
 
 
-def _outcome(want: _Wanted, hashes: dict[str, str], failed: dict[str, IsthmusError]) -> CollectOutcome:
+def _outcome(
+    want: _Wanted, hashes: dict[str, str], failed: dict[str, IsthmusError], kept: dict[str, str]
+) -> CollectOutcome:
     collected: dict[str, CollectedFile] = {}
     for item in want.all:
         sha256 = hashes.get(item.place)
         if sha256 is None:
             return Uncertain(message=f"Output {item.path} cannot be read at the site.")
-        if sha256 in failed:
+        if sha256 in failed or (item.stays and sha256 not in kept):
+            if sha256 not in failed:
+                return Uncertain(message=f"Output {item.path} is not kept at the site yet.")
             return Uncertain(message=f"Output {item.path} did not arrive: {failed[sha256]}")
         collected[item.place] = CollectedFile(
             path=item.path, sha256=sha256, size_bytes=item.size_bytes, executable=item.executable
@@ -242,7 +270,13 @@ def _outcome(want: _Wanted, hashes: dict[str, str], failed: dict[str, IsthmusErr
     for path in sorted(want.files):
         item = want.files[path]
         files.append(
-            CollectedFile(path=path, sha256=hashes[item.place], size_bytes=item.size_bytes, executable=item.executable)
+            CollectedFile(
+                path=path,
+                sha256=hashes[item.place],
+                size_bytes=item.size_bytes,
+                executable=item.executable,
+                kept=kept[hashes[item.place]] if item.stays else "",
+            )
         )
     return Collected(
         files=tuple(files),

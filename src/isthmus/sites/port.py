@@ -51,11 +51,14 @@ class JobFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOutput:
-    """A file the job leaves: `path` may hold wildcards; `directory` takes everything below it."""
+    """A file the job leaves: `path` may hold wildcards; `directory` takes everything below it. `stays`: it is kept at the site, where
+    it may lie in `regions` only (empty: anywhere)."""
 
     path: str
     directory: bool = False
     required: bool = True
+    stays: bool = False
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,12 +181,13 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectedFile:
-    """An output that now is in the blob store under its hash."""
+    """An output that now is in the blob store under its hash; or, with `kept` (BLAKE3), among what the site keeps."""
 
     path: str
     sha256: str
     size_bytes: int
     executable: bool = False
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from isthmus.domain import errors
-from isthmus.domain.dataset import TransferOrder, TransferProgress
+from isthmus.domain.dataset import InPlace, Reading, TransferOrder, TransferProgress
 from isthmus.domain.errors import Corrupt, IsthmusError, Unavailable
 from isthmus.domain.site import SiteDescription
 from isthmus.domain.usage import Usage
@@ -111,7 +111,34 @@ class Manifests:
     manifests: tuple[str, ...]
 
 
-Arguments = Nothing | Jobs | Refs | NativeIds | LogPiece | Orders | Ids | Manifests | Probes | RouterAsked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesInPlace:
+    """The arguments of data_register."""
+
+    asked: tuple[InPlace, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The arguments of data_limit: by manifest the only regions that a version may lie in (empty: anywhere)."""
+
+    limits: dict[str, tuple[str, ...]]
+
+
+Arguments = (
+    Nothing
+    | Jobs
+    | Refs
+    | NativeIds
+    | LogPiece
+    | Orders
+    | Ids
+    | Manifests
+    | FilesInPlace
+    | Limits
+    | Probes
+    | RouterAsked
+)
 Outcome = Staged | Submitted | Rejected | Full | Uncertain | Collected
 
 
@@ -165,7 +192,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "data_drop": Method(arguments=Manifests),
     "data_chill": Method(arguments=Manifests),
     "data_warm": Method(arguments=Manifests),
-    "data_verify": Method(arguments=Manifests, result=dict[str, tuple[str, ...]]),
+    "data_verify": Method(arguments=Manifests, result=dict[str, Reading]),
+    "data_limit": Method(arguments=Limits),
+    "data_register": Method(arguments=FilesInPlace, result=dict[str, Reading]),
 }
 """The methods of a site's port, and the two of the network, which an agent serves where its operator lets it."""
 
@@ -202,7 +231,17 @@ def keys_of(arguments: Arguments) -> tuple[str, ...]:
             return tuple(ref.key for ref in refs)
         case LogPiece(ref=ref):
             return (ref.key,)
-        case Nothing() | NativeIds() | Probes() | RouterAsked() | Orders() | Ids() | Manifests():
+        case (
+            Nothing()
+            | NativeIds()
+            | Probes()
+            | RouterAsked()
+            | Orders()
+            | Ids()
+            | Manifests()
+            | FilesInPlace()
+            | Limits()
+        ):
             return ()
 
 

@@ -14,6 +14,7 @@ from isthmus.store import tables
 CHUNK = 500
 OPEN = sa.text("transfers.state IN ('planned', 'moving')")
 """Of transfers that are not over, in the words of their index: SQLite does not use it for bound values."""
+LONGEST_SECONDS = 300.0  # that a transfer without a window is put off; more is due to a clock that was set back
 _d, _v, _r, _t = tables.datasets.c, tables.dataset_versions.c, tables.replicas.c, tables.transfers.c
 
 
@@ -105,6 +106,17 @@ def in_use_at(connection: sa.Connection, site: str) -> set[tuple[str, str, int]]
     return {(row.project, row.name, row.version) for row in connection.execute(query)}
 
 
+def is_still(connection: sa.Connection) -> bool:
+    """Whether there is nothing to move, nothing that leaves, and no path held by a transfer: one cheap question."""
+    p, r = tables.net_policies.c, tables.replicas.c
+    asked = (
+        sa.exists().select_from(tables.transfers).where(OPEN),
+        sa.exists().where(r.state == ReplicaState.LEAVING.value),
+        sa.exists().where(p.owner == "transfer", p.wanted),
+    )
+    return not any(connection.execute(sa.select(*(one.label(f"has{n}") for n, one in enumerate(asked)))).one())
+
+
 def due_transfers(connection: sa.Connection, now: float, limit: int, without: Sequence[str]) -> list[Any]:
     """Open transfers that are to be looked at, oldest first, with manifest and labels of their version."""
     query = (
@@ -114,7 +126,7 @@ def due_transfers(connection: sa.Connection, now: float, limit: int, without: Se
             sa.and_(_v.project == _t.project, _v.name == _t.name, _v.version == _t.version),
         )
         .join(tables.datasets, sa.and_(_d.project == _t.project, _d.name == _t.name))
-        .where(OPEN, _t.due_at <= now)
+        .where(OPEN, sa.or_(_t.due_at <= now, sa.and_(_t.due_at > now + LONGEST_SECONDS, _t.stretches == "[]")))
         .order_by(_t.due_at, _t.id)
         .limit(limit + len(without))
     )

@@ -563,12 +563,16 @@ replicas = Table(
     Column("version", Integer, primary_key=True),
     Column("site", _Name, primary_key=True),  # domain.dataset.HOME for the service itself
     Column("manifest", String(64), nullable=False),  # BLAKE3; what is to be dropped when the version is forgotten
+    Column("manifest_sha256", String(64), nullable=False, default=""),  # the blob that holds it
     Column("state", String(8), nullable=False),  # domain.dataset.ReplicaState
     Column("tier", String(8), nullable=False, default="warm"),
     Column("pinned", Boolean, nullable=False, default=False),
+    Column("pinned_by", _Name, nullable=False, default=""),
     Column(
         "cached", Boolean, nullable=False, default=False
     ),  # came for a task's sake, not because somebody wanted it here
+    Column("limits_due", Boolean, nullable=False, default=False),  # its site is to be told the dataset's new regions
+    Column("in_place", Boolean, nullable=False, default=False),  # somebody's own files, which take no room of the keep
     Column("size_bytes", BigInteger, nullable=False),
     Column("uses", BigInteger, nullable=False, default=0),
     Column("heat", Double, nullable=False, default=0.0),  # uses that fade; see data.lifecycle
@@ -578,6 +582,7 @@ replicas = Table(
     _at("whole_at"),
 )
 Index("ix_replicas_site", replicas.c.site, replicas.c.state)
+Index("ix_replicas_limits", replicas.c.site, sqlite_where=text("limits_due"), postgresql_where=text("limits_due"))
 _LEAVING = "state = 'leaving'"
 Index("ix_replicas_leaving", replicas.c.site, sqlite_where=text(_LEAVING), postgresql_where=text(_LEAVING))
 
@@ -592,7 +597,9 @@ transfers = Table(
     Column("target", _Name, nullable=False),
     Column("state", String(12), nullable=False),  # domain.dataset.TransferState
     Column("fence", Integer, nullable=False, default=0),  # grows with each order that is sent
-    Column("through", String(32), nullable=False, default=""),  # direct | service; empty until it moves
+    Column("through", String(32), nullable=False, default=""),  # direct | relay | service; empty until it moves
+    Column("relay", _Name, nullable=False, default=""),  # the site whose relay carries it
+    Column("multipath", Boolean, nullable=False, default=False),  # it goes over MPTCP, as its site says
     Column("links", Text, nullable=False, default="[]"),  # JSON: the path, in travelling order
     Column("stretches", Text, nullable=False, default="[]"),  # JSON: the window, domain.roads.Stretch
     Column("bytes_per_second", Double, nullable=False, default=0.0),  # as measured lately
@@ -622,6 +629,8 @@ Index(  # one version comes to one place by one transfer at a time
     sqlite_where=text(_OPEN),
     postgresql_where=text(_OPEN),
 )
+_FOR_TASK = "task_id != ''"
+Index("ix_transfers_task", transfers.c.task_id, sqlite_where=text(_FOR_TASK), postgresql_where=text(_FOR_TASK))
 Index("ix_transfers_version", transfers.c.project, transfers.c.name, transfers.c.version)
 
 data_servers = Table(  # sites whose agent keeps data, as it announced itself
@@ -632,6 +641,8 @@ data_servers = Table(  # sites whose agent keeps data, as it announced itself
     Column("quota_bytes", BigInteger, nullable=False, default=0),  # 0 = no bound but the disk's
     Column("free_bytes", BigInteger, nullable=False, default=0),
     Column("cold", Boolean, nullable=False, default=False),  # has a slow store
+    Column("relay", String(255), nullable=False, default=""),  # HOST:PORT of its relay for others; empty: it has none
+    Column("multipath", Boolean, nullable=False, default=False),  # its kernel has MPTCP
     Column("certificate", Text, nullable=False, default=""),  # PEM, public
     _at("seen_at", nullable=False),
 )
@@ -674,12 +685,31 @@ net_policies = Table(  # which way packets shall go, for a transfer or a task, o
     Column("nodes", Text, nullable=False),  # JSON list: the path that is wanted now, end to end
     Column("match", Text, nullable=False),  # JSON network.control.desired.Match: the marks of its packets
     Column("owner", String(8), nullable=False),  # transfer | task | operator
+    Column("slice_dscp", Integer, nullable=False, default=0),  # written into the outer header; 0 = in no slice
     Column("wanted", Boolean, nullable=False, default=True),  # false: its routers forget it, then the row goes
     Column("error", Text, nullable=False, default=""),  # why its routers do not have it
     _at("programmed_at"),  # since when its routers have it as it is here
     _at("moved_at"),  # when a failure took it to another path
     _at("created_at", nullable=False),
 )
+
+net_slices = Table(  # rates of links that a project, or a class of packets, has for sure
+    "net_slices",
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column(
+        "project", _Name, nullable=False, default=""
+    ),  # whose transfers are in it; empty: only packets with the mark
+    Column("dscp", Integer, nullable=False),
+    Column("bits_per_second", Double, nullable=False),
+    Column("links", Text, nullable=False),  # JSON list of names
+    Column("wanted", Boolean, nullable=False, default=True),  # false: its routers forget it, then the row goes
+    Column("error", Text, nullable=False, default=""),
+    _at("programmed_at"),
+    Column("created_by", _Name, nullable=False),
+    _at("created_at", nullable=False),
+)
+Index("ix_net_slices_dscp", net_slices.c.dscp, unique=True)
 
 link_states = Table(  # measured figures, the newest of each source
     "link_states",

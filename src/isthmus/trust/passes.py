@@ -22,8 +22,10 @@ class Passes:
     authority: Authority
     clock: Callable[[], float] = time.time
 
-    def ticket(self, order: str, *, reader: str, source: str, manifest: DatasetManifest) -> str:
-        """A ticket by which `reader` may read a version from `source`, for a day."""
+    def ticket(
+        self, order: str, *, reader: str, source: str, manifest: DatasetManifest, relayed: tuple[str, ...] = ()
+    ) -> str:
+        """A ticket by which `reader` may read a version from `source`, for a day; `relayed`: through relays, to these addresses."""
         return sign(
             Ticket(
                 order=order,
@@ -31,6 +33,7 @@ class Passes:
                 sources=(source,),
                 contents=digest_of(contents_of(manifest)),
                 expires=self.clock() + LIFE_SECONDS,
+                relayed=relayed,
             ),
             self.authority.ticket_key,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,28 @@ def summarise(
         utilisation=used / (processors * makespan) if makespan else 0.0,
         makespan_s=makespan,
     )
+
+
+NAMES = {
+    "jobs": "jobs",
+    "mean_wait_s": "mean wait, passage of data included (s)",
+    "p95_wait_s": "95 % of the jobs wait no longer than (s)",
+    "avebsld": "mean bounded slowdown (1 = no wait)",
+    "utilisation": "share of all processors in use, first submission to last end",
+    "makespan_s": "first submission to last end (s)",
+    "energy_kwh": "energy at the meter (kWh)",
+    "cost": "cost of energy (in the tariffs' unit)",
+    "carbon_kg": "carbon (kg CO2)",
+    "moved_jobs": "jobs that ran away from home",
+    "moved_bytes": "input that moved (GB)",
+    "lost_attempts": "attempts that outages ended",
+    "lost_processor_hours": "processor hours lost with them",
+}
+
+
+def named(figures: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Figures as people read them: a name with its unit, and the value."""
+    return [(NAMES[key], shown(value / 1e9 if key == "moved_bytes" else value)) for key, value in figures.items()]
 
 
 def shown(value: float) -> str:

@@ -3,6 +3,8 @@
     contents/ab/HASH    whole and verified; read-only
     pieces/ab/HASH      the hashes of its pieces, of a large one
     regions/ab/HASH     the only regions that it may lie in, one a line; no file: anywhere
+    places/ab/HASH      of a content that is a link to a file of somebody's (inplace.py): how that was
+    spoiled/HASH        what was found not to be what its name says
     incoming/           what is on its way, and which pieces of it are verified (arrival.py)
 
 A content appears under its hash by one rename, after its bytes are on the disk.
@@ -16,11 +18,12 @@ import errno
 import itertools
 import os
 import secrets
+import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from isthmus.data.transfer import pieces
+from isthmus.data.transfer import inplace, pieces
 from isthmus.data.transfer.port import Content, is_blake3
 from isthmus.domain.errors import Corrupt, Invalid, NotFound, Refused, Unavailable
 from isthmus.domain.ids import is_name
@@ -38,7 +41,7 @@ class Keep:
         self.incoming = path / "incoming"
         self._made: set[str] = set()
         self._ready_prefixes: set[str] = set()
-        self._roots = {name: os.fspath(path / name) for name in ("contents", "pieces", "regions")}
+        self._roots = {name: os.fspath(path / name) for name in ("contents", "pieces", "regions", "places")}
         try:
             for directory in (self.incoming, *(path / name for name in self._roots)):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -64,7 +67,11 @@ class Keep:
 
     def has(self, blake3: str) -> bool:
         """Whether the whole content is here."""
-        return os.path.exists(self.place("contents", blake3))  # noqa: PTH110 a Path for each of 100,000 costs more than the call
+        try:
+            found = os.lstat(self.place("contents", blake3))  # a Path for each of 100,000 costs more than the call
+        except OSError:
+            return False
+        return not stat.S_ISLNK(found.st_mode) or inplace.is_same(self, blake3)
 
     def present(self, hashes: Iterable[str]) -> set[str]:
         """Those of the given hashes that are here. Many are looked up by directory, which costs a hundredth of a look for each."""
@@ -82,9 +89,11 @@ class Keep:
                 continue
             with entries:
                 # A directory that holds far more than is asked for is not read through.
-                read = list(itertools.islice((entry.name for entry in entries), _LONG * len(wanted)))
+                read = list(itertools.islice(entries, _LONG * len(wanted)))
             if len(read) < _LONG * len(wanted):
-                found |= wanted.intersection(read)
+                links = {entry.name for entry in read if entry.is_symlink()}  # files in place, which may have changed
+                here = wanted.intersection(entry.name for entry in read)
+                found |= {blake3 for blake3 in here if blake3 not in links or inplace.is_same(self, blake3)}
             else:
                 found |= {blake3 for blake3 in wanted if self.has(blake3)}
         return found
@@ -161,6 +170,14 @@ class Keep:
         if after != list(before):
             self._write("regions", blake3, ("\n".join(after) + "\n").encode())
 
+    def set_limit(self, blake3: str, regions: Collection[str]) -> None:
+        """From now on the content may lie in these regions only (none: anywhere), whatever the limit was."""
+        if regions:
+            self._write("regions", blake3, ("\n".join(sorted(set(regions))) + "\n").encode())
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.place("regions", blake3))  # noqa: PTH108
+
     def limited_prefixes(self) -> set[str]:
         """The first two digits of all contents that have a limit; Unavailable when that cannot be read."""
         try:
@@ -211,11 +228,26 @@ class Keep:
         if found != blake3:
             raise _corrupt(blake3)
 
-    def remove(self, blake3: str) -> None:
-        """Remove a content with its list; nothing happens when it is gone. Its limit stays until it comes again."""
-        for kind in ("contents", "pieces"):
+    def remove(self, blake3: str, *, place_too: bool = True) -> None:
+        """Remove a content with its list; nothing happens when it is gone. Its limit stays until it comes again. A file in place stays; without
+        `place_too` what is known of where it lies does too."""
+        for kind in ("contents", "pieces", *(["places"] if place_too else [])):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.place(kind, blake3))  # noqa: PTH108
+
+    def set_aside(self, blake3: str) -> None:
+        """Take a content that is not what its name says out of use: under `spoiled` for a person to look at, a file in place where it is."""
+        place = self.place("contents", blake3)
+        with contextlib.suppress(OSError):
+            if not stat.S_ISLNK(os.lstat(place).st_mode):
+                directory = self.path / "spoiled"
+                directory.mkdir(exist_ok=True, mode=0o700)
+                os.replace(place, directory / blake3)  # noqa: PTH105
+        self.remove(blake3)
+
+    def note(self, kind: str, blake3: str, body: bytes) -> None:
+        """Keep something beside a content."""
+        self._write(kind, blake3, body)
 
     def flush(self) -> None:
         """Wait until all that was written to the file system is on the disk; OSError when that fails."""

@@ -37,6 +37,7 @@ class Lane:
         self.congestion_control = ""
         self.stalled = 0
         self.round_trip = 0.0
+        self.multipath = False
         self._wanted = streams
         self._is_chosen = False
         self._make = make
@@ -113,6 +114,7 @@ class Lane:
             bytes_per_second=self.best,
             round_trip_seconds=self.round_trip or None,
             congestion_control=self.congestion_control,
+            multipath=self.multipath,
         )
 
     def _read(self, stream: Stream) -> int:
@@ -123,6 +125,7 @@ class Lane:
         self.bytes += got
         self.congestion_control = figures.congestion_control or self.congestion_control
         self.round_trip = figures.round_trip or self.round_trip
+        self.multipath = self.multipath or figures.multipath
         return got
 
     def _count(self, rate: float) -> int:

@@ -8,6 +8,7 @@ the sender); it tells at once which piece of which sender is wrong, and the hash
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from blake3 import blake3
@@ -44,8 +45,9 @@ def span(size_bytes: int, number: int) -> tuple[int, int]:
     return begin, min(length, size_bytes - begin)
 
 
-def hash_pieces(descriptor: int, size_bytes: int) -> tuple[str, bytes]:
-    """The BLAKE3 of an open file and the list of its pieces' hashes, in one pass; OSError when it is shorter."""
+def hash_pieces(descriptor: int, size_bytes: int, told: Callable[[int], None] = lambda _: None) -> tuple[str, bytes]:
+    """The BLAKE3 of an open file and the list of its pieces' hashes, in one pass; OSError when it is shorter. `told`: bytes, as they are
+    read."""
     whole, found = blake3(), bytearray()
     buffer = memoryview(bytearray(min(max(size_bytes, 1), piece_bytes(size_bytes))))
     for number in range(piece_count(size_bytes)):
@@ -53,6 +55,7 @@ def hash_pieces(descriptor: int, size_bytes: int) -> tuple[str, bytes]:
         read_exactly(descriptor, buffer[:length], begin)
         whole.update(buffer[:length])
         found += blake3(buffer[:length]).digest()
+        told(length)
     return whole.hexdigest(), bytes(found)
 
 

@@ -169,7 +169,8 @@ class Credentials:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Told about twice a second. `done_bytes` are verified; `bytes_per_second` is the recent rate of verified bytes; `predicted_end`
-    is None until there is something to tell it from; `stalled` counts streams that were given up and replaced."""
+    is None until there is something to tell it from; `stalled` counts streams that were given up and replaced; `multipath`: some stream
+    speaks MPTCP."""
 
     done_bytes: int
     total_bytes: int
@@ -179,6 +180,7 @@ class Progress:
     resent_bytes: int
     streams: int
     stalled: int
+    multipath: bool = False
 
 
 class End(StrEnum):
@@ -214,6 +216,7 @@ class WayUse:
     bytes_per_second: float
     round_trip_seconds: float | None
     congestion_control: str
+    multipath: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,6 +157,7 @@ class Pull:
                 resent_bytes=intake.resent_bytes,
                 streams=sum(len(lane.streams) for lane in self._lanes),
                 stalled=sum(lane.stalled for lane in self._lanes),
+                multipath=any(lane.multipath for lane in self._lanes),
             )
         )
 

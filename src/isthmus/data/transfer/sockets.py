@@ -19,6 +19,8 @@ from isthmus.domain.errors import Forbidden, Refused
 _SO_MAX_PACING_RATE: Final = 47
 _TCP_CONGESTION: Final = 13
 _IPPROTO_MPTCP: Final = 262
+_SOL_MPTCP, _MPTCP_INFO, _MPTCP_FELL_BACK = 284, 1, 1
+_MPTCP_HEAD: Final = struct.Struct("8xI")  # struct mptcp_info up to its flags
 _IPV6_FLOWLABEL_MGR, _IPV6_FLOWINFO_SEND, _FLOW_LABEL_REFLECT = 32, 33, 4
 _IPV6_TCLASS, _IPV6_DSTOPTS = 67, 59
 _APN_OPTION: Final = 0x1E  # an experimental type that routers which do not know it skip (RFC 4727)
@@ -152,6 +154,25 @@ def figures(connection: socket.socket) -> tuple[float, int]:
     except (OSError, struct.error):
         return 0.0, 0
     return fields[_RTT] / 1e6, fields[_TOTAL_RETRANSMITTED]
+
+
+def has_multipath() -> bool:
+    """Whether the kernel makes MPTCP sockets."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM, _IPPROTO_MPTCP).close()
+    except OSError:
+        return False
+    return True
+
+
+def is_multipath(connection: socket.socket) -> bool:
+    """Whether a connection speaks MPTCP indeed: both ends have it, and nothing between took it away."""
+    try:
+        told = connection.getsockopt(_SOL_MPTCP, _MPTCP_INFO, _MPTCP_HEAD.size)
+        (flags,) = _MPTCP_HEAD.unpack(told)
+    except (OSError, struct.error):
+        return False
+    return not flags & _MPTCP_FELL_BACK
 
 
 def _make(family: int, *, multipath: bool) -> socket.socket:

@@ -41,6 +41,7 @@ class Figures:
     waited_at: float = field(default_factory=time.monotonic)
     round_trip: float = 0.0
     congestion_control: str = ""
+    multipath: bool = False
 
 
 class Stream(threading.Thread):
@@ -126,6 +127,7 @@ class Stream(threading.Thread):
             if self.way.relay:
                 relay.ask(plain, self._intake.order.ticket, self.way.remote or self.source.endpoint)
             self.figures.round_trip = time.monotonic() - begun
+            self.figures.multipath = self.way.multipath and sockets.is_multipath(plain)
             plain.settimeout(self._patience())
             secured = self._client.wrap_socket(plain)
         except BaseException:

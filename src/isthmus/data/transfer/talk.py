@@ -72,6 +72,8 @@ class Talk:
             kind, length = wire.receive_head(self._connection)
             body = wire.receive_body(self._connection, length, 64)
             try:
+                assert self._ticket is not None
+                tickets.check_time(self._ticket, time.time())
                 self._answer(kind, body)
             except wire.Closed:
                 raise

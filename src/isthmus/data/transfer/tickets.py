@@ -71,9 +71,14 @@ def verify(text: str, keys: Sequence[Ed25519PublicKey], *, now: float) -> Ticket
         ticket = Ticket(**{**fields, "sources": tuple(fields["sources"]), "relayed": tuple(fields["relayed"])})
     except (ValueError, TypeError, KeyError, binascii.Error):
         raise Forbidden("The ticket cannot be read.", code="ticket_forged") from None
+    check_time(ticket, now)
+    return ticket
+
+
+def check_time(ticket: Ticket, now: float) -> None:
+    """Forbidden when a ticket's time is over."""
     if now > ticket.expires + _SKEW_SECONDS:
         raise Forbidden("The ticket's time is over.", remedy="Ask for a new one.", code="ticket_expired")
-    return ticket
 
 
 def _is_signed(key: Ed25519PublicKey, signature: bytes, body: bytes) -> bool:

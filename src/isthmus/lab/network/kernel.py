@@ -77,6 +77,7 @@ class Node:
                 f"net/ipv6/conf/{scope}/accept_ra": "0",
                 f"net/ipv6/conf/{scope}/seg6_enabled": "1",
                 f"net/ipv6/conf/{scope}/keep_addr_on_down": "1",
+                f"net/ipv6/conf/{scope}/ignore_routes_with_linkdown": "1",
                 f"net/ipv4/conf/{scope}/rp_filter": "0",
             }
         with inside(self.namespace):

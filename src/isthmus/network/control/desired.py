@@ -1,4 +1,4 @@
-"""What one router shall do: local segments, policies with the marks that select them, and slices of its interfaces.
+"""What one router shall do: local segments, policies with the marks that select them, repairs, and slices of its interfaces.
 
 Plain JSON on the wire; read here with every wrong field named. SIDs and behaviours are those of RFC 8986.
 """
@@ -17,6 +17,7 @@ MOST_POLICIES = 1000
 MOST_SEGMENTS_IN_A_PATH = 8
 MOST_PATHS_OF_A_POLICY = 16
 MOST_WEIGHT = 256
+MOST_REPAIRS = 2000
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Item = TypeVar("_Item")
 
@@ -120,12 +121,22 @@ class SlicedInterface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """Where IPv6 packets to a destination go when no other route leads there any more: wrapped, over these segments, of which the last
+    unwraps them."""
+
+    destination: str
+    segments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredState:
     """All that Isthmus wants of one router; what is not named here is not there."""
 
     segments: tuple[LocalSegment, ...] = ()
     policies: tuple[Policy, ...] = ()
     interfaces: tuple[SlicedInterface, ...] = ()
+    repairs: tuple[Repair, ...] = ()
 
 
 def as_json(state: DesiredState) -> dict[str, Any]:
@@ -140,10 +151,14 @@ def read(raw: object) -> DesiredState:
         segments=_each(top.get("segments", ()), "segments", _segment),
         policies=_each(top.get("policies", ()), "policies", _policy),
         interfaces=_each(top.get("interfaces", ()), "interfaces", _interface),
+        repairs=_each(top.get("repairs", ()), "repairs", _repair),
     )
     _unique([item.sid for item in state.segments], "segments", "SID")
     _unique([item.name for item in state.policies], "policies", "name")
     _unique([item.name for item in state.interfaces], "interfaces", "name")
+    _unique([item.destination for item in state.repairs], "repairs", "destination")
+    if len(state.repairs) > MOST_REPAIRS:
+        raise Invalid("repairs", f"{len(state.repairs)} are too many.", remedy=f"Use at most {MOST_REPAIRS}.")
     if len(state.policies) > MOST_POLICIES:
         raise Invalid("policies", f"{len(state.policies)} are too many.", remedy=f"Use at most {MOST_POLICIES}.")
     return state
@@ -205,6 +220,17 @@ def _policy(raw: object, where: str) -> Policy:
         match=match,
         dscp=_number(item.get("dscp"), f"{where}.dscp", 63),
     )
+
+
+def _repair(raw: object, where: str) -> Repair:
+    item = _mapping(raw, where, Repair)
+    destination = _network(item.get("destination"), f"{where}.destination")
+    path = _path({"segments": item.get("segments", ())}, where)
+    if destination.version != 6:
+        raise Invalid(f"{where}.destination", "Only IPv6 is repaired.", remedy="IPv4 is, inside of a policy.")
+    if any(ipaddress.ip_address(sid) in destination for sid in path.segments):
+        raise Invalid(f"{where}.segments", "A segment lies in the destination: packets would go round and round.")
+    return Repair(destination=str(destination), segments=path.segments)
 
 
 def _match(raw: object, where: str, destination: Network) -> Match:

@@ -40,6 +40,11 @@ class Permit:
         for index, policy in enumerate(state.policies):
             self._within(policy.destination, self.destinations, f"policies.{index}.destination", "destinations")
             self.check_paths(policy.paths, f"policies.{index}.paths")
+        for index, repair in enumerate(state.repairs):
+            spaces = (*self.segments, *self.destinations)
+            self._within(repair.destination, spaces, f"repairs.{index}.destination", "segments or destinations")
+            for sid in repair.segments:
+                self._within(f"{sid}/128", self.segments, f"repairs.{index}.segments", "segments")
         for index, interface in enumerate(state.interfaces):
             if interface.name not in self.interfaces:
                 raise Forbidden(f"interfaces.{index}.name: {interface.name} is not among the permitted interfaces.")

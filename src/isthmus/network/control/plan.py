@@ -1,6 +1,6 @@
 """From routers, sites and the paths between them to the desired state of every router. Pure.
 
-Every router gets the SID `locator::1` (End); a router with sites also `::d6` (End.DT6) and for each site's IPv4 one End.DX4 SID,
+Every router gets the SIDs `locator::1` (End) and `::d6` (End.DT6), a router with sites for each site's IPv4 one End.DX4 SID,
 `::d4:N`. A way is a list of routers to pass; the underlay leads from one to the next.
 """
 
@@ -17,6 +17,7 @@ from isthmus.network.control.desired import (
     LocalSegment,
     Match,
     Policy,
+    Repair,
     SlicedInterface,
     WeightedPath,
 )
@@ -105,9 +106,12 @@ class Fabric:
         return self._attachments[steering.source].router
 
     def states(
-        self, steerings: Iterable[Steering], interfaces: Mapping[str, tuple[SlicedInterface, ...]] | None = None
+        self,
+        steerings: Iterable[Steering],
+        interfaces: Mapping[str, tuple[SlicedInterface, ...]] | None = None,
+        repairs: Mapping[str, tuple[Repair, ...]] | None = None,
     ) -> dict[str, DesiredState]:
-        """The desired state of every router; `interfaces` are the sliced ones, by router."""
+        """The desired state of every router; `interfaces` are the sliced ones, by router, and `repairs` its ways around its own links."""
         by_router: dict[str, list[Policy]] = {name: [] for name in self._routers}
         for steering in steerings:
             by_router[self.ingress(steering)] += self.policies(steering)
@@ -116,15 +120,17 @@ class Fabric:
                 segments=self._local(router),
                 policies=tuple(by_router[name]),
                 interfaces=(interfaces or {}).get(name, ()),
+                repairs=(repairs or {}).get(name, ()),
             )
             for name, router in self._routers.items()
         }
 
     def _local(self, router: Router) -> tuple[LocalSegment, ...]:
-        found = [LocalSegment(sid=router.sid(_END), behaviour=Behaviour.END)]
+        found = [
+            LocalSegment(sid=router.sid(_END), behaviour=Behaviour.END),
+            LocalSegment(sid=router.sid(_DT6), behaviour=Behaviour.END_DT6),
+        ]
         sites = [item for item in self._attachments.values() if item.router == router.name]
-        if sites:
-            found.append(LocalSegment(sid=router.sid(_DT6), behaviour=Behaviour.END_DT6))
         found += [
             LocalSegment(
                 sid=router.sid(_DX4 + self._number(item)), behaviour=Behaviour.END_DX4, neighbour=item.neighbour4

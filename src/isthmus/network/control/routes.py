@@ -25,6 +25,9 @@ _GATEWAY = "fe80::1"
 """A neighbour that is not there, on our own interface: the kernel wants one for each of several paths, and never asks for it."""
 _SEGMENTS_TABLE = 40_000
 _RULE_PRIORITY = 1_000
+_REPAIR_TABLE = 49_999
+_REPAIR_PRIORITY = 33_000
+"""Behind the main table and the default one: only what these have no route for comes here."""
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _SEG6, _SEG6_LOCAL = 5, 7
 _ACTIONS = {1: "End", 5: "End.DX6", 6: "End.DX4", 7: "End.DT6"}
@@ -73,6 +76,9 @@ def wanted_routes(state: DesiredState, numbers: Mapping[str, int]) -> set[Segmen
         SegmentRoute(_SEGMENTS_TABLE, f"{item.sid}/128", item.behaviour.value, item.neighbour)
         for item in state.segments
     }
+    found |= {
+        SegmentRoute(_REPAIR_TABLE, item.destination, _MODE, paths=((1, item.segments),)) for item in state.repairs
+    }
     return found | {
         SegmentRoute(
             _SEGMENTS_TABLE + numbers[policy.name],
@@ -97,6 +103,8 @@ def wanted_rules(state: DesiredState, numbers: Mapping[str, int]) -> set[MarkRul
     }
     if state.segments:
         found.add(MarkRule(socket.AF_INET6, _RULE_PRIORITY, _SEGMENTS_TABLE, 0))
+    if state.repairs:
+        found.add(MarkRule(socket.AF_INET6, _REPAIR_PRIORITY, _REPAIR_TABLE, 0))
     return found
 
 
@@ -109,7 +117,7 @@ class Routes:
 
     def make(self, state: DesiredState, numbers: Mapping[str, int]) -> Changes:
         """Make or replace what is missing or different; remove nothing. A replaced route loses no packet."""
-        needed = bool(state.segments or state.policies)
+        needed = bool(state.segments or state.policies or state.repairs)
         made = int(needed and self._make_device())
         routes, rules = self._routes(), self._rules()
         for route in sorted(wanted_routes(state, numbers) - routes, key=repr):
@@ -129,7 +137,7 @@ class Routes:
         for route in sorted(self._routes() - wanted_routes(state, numbers), key=repr):
             self._netlink.route("del", dst=route.prefix, family=route.family, table=route.table, proto=PROTOCOL)
             removed += 1
-        if not state.segments and not state.policies:
+        if not state.segments and not state.policies and not state.repairs:
             removed += self._remove_device()
         return Changes(removed=removed)
 

@@ -26,6 +26,7 @@ from isthmus.twin.schedulers.backfill import (
     start_jobs,
     terminate,
 )
+from isthmus.twin.schedulers.underway import JOB_BITS
 
 ISOLATED, SHORTEST_BACKLOG, HOLES = 0, 1, 2
 LEDGER_SECONDS = 3600  # how often the rows of rationality are looked at
@@ -137,8 +138,9 @@ def _shortest_backlog(state, job, home, now):  # type: ignore[no-untyped-def]
         while other != here.end:
             work += jobs[other].width * jobs[other].estimate
             other = jobs[other].after
-        for i in range(here.count):
-            work += max(state.until[site, i] - now, 0) * jobs[state.running[site, i]].width
+        for i in range(here.first, here.count):
+            if state.running[site, i] >= 0:
+                work += max(state.until[site, i] - now, 0) * (state.running[site, i] >> JOB_BITS)
         work /= here.processors
         if work < least or (work == least and site == home):
             least = work
@@ -149,14 +151,14 @@ def _shortest_backlog(state, job, home, now):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _hole(state, site, now, promised):  # type: ignore[no-untyped-def]
     """(free processors for guests, whether a job waits, seconds to its reservation, processors beside it)."""
-    free, first = free_now(state, site, now)
+    free = free_now(state, site, now)
     head = state.jobs[state.sites[site].end].after
     if head == state.sites[site].end:
         return free - promised[site], False, np.int64(0), np.int64(0)
     needed = state.jobs[head].width
     if needed <= free:  # it starts as soon as its site looks at it
         return np.int64(0), True, np.int64(0), np.int64(0)
-    shadow, extra = reservation(state, site, free, first, needed)
+    shadow, extra = reservation(state, site, free, now, needed)
     return free - promised[site], True, shadow - now, extra - promised[site]
 
 

@@ -23,11 +23,12 @@ class Flows(NamedTuple):
     capacity: NDArray[np.float64]  # by link
     rate: NDArray[np.float64]  # by pair, of each of its flows
     active: NDArray[np.int64]  # by pair: flows
+    busy: NDArray[np.int64]  # the pairs that have flows, in order of their numbers
     pair: NDArray[np.int64]  # by place
     job: NDArray[np.int64]  # by place
     left: NDArray[np.float64]  # by place: bytes
     clock: NDArray[np.float64]  # [time of `left`, time of the next end]
-    counts: NDArray[np.int64]  # [flows, transfers ended]
+    counts: NDArray[np.int64]  # [flows, transfers ended, busy pairs]
     carried: NDArray[np.float64]  # by link: bytes
 
 
@@ -36,9 +37,9 @@ def make_flows(paths, latency, capacity, room):  # type: ignore[no-untyped-def]
     """No flow yet; `room` is the most at once."""
     pairs = len(paths)
     return Flows(
-        paths, latency, capacity, np.zeros(pairs), np.zeros(pairs, np.int64),
+        paths, latency, capacity, np.zeros(pairs), np.zeros(pairs, np.int64), np.zeros(pairs, np.int64),
         np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room), np.array([0.0, 4e18]),
-        np.zeros(2, np.int64), np.zeros(len(capacity)),
+        np.zeros(3, np.int64), np.zeros(len(capacity)),
     )  # fmt: skip
 
 
@@ -54,28 +55,25 @@ def moved_flows(flows, place, room):  # type: ignore[no-untyped-def]
     for i in range(count):
         job[i] = place[flows.job[i]]
     return Flows(
-        flows.paths, flows.latency, flows.capacity, flows.rate, flows.active, pair, job, left, flows.clock, flows.counts,
-        flows.carried,
+        flows.paths, flows.latency, flows.capacity, flows.rate, flows.active, flows.busy, pair, job, left, flows.clock,
+        flows.counts, flows.carried,
     )  # fmt: skip
 
 
 @njit(cache=True)
-def fair_rates(paths, active, capacity, rate):  # type: ignore[no-untyped-def]
-    """Fill `rate` with the max-min fair rate of each flow of each pair that has active flows."""
+def fair_rates(paths, active, busy, capacity, rate):  # type: ignore[no-untyped-def]
+    """Fill `rate` with the max-min fair rate of each flow of each pair that has active flows: of `busy`, whose order is lost."""
     links = len(capacity)
     room = capacity.copy()
     weight = np.zeros(links, np.int64)
-    busy = np.empty(len(paths), np.int64)  # pairs with flows whose rate is not found yet
-    count = 0
-    for pair in range(len(paths)):
+    count = len(busy)  # pairs with flows whose rate is not found yet
+    for i in range(count):
+        pair = busy[i]
         rate[pair] = -1.0
-        if active[pair] > 0:
-            busy[count] = pair
-            count += 1
-            for hop in range(paths.shape[1]):
-                if paths[pair, hop] < 0:
-                    break
-                weight[paths[pair, hop]] += active[pair]
+        for hop in range(paths.shape[1]):
+            if paths[pair, hop] < 0:
+                break
+            weight[paths[pair, hop]] += active[pair]
     while count > 0:
         tight = -1
         level = 0.0
@@ -121,6 +119,8 @@ def add_flow(flows, pair, job, size, now):  # type: ignore[no-untyped-def]
     flows.job[place] = job
     flows.left[place] = size + flows.latency[pair] * empty_rate(flows, pair)
     flows.active[pair] += 1
+    if flows.active[pair] == 1:
+        _open(flows, pair)
     flows.counts[0] = place + 1
     for hop in range(flows.paths.shape[1]):
         if flows.paths[pair, hop] < 0:
@@ -138,7 +138,10 @@ def end_flow(flows, now):  # type: ignore[no-untyped-def]
         if flows.left[i] * flows.rate[flows.pair[place]] < flows.left[place] * flows.rate[flows.pair[i]]:
             place = i
     job = flows.job[place]
-    flows.active[flows.pair[place]] -= 1
+    pair = flows.pair[place]
+    flows.active[pair] -= 1
+    if flows.active[pair] == 0:
+        _close(flows, pair)
     last = flows.counts[0] - 1
     flows.pair[place] = flows.pair[last]
     flows.job[place] = flows.job[last]
@@ -167,6 +170,26 @@ def expected_seconds(flows, pair, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _open(flows, pair):  # type: ignore[no-untyped-def]
+    k = flows.counts[2]
+    while k > 0 and flows.busy[k - 1] > pair:
+        flows.busy[k] = flows.busy[k - 1]
+        k -= 1
+    flows.busy[k] = pair
+    flows.counts[2] += 1
+
+
+@njit(cache=True)
+def _close(flows, pair):  # type: ignore[no-untyped-def]
+    k = 0
+    while flows.busy[k] != pair:
+        k += 1
+    flows.counts[2] -= 1
+    for i in range(k, flows.counts[2]):
+        flows.busy[i] = flows.busy[i + 1]
+
+
+@njit(cache=True)
 def _progress(flows, now):  # type: ignore[no-untyped-def]
     passed = now - flows.clock[0]
     if passed > 0:
@@ -177,7 +200,7 @@ def _progress(flows, now):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _share(flows):  # type: ignore[no-untyped-def]
-    fair_rates(flows.paths, flows.active, flows.capacity, flows.rate)
+    fair_rates(flows.paths, flows.active, flows.busy[: flows.counts[2]].copy(), flows.capacity, flows.rate)
     first = 4e18
     for i in range(flows.counts[0]):
         first = min(first, flows.left[i] / flows.rate[flows.pair[i]])

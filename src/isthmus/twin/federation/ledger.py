@@ -24,6 +24,7 @@ from isthmus.twin.schedulers.backfill import (
     start_jobs,
     terminate,
 )
+from isthmus.twin.schedulers.underway import JOB_MASK
 
 
 class Ledger(NamedTuple):
@@ -58,8 +59,9 @@ def replay(ledger, real, site, arrived, now):  # type: ignore[no-untyped-def]
     jobs = alone.jobs
     here = alone.sites[site]
     known = FOREVER  # no job that runs alone, and has not ended in the federation, can end before
-    for i in range(here.count):
-        known = min(known, _known_until(ledger, real, alone.running[site, i], now))
+    for i in range(here.first, here.count):
+        if alone.running[site, i] >= 0:
+            known = min(known, _known_until(ledger, real, alone.running[site, i] & JOB_MASK, now))
     while True:
         next_end = end_time(alone, site)
         next_submit = FOREVER

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from isthmus.twin.federation.away import Away
 from isthmus.twin.federation.flows import Flows, make_flows, moved_flows
 from isthmus.twin.federation.ledger import Ledger, make_ledger
-from isthmus.twin.schedulers.backfill import FOREVER, JOB, JOB_BITS, KINDS, State, make_jobs, make_state
+from isthmus.twin.schedulers.backfill import FOREVER, JOB, KINDS, State, make_jobs, make_state
+from isthmus.twin.schedulers.underway import JOB_MASK
 
 Whole = NDArray[np.int64]
 
@@ -55,7 +56,7 @@ def first_world(processors, mode, paths, latency, capacity, away):  # type: igno
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def renewed(world, book, submit, run, width, estimate, request, home, size):  # type: ignore[no-untyped-def]
     """The world with jobs that are to arrive, columns in order of submission and not before those it has seen.
 
@@ -104,7 +105,7 @@ def renewed(world, book, submit, run, width, estimate, request, home, size):  # 
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def ended(world):  # type: ignore[no-untyped-def]
     """Numbers of the jobs that ended since this was asked last."""
     found = np.empty(len(world.home), np.int64)
@@ -146,23 +147,25 @@ def _moved_state(state, place, kept, submit, run, width, estimate, request):  # 
         row.kind = was.kind
         row.request = was.request
         row.start = was.start
+        row.until = was.until
         row.corrections = was.corrections
         # Links of jobs that are in no queue point anywhere; nobody follows them.
         row.after = max(place[was.after], 0)
         row.before = max(place[was.before], 0)
         row.longer = max(place[was.longer], 0)
         row.shorter = max(place[was.shorter], 0)
-    low = (1 << JOB_BITS) - 1
     for site in range(sites):
         here = state.sites[site]
         here.end = place[here.end]
         here.last_own = place[here.last_own]
         here.newest = place[here.newest]
-        for i in range(here.count):
-            state.running[site, i] = place[state.running[site, i]]
+        for i in range(here.first, here.count):
+            key = state.running[site, i]
+            if key >= 0:
+                state.running[site, i] = (key & ~JOB_MASK) | place[key & JOB_MASK]
         for i in range(here.ends):
             key = state.heap_job[site, i]
-            state.heap_job[site, i] = (key & ~low) | place[key & low]
+            state.heap_job[site, i] = (key & ~JOB_MASK) | place[key & JOB_MASK]
     return State(
         jobs, state.sites, state.running, state.until, state.heap_time, state.heap_job, state.least, state.next_end,
         state.fresh,
@@ -180,8 +183,13 @@ def _own(place, entered, home, old_home, kept, sites):  # type: ignore[no-untype
         if place[job] >= 0:
             homes[place[job]] = old_home[job]
             gone[old_home[job]] += entered[job]
-    own = np.argsort(homes, kind="mergesort")
     to = np.cumsum(np.bincount(homes, minlength=sites))
     at = gone
     at[1:] += to[:-1]
+    own = np.empty(count, np.int64)
+    begun = np.zeros(sites, np.int64)
+    begun[1:] = to[:-1]
+    for job in range(count):
+        own[begun[homes[job]]] = job
+        begun[homes[job]] += 1
     return own, at, to

@@ -8,28 +8,15 @@ from html import escape
 from isthmus.twin.report import plots
 from isthmus.twin.report.homes import HOME_HEADERS, home_rows
 from isthmus.twin.scenario.circles import latency_circles
+from isthmus.twin.scenario.model import Scenario
 from isthmus.twin.scenario.run import Result
-from isthmus.twin.summary import shown
+from isthmus.twin.summary import named
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}table{border-collapse:collapse}"
     "td,th{padding:.2rem .7rem;border-bottom:1px solid #ccc;text-align:right}td:first-child,th:first-child{text-align:left}"
-    "svg{max-width:100%;height:auto}"
+    ".words td,.words th{text-align:left}.words td:nth-child(-n+2){white-space:nowrap}svg{max-width:100%;height:auto}"
 )
-
-NAMES = {
-    "jobs": "jobs",
-    "mean_wait_s": "mean wait, passage of data included (s)",
-    "p95_wait_s": "95 % of the jobs wait no longer than (s)",
-    "avebsld": "mean bounded slowdown (1 = no wait)",
-    "utilisation": "share of all processors in use, first submission to last end",
-    "makespan_s": "first submission to last end (s)",
-    "energy_kwh": "energy at the meter (kWh)",
-    "cost": "cost of energy (in the tariffs' unit)",
-    "carbon_kg": "carbon (kg CO2)",
-    "moved_jobs": "jobs that ran away from home",
-    "moved_bytes": "bytes of input that moved",
-}
 
 
 def make_page(result: Result) -> str:
@@ -40,7 +27,7 @@ def make_page(result: Result) -> str:
         f"<body><h1>{name}</h1>",
         f"<p>{_brain(result)} Arrivals: x{result.scenario.arrivals:g}. Seed: {result.scenario.seed}.</p>",
         "<h2>Figures</h2>",
-        table(["figure", "value"], [[NAMES[key], shown(value)] for key, value in result.figures().items()]),
+        table(["figure", "value"], named(result.figures())),
         "<h2>By home</h2>",
         table(HOME_HEADERS, home_rows(result)),
         *(
@@ -55,21 +42,26 @@ def make_page(result: Result) -> str:
         ]  # fmt: skip
         parts += [
             "<h2>Latency circles</h2><p>Round-trip time in fibre alone: 4.9 us/km solid, 3.46 us/km hollow core, one way.</p>",
-            table(["site", "limit", "km of solid fibre", "km of hollow", "sites within", "with hollow fibre"], rows),
+            table(
+                ["site", "limit", "km of solid fibre", "km of hollow", "sites within", "with hollow fibre"],
+                rows,
+                words=True,
+            ),
         ]
     if result.scenario.left_out:
         parts += ["<h2>Left out of the logs</h2>", table(["what"], [[line] for line in result.scenario.left_out[:200]])]
     if result.scenario.sources:
-        rows = [[one.path, one.source] for one in result.scenario.sources]
-        parts += ["<h2>Where the scenario's figures come from</h2>", table(["figure", "source"], rows)]
+        rows = [[_figure(one.path, result.scenario), one.source] for one in result.scenario.sources]
+        parts += ["<h2>Where the scenario's figures come from</h2>", table(["figure", "source"], rows, words=True)]
     return "\n".join([*parts, "</body></html>\n"])
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; cells are text, not markup."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
+    """An HTML table, of figures or of `words`; cells are text, not markup."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in headers)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    kind = ' class="words"' if words else ""
+    return f"<table{kind}><tr>{head}</tr>{body}</table>"
 
 
 def _brain(result: Result) -> str:
@@ -77,6 +69,19 @@ def _brain(result: Result) -> str:
     if scenario.brain == "production":
         return f"The service's brain, goal {scenario.goal.value}, a round in {scenario.round_seconds} s at most."
     return f"Router: {scenario.router}."
+
+
+def _figure(path: str, scenario: Scenario) -> str:
+    """The dotted path of a figure, with names in place of numbers."""
+    room, number, *rest = [*path.split("."), ""]
+    if not number.isdigit():
+        return path
+    names = {
+        "sites": [site.name for site in scenario.sites],
+        "links": [" - ".join(link.ends) for link in scenario.links],
+    }.get(room, [])
+    name = names[int(number)] if int(number) < len(names) else f"{room} {int(number) + 1}"
+    return f"{name}: {'.'.join(rest).rstrip('.')}"
 
 
 def _names(names: tuple[str, ...]) -> str:

@@ -61,12 +61,12 @@ def utilisation(result: Result) -> str:
             float((width * (np.minimum(end[mine], edge) - np.minimum(start[mine], edge))).sum()) for edge in edges
         ]
         shares[number] = np.diff(before) / (seconds * place.processors)
-    figure, axes = _figure(9, 1 + 0.3 * len(shares))
+    figure, axes = _figure(9, max(2.2, 1 + 0.3 * len(shares)))
     cells = axes.pcolormesh(edges / 86400, np.arange(len(shares) + 1), shares, vmin=0, vmax=1, cmap="viridis")
     axes.set_yticks(np.arange(len(shares)) + 0.5, [place.name for place in result.scenario.sites])
     axes.invert_yaxis()
     axes.set(xlabel="days", title="Utilisation until the last submission")
-    figure.colorbar(cells, label="share of processors in use")
+    figure.colorbar(cells, label="share in use")
     return _svg(figure)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Scenario, Site
+from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Link, Scenario, Site
 from isthmus.twin.scenario.routes import least_latency_paths
 
 LIMITS_MS = (1.0, 5.0, 20.0)
@@ -35,8 +35,7 @@ def latency_circles(scenario: Scenario) -> tuple[Circle, ...]:
     as_is = hollow = np.zeros((count, count))
     if scenario.links:
         as_is = least_latency_paths(scenario.sites, scenario.links)[1]
-        factor = MICROSECONDS_PER_KM["hollow"] / MICROSECONDS_PER_KM["solid"]
-        hollow = as_is * factor if all(link.fibre == "solid" for link in scenario.links) else as_is
+        hollow = least_latency_paths(scenario.sites, tuple(_hollow(link) for link in scenario.links))[1]
     found = []
     for number, site in enumerate(scenario.sites):
         for limit in LIMITS_MS:
@@ -51,6 +50,11 @@ def latency_circles(scenario: Scenario) -> tuple[Circle, ...]:
                 )
             )
     return tuple(found)
+
+
+def _hollow(link: Link) -> Link:
+    """The link with hollow fibre, where its length is known."""
+    return replace(link, latency_seconds=link.km * MICROSECONDS_PER_KM["hollow"] / 1e6) if link.km else link
 
 
 def _within(sites: tuple[Site, ...], number: int, latency: NDArray[np.float64], limit_ms: float) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from isthmus.domain.task import Goal
 from isthmus.domain.units import parse_duration
 from isthmus.twin.federation import Router, SitePolicy, Workload
 from isthmus.twin.readers import SwfLog, read_swf
+from isthmus.twin.readers.carbon import read_carbon
 from isthmus.twin.runnable import runnable
 from isthmus.twin.scenario.model import MICROSECONDS_PER_KM, Brain, Link, Scenario, Shapes, Site, Source, Synthetic
 from isthmus.twin.schedulers.outages import Outage
@@ -39,7 +40,7 @@ class _Site(_Part):
     pue: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     watts_per_processor: NotNegative = 0.0
     tariff: Series = 0.0
-    intensity: Series = 0.0
+    intensity: Series | str = 0.0
     price_per_processor: Positive | None = None
 
 
@@ -125,7 +126,7 @@ def scenario_of(tree: Any, folder: Path) -> Scenario:
     """The scenario in a parsed document."""
     sources: list[Source] = []
     try:
-        given = _Scenario.model_validate(_without_sources(tree, "", sources))
+        given = _Scenario.model_validate(_with_kinds(_without_sources(tree, "", sources)))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "scenario"
@@ -134,14 +135,19 @@ def scenario_of(tree: Any, folder: Path) -> Scenario:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise Invalid(f"sites.{index}.name", f"There are two sites {name}.", remedy="Give each its own name.")
+    left_out: list[str] = []
     sites = tuple(
-        Site(**(site.model_dump() | {"tariff": _series(site.tariff), "intensity": _series(site.intensity)}))
+        Site(
+            **(
+                site.model_dump()
+                | {"tariff": _series(site.tariff), "intensity": _intensity(site.intensity, folder, left_out)}
+            )
+        )
         for site in given.sites
     )
     links = tuple(_link(link, index, names) for index, link in enumerate(given.links))
     synthetic: list[Synthetic] = []
     traced: list[Workload] = []
-    left_out: list[str] = []
     for index, part in enumerate(given.workload):
         if part.home not in names:
             raise Invalid(
@@ -191,8 +197,44 @@ def _without_sources(node: Any, path: str, sources: list[Source]) -> Any:
     return node
 
 
+def _with_kinds(tree: Any) -> Any:
+    """The document with each site's `kind` written out: what the site says itself counts more."""
+    if not (isinstance(tree, dict) and isinstance(tree.get("sites"), list)):
+        return tree
+    kinds = tree.get("kinds", {})
+    if not (isinstance(kinds, dict) and all(isinstance(kind, dict) for kind in kinds.values())):
+        raise Invalid("kinds", "They are no names with figures.", remedy="Write kinds: {western: {pue: 1.2}}.")
+    sites = []
+    for index, site in enumerate(tree["sites"]):
+        kind = site.get("kind") if isinstance(site, dict) else None
+        if kind is None:
+            sites.append(site)
+        elif kind not in kinds:
+            raise Invalid(
+                f"sites.{index}.kind", f"There is no kind {kind}.", remedy=f"Use one of {', '.join(kinds) or 'kinds:'}."
+            )
+        else:
+            sites.append({**kinds[kind], **{name: value for name, value in site.items() if name != "kind"}})
+    return {**{name: value for name, value in tree.items() if name != "kinds"}, "sites": sites}
+
+
 def _series(given: float | list[float]) -> np.ndarray:
     return np.full(24, float(given)) if isinstance(given, int | float) else np.array(given, dtype=np.float64)
+
+
+def _intensity(given: float | list[float] | str, folder: Path, left_out: list[str]) -> np.ndarray:
+    """A series as written, or that of a file of Electricity Maps, of the plants alone, from its first hour on."""
+    if not isinstance(given, str):
+        return _series(given)
+    series = read_carbon(_file(folder / given))
+    left_out += [f"{given}, line {line.number}: {line.cause}" for line in series.bad_lines]
+    return series.direct
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise NotFound(f"There is no file {path}.", remedy="Paths are relative to the scenario's file.")
+    return path
 
 
 def _link(link: _Link, index: int, names: list[str]) -> Link:
@@ -261,7 +303,7 @@ def _traced(file: Path, home: int, processors: int, days: float | None, left_out
 
 
 def _log(file: Path, processors: int, days: float | None, left_out: list[str]) -> SwfLog:
-    log = read_swf(file)
+    log = read_swf(_file(file))
     left_out += [f"{file.name}, line {line.number}: {line.cause}" for line in log.bad_lines]
     log, left = runnable(log, processors, needs_request=True)
     left_out += [f"{file.name}: {len(one.job_ids)} jobs: {one.cause}" for one in left]

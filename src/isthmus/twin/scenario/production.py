@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from isthmus.domain.roads import Roads, Route, Way
-from isthmus.twin.federation.production import Surroundings, Tariff
+from isthmus.twin.federation.surroundings import Surroundings, Tariff
 from isthmus.twin.scenario.model import Scenario, Site
 from isthmus.twin.scenario.routes import least_latency_paths
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
@@ -89,8 +89,9 @@ def sweep(
     seeds: Sequence[int],
     processes: int,
     ray: str | None = None,
+    on_row: Callable[[int, int], None] = lambda _done, _runs: None,
 ) -> list[dict[str, float | str]]:
-    """The figures of every combination, in order; on so many processes, or on the Ray cluster at an address (see `on_ray`)."""
+    """The figures of every combination, in order; on so many processes, or on the Ray cluster at an address (see `on_ray`). `on_row` is told how many are done, of how many; not by Ray."""
     cases = [
         replace(scenario, arrivals=factor, router=router, seed=seed)
         for router, factor, seed in product(routers, arrivals, seeds)
@@ -98,9 +99,19 @@ def sweep(
     if ray is not None:
         return on_ray(_row, cases, ray)
     if processes <= 1 or len(cases) == 1:
-        return [_row(case) for case in cases]
+        return _counted(map(_row, cases), len(cases), on_row)
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(_row, cases))
+        return _counted(pool.map(_row, cases), len(cases), on_row)
+
+
+def _counted(
+    rows: Iterable[dict[str, float | str]], runs: int, on_row: Callable[[int, int], None]
+) -> list[dict[str, float | str]]:
+    found = []
+    for row in rows:
+        found.append(row)
+        on_row(len(found), runs)
+    return found
 
 
 def _row(case: Scenario) -> dict[str, float | str]:
@@ -120,7 +131,13 @@ class Capacity:
 
 
 def capacity(
-    scenario: Scenario, *, p95_wait_seconds: float, least: float = 0.1, most: float = 16.0, precision: float = 0.01
+    scenario: Scenario,
+    *,
+    p95_wait_seconds: float,
+    least: float = 0.1,
+    most: float = 16.0,
+    precision: float = 0.01,
+    on_try: Callable[[float, float], None] = lambda _factor, _wait: None,
 ) -> Capacity:
     """How far arrivals can be compressed until the 95th percentile of waits exceeds a limit: bisection of the factor.
 
@@ -131,6 +148,7 @@ def capacity(
     def keeps(factor: float) -> bool:
         wait = run_scenario(replace(scenario, arrivals=factor)).summary.p95_wait_s
         tried.append((factor, wait))
+        on_try(factor, wait)
         return wait <= p95_wait_seconds
 
     if not keeps(least):

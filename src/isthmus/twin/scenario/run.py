@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -111,12 +112,13 @@ def federation_of(scenario: Scenario) -> Federation:
     return replace(sites, paths=paths, latency_seconds=latency, capacity_bytes_per_second=capacity)
 
 
-def run_scenario(scenario: Scenario) -> Result:
-    """Run it; the same result for the same scenario, to the bit."""
+def run_scenario(scenario: Scenario, *, on_jobs: Callable[[int, int], None] | None = None) -> Result:
+    """Run it; the same result for the same scenario, to the bit. `on_jobs` is told by the brain of production, the slow one, how many
+    jobs have ended, and of how many."""
     work = workload_of(scenario)
     sites = federation_of(scenario)
     if scenario.brain == "production":
-        outcome = _governed(scenario, work, sites)
+        outcome = _governed(scenario, work, sites, on_jobs)
     else:
         outcome = federate(work, sites, scenario.router, rational=scenario.rational)
     start = outcome.start_seconds
@@ -130,20 +132,27 @@ def run_scenario(scenario: Scenario) -> Result:
     )
 
 
-def _governed(scenario: Scenario, work: Workload, sites: Federation) -> Outcome:
-    if scenario.outages:
-        raise Invalid("outages", "The brain of production is not simulated with outages.", remedy="Use brain: fast.")
+def _governed(
+    scenario: Scenario, work: Workload, sites: Federation, on_jobs: Callable[[int, int], None] | None
+) -> Outcome:
     from isthmus.twin.federation.production import govern
     from isthmus.twin.scenario.production import surroundings
 
     around = surroundings(scenario)
-    return govern(work, sites, around, goal=scenario.goal, round_seconds=scenario.round_seconds).outcome
+    return govern(
+        work, sites, around, goal=scenario.goal, round_seconds=scenario.round_seconds, on_jobs=on_jobs
+    ).outcome
 
 
-def stream_scenario(scenario: Scenario, *, on_ended: Callable[[Ended, Accounts], None] | None = None) -> Tally:
+def stream_scenario(
+    scenario: Scenario,
+    *,
+    on_ended: Callable[[Ended, Accounts], None] | None = None,
+    on_day: Callable[[int], None] | None = None,
+) -> Tally:
     """Run it a day at a time, and hold only the jobs that are not over: for years. The schedule is that of `run_scenario`.
 
-    `on_ended` is given the jobs as they end, and what they used.
+    `on_ended` is given the jobs as they end, and what they used; `on_day` the number of days whose jobs have arrived.
     """
     if scenario.brain == "production":
         raise Invalid("brain", "production keeps all jobs.", remedy="Stream with the fast one.")
@@ -158,12 +167,37 @@ def stream_scenario(scenario: Scenario, *, on_ended: Callable[[Ended, Accounts],
         if on_ended is not None:
             on_ended(ended, accounts)
 
-    for work in _days(scenario):
-        add(stream.feed(_denser(work, scenario.arrivals)))
-    add(stream.feed(no_jobs(), last=True))
+    streamed(stream, (_denser(work, scenario.arrivals) for work in _days(scenario)), add, on_day=on_day)
     if not tally.figures()["jobs"]:
         raise Invalid("workload", "It holds no job.", remedy="Give a log, or more jobs a day.")
     return tally
+
+
+def streamed(
+    stream: Stream,
+    days: Iterator[Workload],
+    add: Callable[[Ended], None],
+    *,
+    on_day: Callable[[int], None] | None = None,
+) -> None:
+    """Feed the jobs of each day, and give what ended to `add`, in order. While the core runs, which needs no interpreter, the next
+    day's jobs are made and the last one's added up in a thread beside it."""
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(next, days, None)
+        adding = None
+        day = 0
+        while (work := coming.result()) is not None:
+            coming = beside.submit(next, days, None)
+            done = stream.feed(work)
+            if adding is not None:
+                adding.result()
+            adding = beside.submit(add, done)
+            day += 1
+            if on_day is not None:
+                on_day(day)
+        if adding is not None:
+            adding.result()
+    add(stream.feed(no_jobs(), last=True))
 
 
 def _days(scenario: Scenario) -> Iterator[Workload]:

@@ -1,4 +1,4 @@
-"""FCFS, EASY and EASY-SJBF, compiled: one event at a time, a queue of links, running jobs in order of predicted end.
+"""FCFS, EASY and EASY-SJBF, compiled: one event at a time, a queue of links, running jobs in order of predicted end (`underway`).
 
 EASY: Lifka 1995; SJBF: Tsafrir, Etsion, Feitelson 2007. The order of events at equal times follows the simulator of
 SC'15 (Gaussier et al.): submission before termination, a job predicted to end by now counts as free.
@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from isthmus.twin.schedulers.heap import heap_pop, heap_push
+from isthmus.twin.schedulers.underway import JOB_BITS, JOB_MASK, set_out, take_out
 
 FCFS, EASY, SJBF = 0, 1, 2
 FOREVER = np.int64(2**62)
@@ -37,6 +38,7 @@ JOB = np.dtype(
         ("run", np.int64),
         ("request", np.int64),
         ("start", np.int64),  # the answer; -1: not yet
+        ("until", np.int64),  # the predicted end of a job that runs
         ("corrections", np.int64),
     ]
 )
@@ -48,7 +50,8 @@ SITE = np.dtype(
         ("end", np.int64),  # the entry of `jobs` that is the head of its queue
         ("seen_free", np.int64),  # free processors after the last pass over the queue; -1: look at the whole queue
         ("last_own", np.int64),  # the last waiting job that is not a guest
-        ("count", np.int64),  # running jobs
+        ("first", np.int64),  # its running jobs are entries from here to `count`
+        ("count", np.int64),
         ("ends", np.int64),  # terminations to come
         ("started", np.int64),  # jobs
         ("newest", np.int64),  # the job that started last; a running job's `before` is the one that started before it
@@ -61,7 +64,7 @@ class State(NamedTuple):
 
     jobs: NDArray[Any]  # JOB; one entry a job, then one a site: the head of its queue, and the mark of its end
     sites: NDArray[Any]  # SITE
-    running: Whole  # site x place: running jobs by predicted end
+    running: Whole  # site x place: running jobs by predicted end, each below its width; -1: one that is over (see `underway`)
     until: Whole  # site x place: their predicted ends
     heap_time: Whole  # site x place: terminations to come
     heap_job: Whole  # their jobs, below the number of their start: at equal times the one that started first ends first
@@ -71,7 +74,6 @@ class State(NamedTuple):
 
 
 KINDS = 32
-JOB_BITS = 28  # of an entry of `heap_job`
 
 
 @njit(cache=True)
@@ -139,14 +141,15 @@ def make_state(jobs, processors, mode):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def correct(state, site, now):  # type: ignore[no-untyped-def]
     """Extend the predictions that are over while their job runs on, so that no processor is given twice."""
-    count = state.sites[site].count
+    here = state.sites[site]
     until = state.until[site]
-    if count == 0 or until[0] > now:
-        return
-    running = state.running[site]
-    i = 0
-    while i < count and until[i] <= now:
-        job = state.jobs[running[i]]
+    i = here.first
+    while i < here.count and until[i] <= now:
+        key = state.running[site, i]
+        if key < 0:
+            i += 1
+            continue
+        job = state.jobs[key & JOB_MASK]
         if until[i] >= job.start + job.run:
             i += 1
             continue
@@ -156,11 +159,11 @@ def correct(state, site, now):  # type: ignore[no-untyped-def]
         else:
             target += STEPS[min(max(job.corrections - 1, 0), len(STEPS) - 1)]
         job.corrections += 1
-        number = running[i]
-        _remove(running, until, count, i)
-        _insert(running, until, count - 1, number, target)
-        state.sites[site].seen_free = -1
-        i = 0
+        take_out(here, state.running[site], until, key, job.until)
+        set_out(here, state.running[site], until, key, target)
+        job.until = target
+        here.seen_free = -1
+        i = here.first
 
 
 @njit(cache=True)
@@ -227,7 +230,7 @@ def end_time(state, site):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def end_job(state, site):  # type: ignore[no-untyped-def]
     """The job of the next termination of this site."""
-    return state.heap_job[site, 0] & ((1 << JOB_BITS) - 1)
+    return state.heap_job[site, 0] & JOB_MASK
 
 
 @njit(cache=True)
@@ -237,13 +240,15 @@ def terminate(state, site):  # type: ignore[no-untyped-def]
     here = state.sites[site]
     here.ends = heap_pop(state.heap_time[site], state.heap_job[site], here.ends)
     state.next_end[site] = state.heap_time[site, 0] if here.ends > 0 else FOREVER
-    here.used -= state.jobs[job].width
-    running = state.running[site]
-    for i in range(here.count):
-        if running[i] == job:
-            _remove(running, state.until[site], here.count, i)
-            here.count -= 1
-            break
+    _leave(state, site, job)
+
+
+@njit(cache=True)
+def _leave(state, site, job):  # type: ignore[no-untyped-def]
+    row = state.jobs[job]
+    here = state.sites[site]
+    here.used -= row.width
+    take_out(here, state.running[site], state.until[site], (row.width << JOB_BITS) | job, row.until)
 
 
 @njit(cache=True)
@@ -255,7 +260,7 @@ def kill_last(state, site):  # type: ignore[no-untyped-def]
     for i in range(1, here.ends):
         if keys[i] > keys[last]:
             last = i
-    job = keys[last] & ((1 << JOB_BITS) - 1)
+    job = keys[last] & JOB_MASK
     old_times, old_keys = times[: here.ends].copy(), keys[: here.ends].copy()
     kept = 0
     for i in range(here.ends):
@@ -263,13 +268,7 @@ def kill_last(state, site):  # type: ignore[no-untyped-def]
             kept = heap_push(times, keys, kept, old_times[i], old_keys[i])
     here.ends = kept
     state.next_end[site] = times[0] if kept > 0 else FOREVER
-    here.used -= state.jobs[job].width
-    running = state.running[site]
-    for i in range(here.count):
-        if running[i] == job:
-            _remove(running, state.until[site], here.count, i)
-            here.count -= 1
-            break
+    _leave(state, site, job)
     begun = state.jobs[job].start
     state.jobs[job].start = -1
     state.jobs[job].corrections = 0
@@ -283,8 +282,8 @@ def begin(state, site, job, now):  # type: ignore[no-untyped-def]
     here = state.sites[site]
     row.start = now
     here.used += row.width
-    _insert(state.running[site], state.until[site], here.count, job, now + row.estimate)
-    here.count += 1
+    row.until = now + row.estimate
+    set_out(here, state.running[site], state.until[site], (row.width << JOB_BITS) | job, row.until)
     key = (here.started << JOB_BITS) | job
     here.ends = heap_push(state.heap_time[site], state.heap_job[site], here.ends, now + row.run, key)
     state.next_end[site] = state.heap_time[site, 0]
@@ -295,20 +294,21 @@ def begin(state, site, job, now):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def free_now(state, site, now):  # type: ignore[no-untyped-def]
-    """(free processors, place of the first running job predicted to go on); one predicted to end by now counts as free."""
+    """The free processors; those of a job that is predicted to end by now count."""
     here = state.sites[site]
     running = state.running[site]
     until = state.until[site]
     free = here.processors - here.used
-    first = 0
-    while first < here.count and until[first] <= now:
-        free += state.jobs[running[first]].width
-        first += 1
-    return free, first
+    for i in range(here.first, here.count):
+        if until[i] > now:
+            break
+        if running[i] >= 0:
+            free += running[i] >> JOB_BITS
+    return free
 
 
 @njit(cache=True)
-def reservation(state, site, free, first, needed):  # type: ignore[no-untyped-def]
+def reservation(state, site, free, now, needed):  # type: ignore[no-untyped-def]
     """(shadow time, extra processors): when `needed` > free processors are predicted to be free, and how many more.
 
     (FOREVER, 0) where processors are away, and those that are there never suffice: whoever waits for them delays nobody.
@@ -317,13 +317,16 @@ def reservation(state, site, free, first, needed):  # type: ignore[no-untyped-de
     running = state.running[site]
     until = state.until[site]
     shadow = np.int64(0)
-    k = first
+    k = state.sites[site].first
+    while k < count and until[k] <= now:  # these count as free already
+        k += 1
     while free < needed:
         if k >= count:
             return FOREVER, np.int64(0)
         shadow = until[k]
         while k < count and until[k] == shadow:
-            free += state.jobs[running[k]].width
+            if running[k] >= 0:
+                free += running[k] >> JOB_BITS
             k += 1
     return shadow, free - needed
 
@@ -335,7 +338,7 @@ def start_jobs(state, site, new, now):  # type: ignore[no-untyped-def]
     here = state.sites[site]
     end = here.end
     sjbf = here.mode == SJBF
-    free, first = free_now(state, site, now)
+    free = free_now(state, site, now)
     head = jobs[end].after
     # With the same free processors, an arrival changes nothing for those that waited before it.
     only_new = new >= 0 and free == here.seen_free and head != new
@@ -350,7 +353,7 @@ def start_jobs(state, site, new, now):  # type: ignore[no-untyped-def]
         limit = FOREVER
         reserved = not only_new
         if reserved:
-            shadow, extra = reservation(state, site, free, first, jobs[head].width)
+            shadow, extra = reservation(state, site, free, now, jobs[head].width)
             limit = shadow - now
         if only_new or could_fit(state.least[site], free, True, limit, extra, FOREVER):
             job = new if only_new else jobs[end].longer if sjbf else jobs[head].after
@@ -364,7 +367,7 @@ def start_jobs(state, site, new, now):  # type: ignore[no-untyped-def]
                 if row.width <= free and not reserved:
                     # The head's reservation: worked out for the first job that is narrow enough, as often there is none.
                     reserved = True
-                    shadow, extra = reservation(state, site, free, first, jobs[head].width)
+                    shadow, extra = reservation(state, site, free, now, jobs[head].width)
                     limit = shadow - now
                 if row.width <= free and (row.estimate <= limit or row.width <= extra):
                     if row.estimate > limit:
@@ -412,21 +415,3 @@ def _narrow(least, free):  # type: ignore[no-untyped-def]
             return True
         kind += 1
     return False
-
-
-@njit(cache=True)
-def _insert(running, until, count, job, time):  # type: ignore[no-untyped-def]
-    i = count
-    while i > 0 and until[i - 1] > time:
-        until[i] = until[i - 1]
-        running[i] = running[i - 1]
-        i -= 1
-    until[i] = time
-    running[i] = job
-
-
-@njit(cache=True)
-def _remove(running, until, count, i):  # type: ignore[no-untyped-def]
-    for k in range(i, count - 1):
-        until[k] = until[k + 1]
-        running[k] = running[k + 1]

@@ -193,6 +193,8 @@ def upgrade() -> None:
         sa.Column("quota_bytes", sa.BigInteger(), nullable=False),
         sa.Column("free_bytes", sa.BigInteger(), nullable=False),
         sa.Column("cold", sa.Boolean(), nullable=False),
+        sa.Column("relay", sa.String(length=255), nullable=False),
+        sa.Column("multipath", sa.Boolean(), nullable=False),
         sa.Column("certificate", sa.Text(), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("site", name=op.f("pk_data_servers")),
@@ -351,6 +353,7 @@ def upgrade() -> None:
         sa.Column("nodes", sa.Text(), nullable=False),
         sa.Column("match", sa.Text(), nullable=False),
         sa.Column("owner", sa.String(length=8), nullable=False),
+        sa.Column("slice_dscp", sa.Integer(), nullable=False),
         sa.Column("wanted", sa.Boolean(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("programmed_at", sa.Double(), nullable=True),
@@ -358,6 +361,23 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_net_policies")),
     )
+    op.create_table(
+        "net_slices",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("dscp", sa.Integer(), nullable=False),
+        sa.Column("bits_per_second", sa.Double(), nullable=False),
+        sa.Column("links", sa.Text(), nullable=False),
+        sa.Column("wanted", sa.Boolean(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("programmed_at", sa.Double(), nullable=True),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_net_slices")),
+    )
+    with op.batch_alter_table("net_slices", schema=None) as batch_op:
+        batch_op.create_index("ix_net_slices_dscp", ["dscp"], unique=True)
+
     op.create_table(
         "outcomes",
         sa.Column("attempt", sa.String(length=26), nullable=False),
@@ -436,10 +456,14 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("manifest", sa.String(length=64), nullable=False),
+        sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("tier", sa.String(length=8), nullable=False),
         sa.Column("pinned", sa.Boolean(), nullable=False),
+        sa.Column("pinned_by", sa.String(length=63), nullable=False),
         sa.Column("cached", sa.Boolean(), nullable=False),
+        sa.Column("limits_due", sa.Boolean(), nullable=False),
+        sa.Column("in_place", sa.Boolean(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("uses", sa.BigInteger(), nullable=False),
         sa.Column("heat", sa.Double(), nullable=False),
@@ -456,6 +480,13 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("state = 'leaving'"),
             postgresql_where=sa.text("state = 'leaving'"),
+        )
+        batch_op.create_index(
+            "ix_replicas_limits",
+            ["site"],
+            unique=False,
+            sqlite_where=sa.text("limits_due"),
+            postgresql_where=sa.text("limits_due"),
         )
         batch_op.create_index("ix_replicas_site", ["site", "state"], unique=False)
 
@@ -627,6 +658,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("through", sa.String(length=32), nullable=False),
+        sa.Column("relay", sa.String(length=63), nullable=False),
+        sa.Column("multipath", sa.Boolean(), nullable=False),
         sa.Column("links", sa.Text(), nullable=False),
         sa.Column("stretches", sa.Text(), nullable=False),
         sa.Column("bytes_per_second", sa.Double(), nullable=False),
@@ -653,6 +686,13 @@ def upgrade() -> None:
             unique=True,
             sqlite_where=sa.text("state IN ('planned', 'moving')"),
             postgresql_where=sa.text("state IN ('planned', 'moving')"),
+        )
+        batch_op.create_index(
+            "ix_transfers_task",
+            ["task_id"],
+            unique=False,
+            sqlite_where=sa.text("task_id != ''"),
+            postgresql_where=sa.text("task_id != ''"),
         )
         batch_op.create_index("ix_transfers_version", ["project", "name", "version"], unique=False)
 
