@@ -78,6 +78,7 @@ class Options:
     routers: tuple[Path, ...] = ()
     measure_seconds: float = 60.0
     region: str = ""
+    fair_half_life_hours: float = 24.0
 
     @property
     def url(self) -> str:
@@ -158,6 +159,13 @@ def parse(argv: Sequence[str]) -> Options:
         help="between two rounds in which agents measure the network (60)",
     )
     parser.add_argument(
+        "--fair-half-life",
+        type=float,
+        default=24.0,
+        metavar="HOURS",
+        help="what a project used this long ago counts half in its fair share (24)",
+    )
+    parser.add_argument(
         "--region",
         default="",
         metavar="NAME",
@@ -166,6 +174,10 @@ def parse(argv: Sequence[str]) -> Options:
     arguments = parser.parse_args(argv)
     if not arguments.measure_every >= 1:
         raise Invalid("--measure-every", "is less than a second.", remedy="Give 1 or more.")
+    if not 0 < arguments.fair_half_life <= 87_600:
+        raise Invalid(
+            "--fair-half-life", f"{arguments.fair_half_life:g} hours.", remedy="Give more than 0, at most 87600."
+        )
     if arguments.region and not is_name(arguments.region):
         raise Invalid("--region", f"{arguments.region[:80]!r} is no name.", remedy="Use a-z, 0-9, . _ - as sites do.")
     addresses = tuple(parse_address(text) for text in arguments.listen or ["127.0.0.1:8800"])
@@ -199,6 +211,7 @@ def parse(argv: Sequence[str]) -> Options:
         local_images=arguments.local_images,
         tes_files=tuple(directory(path) for path in arguments.tes_files),
         region=arguments.region,
+        fair_half_life_hours=arguments.fair_half_life,
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
         routers=tuple(arguments.router),
         measure_seconds=arguments.measure_every,
@@ -334,7 +347,11 @@ async def serve(options: Options) -> None:
         engine = Engine(
             database,
             blobs,
-            EngineSettings(home_region=options.region, measure_interval=options.measure_seconds),
+            EngineSettings(
+                home_region=options.region,
+                measure_interval=options.measure_seconds,
+                fair_half_life=3600.0 * options.fair_half_life_hours,
+            ),
             routers=options.routers,
             owner=instance_of(state),
             unseal=sealer.unseal,
@@ -356,6 +373,7 @@ async def serve(options: Options) -> None:
                 open_metrics=options.open_metrics,
                 tes_files=options.tes_files,
                 region=options.region,
+                fair_half_life=3600.0 * options.fair_half_life_hours,
                 is_local=all(address.is_loopback for address in options.addresses),
             ),
             passes=passes,

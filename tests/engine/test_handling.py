@@ -8,7 +8,7 @@ import pytest
 
 from isthmus.domain.placement import Snapshot
 from isthmus.domain.task import Array, TaskSpec
-from isthmus.engine.handling import ENOUGH, Handling
+from isthmus.engine.handling import ENOUGH, Brought, Handling, learnt
 from isthmus.placement import decide
 from isthmus.store import tables
 from isthmus.store.database import Database
@@ -44,9 +44,26 @@ async def test_handling_is_learned_and_counts_in_the_predicted_end(store: Databa
     here, other = told.pools
     assert other.handling is None
     assert here.handling is not None
-    assert here.handling.seconds == pytest.approx(10.0)
+    assert here.handover is not None
+    alone = here.handover.of(1, 0.0) + here.handling.seconds
+    assert alone == pytest.approx(10.0, abs=1.0)
     assert here.handling.source == "learned"
     [receipt] = decide(told, [waiting()]).receipts
     ends = {one.site: one.finish_seconds or 0.0 for one in receipt.candidates}
-    assert ends["null"] - ends["other"] == pytest.approx(10.0)
+    assert ends["null"] - ends["other"] == pytest.approx(alone)
     assert receipt.chosen_site == "other"
+
+
+def test_what_is_to_be_brought_before_a_task_counts_for_each_task_and_byte() -> None:
+    """Bursts of 1 to 12 tasks that are brought one after another: 2 s, then 0.3 s for each and 20 MB/s."""
+    brought = []
+    for burst in range(1, 13):
+        there = 1000.0 * burst + 2.0
+        for number in range(burst):
+            size = 1e6 * ((7 * number + burst) % 10)
+            there += 0.3 + size / 20e6
+            brought.append(Brought(placed_at=1000.0 * burst, there_at=there, size_bytes=size, after=3.0))
+    after, handover = learnt(brought)
+    assert handover.of(1, 0.0) == pytest.approx(2.3, abs=0.4)
+    assert handover.of(10, 40e6) == pytest.approx(2.0 + 3.0 + 2.0, rel=0.1)
+    assert after.seconds == pytest.approx(3.0, abs=0.4)

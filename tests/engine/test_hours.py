@@ -42,6 +42,9 @@ def test_a_charge_is_that_of_the_hours_of_the_run() -> None:
     )
     assert charge(usage, {"cpu_hour": CHEAP_NIGHTS}, begin) == Decimal(6)
     assert charge(usage, {"cpu_hour": "2"}, begin) == Decimal(4)
+    reduced = {"cpu_hour": "2", "preemptible_share": "0.25"}
+    assert charge(usage, reduced, begin) == Decimal(4)
+    assert charge(usage, reduced, begin, preemptible=True) == Decimal(1)
     energy = energy_of({"cpu_watts": "500", "carbon_grams_per_kwh": ",".join(str(grams) for grams in DAY_GRAMS)})
     assert energy.grams(energy.kwh(7200, 0), begin, 3600) == Decimal("315")
 

@@ -19,6 +19,7 @@ from isthmus.domain.task import Constraints, Goal, Input, Objective, TaskSpec
 from isthmus.engine import datasets as data_intents
 from isthmus.engine import intents, leases
 from isthmus.engine.declaring import Measured, declare, record
+from isthmus.engine.ends import Ends
 from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease
@@ -93,7 +94,7 @@ def reads(*, at: str = "b", goal: Goal = Goal.SOONEST) -> TaskSpec:
 
 async def decided(store: Database, lease: Lease, *specs: TaskSpec) -> list[Receipt]:
     ids = await store.write(intents.submit, now=time.time(), user="ada", project="p", specs=specs)
-    await Round(QUICK, RunTimes(store), WaitTimes(store), Handling(store)).run(store, time.time(), lease)
+    await Round(QUICK, RunTimes(store), WaitTimes(store), Handling(store), Ends(store)).run(store, time.time(), lease)
     r = tables.receipts.c
     rows = store.read_now(lambda connection: dict(connection.execute(sa.select(r.task_id, r.body)).tuples().all()))
     return [load(Receipt, rows[task_id]) for [task_id] in ids]

@@ -33,6 +33,8 @@ def _row(wait: Estimate, run: Estimate, waited: float | None, ran: int, reason: 
         submitted_at=None if waited is None else 100.0,
         started_at=None if waited is None else 100.0 + waited,
         body=dump(receipt),
+        decided_at=0.0,
+        task_ended_at=None,
     )
 
 
@@ -46,6 +48,18 @@ def test_a_wait_is_near_within_a_minute_or_a_fifth(waited: float, near: float, w
     (of_wait, of_run) = outcomes_of(_row(wait, Estimate(seconds=50, source="declared"), waited, 200))
     assert (of_wait["score"], of_wait["within_80"], of_wait["below_95"]) == (near, within_80, below_95)
     assert (of_run["score"], of_run["within_80"], of_run["source"]) == (0.25, None, "declared")
+
+
+def test_an_end_is_scored_from_its_decision_on() -> None:
+    """90 s after it, of 60 that were foretold, within 20 to 100."""
+    estimate = Estimate(seconds=5, source="measured")
+    row = _row(estimate, estimate, 1.0, 5)
+    receipt = orjson.loads(row.body)
+    receipt["candidates"][1]["finish"] = {"seconds": 60, "source": "learned", "p10": 20, "p50": 60, "p90": 100}
+    row.body, row.task_ended_at = orjson.dumps(receipt).decode(), 90.0
+    *_, of_end = outcomes_of(row)
+    assert (of_end["kind"], of_end["within_80"], of_end["actual_seconds"]) == ("finish", 1, 90.0)
+    assert of_end["score"] == pytest.approx(2 / 3)
 
 
 def test_what_says_nothing_is_not_scored() -> None:
@@ -77,10 +91,10 @@ async def test_every_receipt_is_scored_once_and_the_figures_are_published(
     one, other = Scoring(store), Scoring(store)
     assert [await one.refresh(now, lease) for _ in range(3)] == [7, 0, 0], "page by page"
     assert [await other.refresh(now, lease) for _ in range(2)] == [7, 0], "looked at again, and not counted again"
-    assert count(store, tables.outcomes) == 14
+    assert count(store, tables.outcomes) == 21
     rows = store.read_now(lambda connection: connection.execute(tables.models.select()).all())
     figures = {row.kind: row for row in rows}
-    assert {kind: row.outcomes for kind, row in figures.items()} == {"wait": 7, "runtime": 7}
+    assert {kind: row.outcomes for kind, row in figures.items()} == {"wait": 7, "runtime": 7, "finish": 7}
     assert figures["runtime"].source == "declared"
     assert 0 < figures["runtime"].accuracy < 0.1, "an hour was declared, a second it ran"
     assert figures["wait"].accuracy == 1.0

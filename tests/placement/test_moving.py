@@ -63,6 +63,19 @@ def test_a_job_moves_where_it_would_start_hours_sooner() -> None:
     assert move.note == "would start 3h 00m sooner at south"
 
 
+def test_a_task_that_wants_to_be_apart_moves_where_none_of_its_group_is() -> None:
+    """The idle site has one already; the next best has not. Of two of the group only one goes there."""
+    group = Constraints(apart="replicas")
+    there = replace(_view("south"), apart=frozenset({("ada", "replicas")}))
+    queued = [
+        Queued(key=key, site="north", pool="p", task=replace(_task(key), constraints=group)) for key in ("k", "l")
+    ]
+    north = _view("north", queued_cpu_seconds=3 * HOUR * 8)
+    assert _better(north, there, queued=queued) == []
+    [move] = _better(north, there, _view("west", queued_cpu_seconds=HOUR * 8), queued=queued)
+    assert (move.key, move.site) == ("k", "west")
+
+
 def test_a_gain_must_be_worth_it_in_seconds_and_as_a_part() -> None:
     """Four minutes are too few; ten minutes of ten hours are too small a part; a job at the queue's head stays."""
     for backlog, ahead in ((240.0 * 8, 1.0), (3 * HOUR * 8, 0.02)):

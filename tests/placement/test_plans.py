@@ -46,3 +46,14 @@ def test_a_task_that_can_go_nowhere_has_no_plan() -> None:
     task = waiting()
     [receipt] = decide(Snapshot(now=NOW, pools=(pool(up=False),)), [task]).receipts
     assert best_plans(task, receipt) == ()
+
+
+def test_preemptible_tasks_pay_their_part_of_the_price() -> None:
+    """A quarter of 2 for each processor hour."""
+    view = replace(pool("a", free_cpus=16, price_per_cpu_hour=Decimal(2)), preemptible_share=Decimal("0.25"))
+    prices = []
+    for preemptible in (False, True):
+        task = waiting(preemptible=preemptible, run=Estimate(seconds=3600.0, source="learned"))
+        [receipt] = decide(Snapshot(now=NOW, pools=(view,)), [task]).receipts
+        prices.append(receipt.candidates[0].price)
+    assert prices == [Decimal(2), Decimal("0.5")]

@@ -308,7 +308,7 @@ class ModelOfPool(_Answer):
     prediction and fact for run times, the share within the larger of one minute and 20 % for waits; a `coverage` the share of
     facts from p10 to p90, below p90, below p95, null where no such bound was given."""
 
-    kind: Literal["wait", "runtime"]
+    kind: Literal["wait", "runtime", "finish"]
     site: Name
     pool: str
     source: Literal["measured", "learned", "converted", "declared"]

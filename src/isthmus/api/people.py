@@ -32,7 +32,6 @@ from isthmus.domain.errors import Conflict, Invalid, NotFound
 from isthmus.domain.ids import is_name
 from isthmus.domain.task import FORBID_UNKNOWN
 from isthmus.engine.serving import standing_of
-from isthmus.engine.settings import EngineSettings
 from isthmus.store import tables
 from isthmus.trust.access import Administrators, InProject, Role, Scope, Signed
 from isthmus.trust.sealing import secret_context
@@ -222,7 +221,7 @@ async def create_project(request: Request, service: Serving, caller: Calling, ke
 )
 async def show_project(service: Serving, project: ProjectPath) -> Response:
     """A project's share, and how much of it the project has used lately."""
-    return answer(await service.database.read(_standing, project, service.clock()))
+    return answer(await service.database.read(_standing, project, service.clock(), service.settings.fair_half_life))
 
 
 @router.route(
@@ -242,18 +241,17 @@ async def change_project(request: Request, service: Serving, caller: Calling, pr
         if connection.execute(p.update().where(p.c.name == project).values(share=change.share)).rowcount == 0:
             raise NotFound(f"There is no project {project!r}.")
         note(connection, now, caller.user, "project.share", project, {"share": change.share})
-        return _standing(connection, project, now)
+        return _standing(connection, project, now, service.settings.fair_half_life)
 
     return answer(await service.database.write(store))
 
 
-def _standing(connection: sa.Connection, project: str, now: float) -> dict[str, Any]:
+def _standing(connection: sa.Connection, project: str, now: float, half_life: float) -> dict[str, Any]:
     p, t = tables.projects.c, tables.tasks.c
     made = connection.execute(sa.select(p.created_at).where(p.name == project)).scalar()
     if made is None:
         raise NotFound(f"There is no project {project!r}.")
     waiting = sa.select(sa.func.count()).where(t.project == project).where(t.state == sa.text("'waiting'"))
-    half_life = EngineSettings().fair_half_life
     account, standing = standing_of(connection, now, half_life, project)
     return {
         "name": project,

@@ -87,6 +87,7 @@ class ApiSettings:
     upload_keep_seconds: float = 7 * 86400.0
     tes_files: tuple[Path, ...] = ()  # directories that file:// addresses of TES documents may lead into
     region: str = ""  # where the service itself keeps content
+    fair_half_life: float = 86400.0  # as the engine has it
     tes_walltime_seconds: int = 86_400  # where a TES document asks for none
 
 

@@ -182,6 +182,8 @@ def _show_plans(receipt: Receipt) -> None:
         rows.append([str(number), f"{plan.site}/{plan.pool}", *times, price, energy, carbon, screen.clean(path)])
     headers = [_("#"), _("WHERE"), _("P10"), _("P50"), _("P90"), _("PRICE"), _("KWH"), _("CO2 G"), _("PATH")]
     screen.table(headers, rows, right=(0, 2, 3, 4, 5, 6, 7))
+    if any(plan.sources.get("finish") == "declared" for plan in receipt.plans):
+        screen.put(_("P10 to P90 are wide where too few tasks have ended to know better."))
 
 
 def _moves(one: Carriage, now: float) -> str:

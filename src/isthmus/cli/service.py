@@ -86,6 +86,12 @@ def _directory(given: Path | None) -> Path:
 @click.option(
     "--region", default="", metavar="NAME", help=_("Where the service keeps content; datasets may be bound to it.")
 )
+@click.option(
+    "--fair-half-life",
+    type=float,
+    metavar="HOURS",
+    help=_("What a project used this long ago counts half in its fair share (24)."),
+)
 @click.option("--detach", "-d", is_flag=True, help=_("Return once it answers; `isthmus down` stops it."))
 def up(
     state: Path | None,
@@ -99,6 +105,7 @@ def up(
     tes_files: tuple[str, ...],
     http_outputs: tuple[str, ...],
     region: str,
+    fair_half_life: float | None,
     detach: bool,
 ) -> int:
     where = _directory(state)
@@ -112,6 +119,7 @@ def up(
     for flag, value in (("--database", database), ("--tls-cert", tls_cert), ("--tls-key", tls_key)):
         arguments += [flag, value] if value else []
     arguments += ["--region", region] if region else []
+    arguments += ["--fair-half-life", f"{fair_half_life:g}"] if fair_half_life is not None else []
     arguments += ["--insecure"] if insecure else []
     arguments += ["--join-local", "--local-images", local_images] if join_local else []
     for directory in tes_files:

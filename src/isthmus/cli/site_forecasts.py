@@ -14,7 +14,7 @@ def show_forecasts(found: list[dict[str, Any]]) -> None:
     if not found:
         return
     screen.put("")
-    kinds = {"wait": _("wait"), "runtime": _("run time")}
+    kinds = {"wait": _("wait"), "runtime": _("run time"), "finish": _("end")}
     headers = [_("FORECAST OF"), _("POOL"), _("SOURCE"), _("SCORED"), _("ACCURACY"), _("OFF BY"), _("80 % HELD"), _("90 % HELD"), _("95 % HELD")]  # fmt: skip
     rows = [
         [

@@ -90,7 +90,7 @@ def _prices(given: tuple[str, ...]) -> dict[str, dict[str, str]]:
     multiple=True,
     metavar="[POOL:]cpu_hour=N",
     help=_(
-        "What it costs: cpu_hour, accelerator_hour; and draws: cpu_watts, accelerator_watts, pue, carbon_grams_per_kwh. Prices and carbon also by the hour of "
+        "What it costs: cpu_hour, accelerator_hour, and preemptible_share, the part (0 to 1) of it that preemptible tasks pay; and draws: cpu_watts, accelerator_watts, pue, carbon_grams_per_kwh. Prices and carbon also by the hour of "
         "the day (24 numbers, UTC) or week (168, from Monday), separated by commas."
     ),
 )

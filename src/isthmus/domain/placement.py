@@ -44,6 +44,30 @@ class Estimate:
         return self.seconds if self.p90 is None else max(self.seconds, self.p90)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """How long bringing a task to a site's queue takes: by itself, and for each task and byte that is to be brought before it."""
+
+    seconds: float
+    per_job: float
+    per_byte: float
+
+    def of(self, jobs: int, size_bytes: float) -> float:
+        """Seconds for the last of so many jobs."""
+        return self.seconds + self.per_job * jobs + self.per_byte * size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How far ends at a site came from their prediction, in widths of the prediction's own spread (see `placement.spreading`): the
+    figures below which a tenth, half and nine tenths of them stay."""
+
+    low: float
+    middle: float
+    high: float
+    source: str  # `learned`, or `declared` where too few have ended to tell
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RunTimesByPool:
     """Run times at pools, by site and pool, where they differ from those anywhere. Tasks that are alike share one."""
@@ -69,11 +93,16 @@ class PoolView:
     bandwidth_source: str = "declared"
     max_jobs: int = 10_000  # this system's own jobs at the pool, queued and running
     price_per_accelerator_hour: Decimal = Decimal(0)
+    preemptible_share: Decimal = Decimal(1)  # the part of the price that preemptible tasks pay
     cpu_hours: Hours | None = None  # where the price of a processor differs by the hour, and of an accelerator
     accelerator_hours: Hours | None = None
     energy: Energy = field(default_factory=Energy)
     waits: WaitTable | None = None  # None: nothing was learned yet of waiting there
-    handling: Estimate | None = None  # learned: bringing a task there and collecting what it left, without its run
+    handling: Estimate | None = None  # learned: collecting what a task left at the site
+    handover: Handover | None = None  # learned: bringing it there
+    to_bring: tuple[int, int] = (0, 0)  # tasks that were promised to the site and are not in its queue yet, their bytes
+    spread: Spread | None = None  # of predicted ends at the site
+    spread_declared: Spread | None = None  # of those whose run time nobody knew
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
 
 
@@ -203,6 +232,7 @@ class Candidate:
     transfer: Estimate | None = None
     run: Estimate | None = None
     handling: Estimate | None = None  # handing over and collecting, learned at the site
+    finish: Estimate | None = None  # the whole, with quantiles that hold as often as they say
     price: Decimal | None = None
     energy_kwh: Decimal | None = None
     carbon_grams: Decimal | None = None

@@ -21,6 +21,16 @@ class SiteState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnShare:
+    """What of a pool's load is of this system's own jobs: processors of those that run, those that wait, and the processor seconds
+    that all of them may still take by their limits."""
+
+    running_cpus: int = 0
+    queued_jobs: int = 0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """A set of alike nodes that one queue serves; memory, disk and accelerators are for each node.
 
@@ -45,6 +55,7 @@ class Pool:
     queued_jobs: int = 0
     queued_cpu_seconds: float = 0.0
     running_cpu_seconds_left: float = 0.0
+    own: OwnShare | None = None  # None: the site does not show whose jobs they are
     price_per_cpu_hour: Decimal = Decimal(0)
 
     def __post_init__(self) -> None:

@@ -134,7 +134,7 @@ def _mark(connection: sa.Connection, keys: Sequence[str], state: str) -> None:
         )
 
 
-def charge(usage: Usage, tariff: Mapping[str, Any], begin: float) -> Decimal:
+def charge(usage: Usage, tariff: Mapping[str, Any], begin: float, *, preemptible: bool = False) -> Decimal:
     """What a usage costs at a tariff of `cpu_hour` and `accelerator_hour` in the hours of its run, to the sixth decimal."""
     cpu_hours = Decimal(usage.allocated_cpu_seconds) / 3600
     accelerator_hours = Decimal(usage.accelerators * usage.elapsed_seconds) / 3600
@@ -143,6 +143,8 @@ def charge(usage: Usage, tariff: Mapping[str, Any], begin: float) -> Decimal:
         for name in ("cpu_hour", "accelerator_hour")
     }
     total = cpu_hours * each["cpu_hour"] + accelerator_hours * each["accelerator_hour"]
+    if preemptible:
+        total *= preemptible_share(tariff)
     return total.quantize(Decimal("0.000001"))
 
 
@@ -150,6 +152,11 @@ def by_hour(tariff: Mapping[str, Any], name: str) -> Hours | None:
     """A figure of a tariff that differs by the hour; None where it does not."""
     found = _hours(tariff, name) if name in tariff else None
     return found if found is not None and len(found.values) > 1 else None
+
+
+def preemptible_share(tariff: Mapping[str, Any]) -> Decimal:
+    """The part of the price that preemptible tasks pay; all of it where the tariff says nothing."""
+    return flat(tariff, "preemptible_share") if "preemptible_share" in tariff else Decimal(1)
 
 
 def flat(tariff: Mapping[str, Any], name: str) -> Decimal:
@@ -204,7 +211,7 @@ def _usage_row(now: float, row: Any, usage: Usage, prices: Mapping[str, Any], ca
         "max_rss_bytes": usage.max_rss_bytes,
         "read_bytes": usage.read_bytes,
         "written_bytes": usage.written_bytes,
-        "charge": str(charge(usage, tariff, begin)),
+        "charge": str(charge(usage, tariff, begin, preemptible=row.grace_seconds > 0)),
         "energy_kwh": None if kwh is None else str(kwh),
         "carbon_grams": None if grams is None else str(grams),
         "created_at": now,

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from isthmus.domain.errors import IsthmusError
-from isthmus.domain.site import SiteDescription
+from isthmus.domain.queue import QueuedJob
+from isthmus.domain.site import OwnShare, SiteDescription
 from isthmus.engine import queues
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.work import SiteWork
@@ -51,6 +52,7 @@ def _store(connection: sa.Connection, lease: Lease, site: str, now: float, descr
     guard(connection, lease)
     row = connection.execute(tables.sites.select().where(tables.sites.c.name == site).with_for_update()).one()
     queues.keep(connection, site, now, description.queue)
+    description = _with_own(connection, site, description)
     text = dump(replace(description, queue=None))  # rounds read it often, and need no rows
     connection.execute(
         tables.sites.update()
@@ -61,6 +63,32 @@ def _store(connection: sa.Connection, lease: Lease, site: str, now: float, descr
     if was_back:
         events.add(connection, [events.event(now, "site.reachable", site=site)])
     return was_back or _shape(load(SiteDescription, row.description)) != _shape(description)
+
+
+def _with_own(connection: sa.Connection, site: str, description: SiteDescription) -> SiteDescription:
+    """The description with what of each pool's load is our own, where the site shows its queue."""
+    queue = description.queue
+    if queue is None:
+        return description
+    a = tables.attempts.c
+    ours: set[str] = set()
+    for which in (_LIVE, sa.text(f"({tables.AFTER})")):
+        ours.update(connection.execute(sa.select(a.native_id).where(a.site == site, which)).scalars())
+    pools = []
+    for pool in description.pools:
+        own = [job for job in queue.jobs if job.id in ours and pool.name in job.pools]
+        share = OwnShare(
+            running_cpus=sum(job.processors for job in own if job.running),
+            queued_jobs=sum(not job.running for job in own),
+            cpu_seconds=sum(job.processors * _left(job, queue.at) for job in own),
+        )
+        pools.append(replace(pool, own=share))
+    return replace(description, pools=tuple(pools))
+
+
+def _left(job: QueuedJob, now: float) -> float:
+    ran = 0.0 if job.started_at is None else max(0.0, now - job.started_at)
+    return max(0.0, (job.limit_seconds or 0.0) - ran)
 
 
 def _shape(description: SiteDescription) -> Any:

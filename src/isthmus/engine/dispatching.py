@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _A = AttemptState
 FULL_AGAIN_SECONDS = 30.0
 DATA_AGAIN_SECONDS = 1.0
+PORTION_BYTES = 8 * 1024**2
 
 
 async def take(work: SiteWork) -> list[Any]:
@@ -47,8 +48,32 @@ async def take(work: SiteWork) -> list[Any]:
             if not one and work.full.get(lane) == until:
                 del work.full[lane]  # nothing is left that could try
             rows += one
+    rows = await _first(work, rows)
     work.in_hand.update(row.key for row in rows)
     return rows
+
+
+async def _first(work: SiteWork, rows: list[Any]) -> list[Any]:
+    """As many as bring `PORTION_BYTES`: what is there is submitted while the next portion travels."""
+    if len(rows) < 2:
+        return rows
+    sizes = await work.database.read(_input_bytes, [row.task_id for row in rows])
+    carried = 0
+    for number, row in enumerate(rows):
+        carried += sizes.get(row.task_id, 0)
+        if carried > PORTION_BYTES:
+            return rows[: number + 1]
+    return rows
+
+
+def _input_bytes(connection: sa.Connection, task_ids: Sequence[str]) -> dict[str, int]:
+    """Bytes of uploads, of those that have any."""
+    t = tables.tasks.c
+    found: dict[str, int] = {}
+    for start in range(0, len(task_ids), 500):
+        query = sa.select(t.id, t.input_bytes).where(t.id.in_(task_ids[start : start + 500]), t.input_bytes > 0)
+        found.update((row.id, row.input_bytes) for row in connection.execute(query))
+    return found
 
 
 async def dispatch(work: SiteWork, rows: Sequence[Any]) -> None:

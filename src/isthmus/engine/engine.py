@@ -20,6 +20,7 @@ from isthmus.engine import benchmarks, leases
 from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
+from isthmus.engine.ends import Ends
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
 from isthmus.engine.handling import Handling
@@ -112,7 +113,7 @@ class Engine:
         self._routers = Routers(database, self.fleet, self.clock, routers)
         self._wait_times = WaitTimes(database)
         self._scoring = Scoring(database)
-        self._round = Round(self.settings, self._run_times, self._wait_times, Handling(database))
+        self._round = Round(self.settings, self._run_times, self._wait_times, Handling(database), Ends(database))
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
         self._workers: dict[str, tuple[SiteWorker, asyncio.Task[None]]] = {}
@@ -206,7 +207,7 @@ class Engine:
         tasks = self._as_waiting(specs, user, input_bytes, data)
         snapshot = replace(snapshot, roads=data.roads)
         snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
-        snapshot = self._round.handling.into(snapshot)
+        snapshot = self._round.ends.into(self._round.handling.into(snapshot))
         receipts = (await asyncio.to_thread(decide, snapshot, tasks, pricing=False)).receipts
         return tuple(
             replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)
@@ -373,6 +374,7 @@ class Engine:
             try:
                 await self._run_times.refresh()
                 await self._round.handling.refresh(self.clock.now())
+                await self._round.ends.refresh(self.clock.now())
                 lease = self._held.get(_PLACEMENT)
                 if lease is not None and self._fresh(lease):
                     await self._scoring.refresh(self.clock.now(), lease)

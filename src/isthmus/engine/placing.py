@@ -27,7 +27,10 @@ from isthmus.domain.task import TaskSpec
 from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
+from isthmus.engine.ends import AGAIN_SECONDS as ENDS_SECONDS
+from isthmus.engine.ends import Ends
 from isthmus.engine.failpoints import failpoint
+from isthmus.engine.handling import AGAIN_SECONDS as HANDLING_SECONDS
 from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
@@ -70,7 +73,7 @@ class Round:
     """
 
     def __init__(
-        self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes, handling: Handling
+        self, settings: EngineSettings, run_times: RunTimes, wait_times: WaitTimes, handling: Handling, ends: Ends
     ) -> None:
         self._settings = settings
         self._run_times = run_times
@@ -85,6 +88,7 @@ class Round:
         self.roads = RoadMap(settings.home_region)
         self.auditing = Auditing()
         self.handling = handling
+        self.ends = ends
         self._reading = False
         self._warming = Warming("isthmus.placement.joint", "contested rounds stay in plain order")
 
@@ -107,6 +111,8 @@ class Round:
             rows = await database.read(read_waiting, now, limit, line, partial(self._cost, now), weight)
             if not rows:
                 break
+            await self.handling.refresh(now, HANDLING_SECONDS)
+            await self.ends.refresh(now, ENDS_SECONDS)
             specs, broken = self._read_specs(rows)
             if broken:
                 await database.write(_park, now, lease, broken)
@@ -149,6 +155,8 @@ class Round:
         self._to_come.remember([holder for holder in holders if holder.key in taken], now)
         if seen.queued:
             specs, _ = self._read_specs(seen.queued)
+            readable = [row for row in seen.queued if row.id in specs]
+            seen = replace(seen, snapshot=await self._apart(database, seen.snapshot, readable, specs), queued=readable)
             data = await self._data(database, now, specs)
             notes = await asyncio.to_thread(self._better, seen, now, specs, data)
             asked += await database.write(take_back, now, lease, MOVE, notes) if notes else []
@@ -157,7 +165,7 @@ class Round:
     def _better(self, seen: Look, now: float, specs: Mapping[str, TaskSpec], data: DataView) -> dict[str, str]:
         """Waiting jobs that should move, and why: those that gain most."""
         jobs = {(view.site, view.pool.name): view.pool.queued_jobs for view in seen.snapshot.pools}
-        rows = [row for row in seen.queued if row.id in specs]
+        rows = seen.queued
         tasks = self._tasks(now, rows, specs, data, None)
         snapshot = self._informed(replace(seen.snapshot, roads=data.roads), tasks)
         queued = [
@@ -217,8 +225,9 @@ class Round:
         ]
 
     def _informed(self, snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> Snapshot:
-        """The snapshot with what was learned of waits and of handling."""
-        return self.handling.into(self._wait_times.into(snapshot, {shape_of(task) for task in tasks}))
+        """The snapshot with what was learned of waits, of handling, and of how far ends are from their predictions."""
+        waits = self._wait_times.into(snapshot, {shape_of(task) for task in tasks})
+        return self.ends.into(self.handling.into(waits))
 
     def _decide(
         self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], data: DataView, leads: Leads

@@ -1,7 +1,7 @@
 """How good the forecasts were: each receipt's prediction beside what came of it, and from both what each model publishes.
 
 A forecast is scored once, when its attempt has its usage record: of a run time by min/max of prediction and fact, of a wait
-by whether it was within the larger of one minute and 20 %. Published are the last 30 days, by pool and by source.
+by whether it was within the larger of one minute and 20 %, of the end as of a run time. Published are the last 30 days, by pool and by source.
 """
 
 from __future__ import annotations
@@ -72,6 +72,10 @@ def outcomes_of(row: Any) -> list[dict[str, Any]]:
         run = max(1.0, float(row.elapsed_seconds))
         predicted = max(1.0, float(chosen["run"]["seconds"]))
         found.append(_outcome(row, "runtime", chosen["run"], run, min(run, predicted) / max(run, predicted)))
+    if row.reason in _RAN and row.task_ended_at is not None and chosen.get("finish"):
+        took = max(1.0, row.task_ended_at - row.decided_at)
+        predicted = max(1.0, float(chosen["finish"]["seconds"]))
+        found.append(_outcome(row, "finish", chosen["finish"], took, min(took, predicted) / max(took, predicted)))
     return found
 
 
@@ -99,7 +103,7 @@ def _last(connection: sa.Connection) -> float:
 
 
 def _ended(connection: sa.Connection, at: float, attempt: str) -> list[Any]:
-    u, a, r = tables.usage_records, tables.attempts, tables.receipts
+    u, a, r, t = tables.usage_records, tables.attempts, tables.receipts, tables.tasks
     query = (
         sa.select(
             u.c.attempt,
@@ -110,9 +114,15 @@ def _ended(connection: sa.Connection, at: float, attempt: str) -> list[Any]:
             a.c.reason,
             a.c.submitted_at,
             a.c.started_at,
+            r.c.decided_at,
             r.c.body,
+            t.c.ended_at.label("task_ended_at"),
         )
-        .select_from(u.join(a, a.c.key == u.c.attempt).join(r, r.c.attempt == u.c.attempt))
+        .select_from(
+            u.join(a, a.c.key == u.c.attempt)
+            .join(r, r.c.attempt == u.c.attempt)
+            .outerjoin(t, sa.and_(t.c.id == u.c.task_id, t.c.attempt == u.c.attempt))
+        )
         .where(r.c.task_id == u.c.task_id)
         .where(sa.or_(u.c.created_at > at, sa.and_(u.c.created_at == at, u.c.attempt > attempt)))
         .order_by(u.c.created_at, u.c.attempt)

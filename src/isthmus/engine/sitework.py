@@ -59,7 +59,7 @@ class SiteWorker:
         looked_at = await observing.observe(self.work)
         self.work.observe_due.clear()
         spent = clock.monotonic() - begun
-        return max(self.work.settings.poll_interval, 4 * spent) if looked_at else self.work.settings.poll_interval
+        return max(self.work.settings.poll_interval, spent) if looked_at else self.work.settings.poll_interval
 
     async def _account(self) -> float:
         moved = await accounting.account(self.work)

@@ -20,7 +20,7 @@ from isthmus.domain.placement import (
 )
 from isthmus.domain.site import SiteDescription, SiteState
 from isthmus.domain.task import TaskSpec
-from isthmus.engine.accounting import by_hour, energy_of, flat
+from isthmus.engine.accounting import by_hour, energy_of, flat, preemptible_share
 from isthmus.engine.carbon import carbon_hours
 from isthmus.store import tables
 from isthmus.store.documents import load
@@ -33,7 +33,8 @@ _STALE_SECONDS = 120.0  # a site whose pools were not seen for this long is not 
 
 def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
     """Every pool of every site that has not left, with what was promised there."""
-    promised, unseen = _promises(connection)
+    promised, unseen = _promises(connection, now)
+    to_bring = _to_bring(connection)
     carbon = carbon_hours(connection)
     views: list[PoolView] = []
     query = tables.sites.select().where(tables.sites.c.state != SiteState.LEFT.value).order_by(tables.sites.c.name)
@@ -56,9 +57,11 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     features=description.features,
                     promised=promised.get((row.name, pool.name), Promise()),
                     promised_unseen=unseen.get((row.name, pool.name), Promise()),
+                    to_bring=to_bring.get(row.name, (0, 0)),
                     accounts=frozenset(orjson.loads(row.accounts)),
                     max_jobs=_MAX_IMMEDIATE if pool.immediate else _MAX_QUEUED,
                     price_per_accelerator_hour=flat(tariff, "accelerator_hour"),
+                    preemptible_share=preemptible_share(tariff),
                     cpu_hours=by_hour(tariff, "cpu_hour"),
                     accelerator_hours=by_hour(tariff, "accelerator_hour"),
                     energy=energy_of(tariff, carbon.get(row.name)),
@@ -67,10 +70,26 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
     return Snapshot(now=now, pools=tuple(views))
 
 
+def _to_bring(connection: sa.Connection) -> dict[str, tuple[int, int]]:
+    """By site, the attempts that are on their way to its queue, and the bytes of their uploads."""
+    a, t = tables.attempts.c, tables.tasks
+    query = (
+        sa.select(a.site, sa.func.count().label("jobs"), sa.func.sum(t.c.input_bytes).label("size"))
+        .select_from(tables.attempts.join(t, t.c.id == a.task_id))
+        .where(_IS_LIVE)
+        .where(a.submitted_at.is_(None))
+        .group_by(a.site)
+    )
+    return {row.site: (row.jobs, int(row.size or 0)) for row in connection.execute(query)}
+
+
 def _promises(
-    connection: sa.Connection,
+    connection: sa.Connection, now: float
 ) -> tuple[dict[tuple[str, str], Promise], dict[tuple[str, str], Promise]]:
     a, s = tables.attempts.c, tables.sites.c
+    ran = sa.case((a.started_at < now, now - a.started_at), else_=0.0)
+    expected = sa.case((a.expected_seconds > 0, a.expected_seconds), else_=sa.cast(a.walltime_seconds, sa.Double))
+    left = sa.case((expected > 1.1 * ran, expected - ran), else_=0.1 * ran)  # one that outlived its forecast goes on
     is_unseen = sa.case((sa.or_(a.submitted_at.is_(None), a.submitted_at > s.described_at), 1), else_=0)
     query = (
         sa.select(
@@ -81,7 +100,7 @@ def _promises(
             sa.func.sum(a.cpus).label("cpus"),
             sa.func.sum(a.memory_bytes).label("memory_bytes"),
             sa.func.sum(a.accelerators).label("accelerators"),
-            sa.func.sum(sa.cast(a.cpus, sa.Double) * a.walltime_seconds).label("cpu_seconds"),
+            sa.func.sum(sa.cast(a.cpus, sa.Double) * left).label("cpu_seconds"),
         )
         .select_from(tables.attempts.join(tables.sites, a.site == s.name))
         .where(_IS_LIVE)

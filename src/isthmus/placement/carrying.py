@@ -24,6 +24,7 @@ _STRETCHES = 16  # a transfer in more parts than this begins after all that is p
 _STEPS = 128  # and so does one that would have to look at more than so many changes of what is left
 _SAME = 1 + 1e-9
 _GIGABYTE = 10**9
+_NOTHING = Decimal(0)
 _TRUST = ("through the service", "declared", "learned", "measured")  # an estimate is as good as its worst part
 
 
@@ -116,7 +117,6 @@ class Traffic:
         self._use = {name: _Use(way, now) for name, way in roads.links.items()}
         self._coming = dict(roads.coming)
         self._promised = False
-        self._choices: dict[tuple[frozenset[str], str], list[_Choice]] = {}
         for one in roads.held if held is None else held:
             if one.link in self._use:
                 self._promised = True
@@ -128,11 +128,12 @@ class Traffic:
             return Bringing(self._uploads(task, view))
         pieces = [piece for piece in needed(task) if view.site not in piece.places]
         done: list[Carriage] = []
-        parts = [self._uploads(task, view)]
+        parts: list[Estimate] = []
         saved: dict[str, _Use] = {}
         if task.input_bytes and (HOME, view.site) in self._roads.routes:
-            parts = []
             pieces.append(Piece(name=UPLOADS, size_bytes=task.input_bytes, places=frozenset({HOME})))
+        elif task.input_bytes or not pieces:
+            parts.append(self._uploads(task, view))
         try:
             for number, piece in enumerate(pieces):
                 found = self._one(piece, view, prefer)
@@ -145,8 +146,8 @@ class Traffic:
                     self._reserve(carriage, saved)
         finally:
             self._use.update(saved)
-        whole = _slowest(parts)
-        return Bringing(whole, tuple(done), sum((carriage.price for carriage in done), Decimal(0)))
+        price = done[0].price if len(done) == 1 else sum((carriage.price for carriage in done), _NOTHING)
+        return Bringing(_slowest(parts), tuple(done), price)
 
     def take(self, carriages: Iterable[Carriage]) -> None:
         """What was chosen is gone for those that come later, and data that comes is there for them."""
@@ -219,7 +220,7 @@ class Traffic:
 
     def ways(self, piece: Piece, site: str) -> list[Route]:
         """Every route that could bring the piece."""
-        return [choice.route for choice in self._ways(piece, site)]
+        return [route for _, route in self._ways(piece, site)]
 
     def rate(self, route: Route) -> float:
         """Bytes a second of its narrowest link with nothing promised."""
@@ -227,38 +228,42 @@ class Traffic:
             return route.bytes_per_second
         return min((self._use[link].way.bytes_per_second for link in route.links), default=float("inf"))
 
-    def _ways(self, piece: Piece, site: str) -> list[_Choice]:
-        known = self._choices.get((piece.places, site))
-        if known is None:
-            known = self._choices[piece.places, site] = [
-                _Choice(
-                    source,
-                    route.links,
-                    1.0 / self.rate(route),
-                    float(route.price_per_gigabyte) / _GIGABYTE if route.price_per_gigabyte else 0.0,
-                    route.latency_seconds,
-                    route,
-                )
-                for source in sorted(piece.places)
-                for route in self._roads.routes.get((source, site), ())
-            ]
-        return known
+    def _ways(self, piece: Piece, site: str) -> list[tuple[str, Route]]:
+        """Where each way begins, and the way."""
+        routes = self._roads.routes
+        sources: Iterable[str] = sorted(piece.places) if len(piece.places) > 1 else piece.places
+        return [(source, route) for source in sources for route in routes.get((source, site), ())]
 
     def _by_bound(self, piece: Piece, site: str, prefer: Preference) -> Iterator[tuple[float, _Choice]]:
         """The ways, each with the least that it can cost, in that order."""
         size, per_second = piece.size_bytes, prefer.per_second
-        per_money = size * prefer.per_money
+        per_money = size * prefer.per_money / _GIGABYTE
         ways = self._ways(piece, site)
-        costs = [
-            per_second * (size * one.alone_per_byte + one.latency) + per_money * one.price_per_byte for one in ways
-        ]
         if not ways:
             return
-        first = min(range(len(ways)), key=costs.__getitem__)
-        yield costs[first], ways[first]
+        costs = [
+            per_second * (size / (route.bytes_per_second or self.rate(route)) + route.latency_seconds)
+            for _, route in ways
+        ]
+        if per_money:
+            costs = [
+                cost + per_money * float(route.price_per_gigabyte) for cost, (_, route) in zip(costs, ways, strict=True)
+            ]
+        if self._promised:  # nothing begins before its links are open
+            use, now = self._use, self._now
+            for number, (_, route) in enumerate(ways):
+                opens = max([use[link].open_at for link in route.links], default=now)
+                costs[number] += per_second * (opens - now)
+        least = min(costs)
+        first = costs.index(least)
+        yield least, self._choice(*ways[first])
         for number in sorted(range(len(ways)), key=costs.__getitem__):
             if number != first:
-                yield costs[number], ways[number]
+                yield costs[number], self._choice(*ways[number])
+
+    def _choice(self, source: str, route: Route) -> _Choice:
+        price = float(route.price_per_gigabyte) / _GIGABYTE if route.price_per_gigabyte else 0.0
+        return _Choice(source, route.links, 1.0 / self.rate(route), price, route.latency_seconds, route)
 
     def _as_carriage(
         self, piece: Piece, site: str, choice: _Choice, stretches: tuple[Stretch, ...], arrives: float
@@ -322,17 +327,17 @@ def _fill(use: Sequence[_Use], left: float, at: float, own: float, before: float
     """The earliest rates from `at` on that carry `left` bytes over all links; None when that is not done `before`, nothing
     when it takes too many steps."""
     crumb = _CRUMB * own
+    never = float("inf")
     found: list[Stretch] = []
-    steps = [(one.times, one.rates, one.way.bytes_per_second) for one in use]
-    places = [bisect_right(times, at) - 1 for times, _, _ in steps]
+    times, rates = [one.times for one in use], [one.rates for one in use]
+    most = [one.way.bytes_per_second for one in use]
+    following = [bisect_right(of, at) for of in times]  # the next change of each link
+    free = [all_of - of[place - 1] for all_of, of, place in zip(most, rates, following, strict=True)]
+    changes = [of[place] if place < len(of) else never for of, place in zip(times, following, strict=True)]
     for _ in range(_STEPS):
         if at + left / own > before:
             return None
-        ends = rate = float("inf")
-        for place, (times, rates, most) in zip(places, steps, strict=True):
-            rate = min(rate, most - rates[place])
-            if place + 1 < len(times):
-                ends = min(ends, times[place + 1])
+        ends, rate = min(changes), min(free)
         if rate > crumb:
             last = at + left / rate
             if last <= ends:
@@ -342,12 +347,23 @@ def _fill(use: Sequence[_Use], left: float, at: float, own: float, before: float
             left -= (ends - at) * rate
             if len(found) >= _STRETCHES:
                 return ()
-        if ends == float("inf"):
+        else:  # nothing can go before the link that is full has room again
+            full = free.index(rate)
+            place, of, least = following[full], rates[full], most[full] - crumb
+            while place < len(of) and of[place] >= least:
+                place += 1
+            ends = times[full][place] if place < len(of) else never
+        if ends == never:
             return None
         at = ends
-        for number, (times, _, _) in enumerate(steps):
-            if places[number] + 1 < len(times) and times[places[number] + 1] <= at:
-                places[number] += 1
+        for number, change in enumerate(changes):
+            if change <= at:
+                of, place = times[number], following[number] + 1
+                if place < len(of) and of[place] <= at:
+                    place = bisect_right(of, at, place)
+                free[number] = most[number] - rates[number][place - 1]
+                changes[number] = of[place] if place < len(of) else never
+                following[number] = place
     return ()
 
 
@@ -369,14 +385,24 @@ def _estimate(seconds: float, moving: float, ways: Sequence[Way]) -> Estimate:
     """With the spread of the route's links, where all are known."""
     if not ways:
         return Estimate(seconds=seconds, source="measured")
-    source = min((way.source for way in ways), key=_rank)
-    slow = [way.bytes_per_second / way.low for way in ways if way.low]
-    fast = [way.bytes_per_second / way.high for way in ways if way.high]
+    source, slow, fast, all_slow, all_fast = "measured", 0.0, 0.0, True, True
+    for way in ways:
+        if way.source != source and _rank(way.source) < _rank(source):
+            source = way.source
+        if way.low:
+            slow = max(slow, way.bytes_per_second / way.low)
+        else:
+            all_slow = False
+        if way.high:
+            fast = max(fast, way.bytes_per_second / way.high)
+        else:
+            all_fast = False
+    still = seconds - moving
     return Estimate(
         seconds=seconds,
         source=source,
-        p10=seconds - moving + moving * max(fast) if len(fast) == len(ways) else None,
-        p90=seconds - moving + moving * max(slow) if len(slow) == len(ways) else None,
+        p10=still + moving * fast if all_fast else None,
+        p90=still + moving * slow if all_slow else None,
     )
 
 
@@ -401,5 +427,5 @@ def _rank(source: str) -> int:
 def way_price(size: int, route: Route) -> Decimal:
     """What moving so many bytes over a route costs."""
     if not route.price_per_gigabyte:
-        return Decimal(0)
+        return _NOTHING
     return (route.price_per_gigabyte * size / _GIGABYTE).quantize(Decimal("0.000001"))

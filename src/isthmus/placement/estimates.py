@@ -32,9 +32,10 @@ def takes_more(task: WaitingTask, view: PoolView, promised: Promise) -> bool:
     return promised.cpus == 0 or promised.cpus + wanted <= SHALLOW * view.pool.cpus
 
 
-def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise) -> Estimate:
-    """Seconds until the task would start at the pool: what was learned of its queue; before that none where it fits, else the
-    work ahead over the pool's size. What the site has not shown yet of our own jobs waits ahead of the task."""
+def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise, after: float = 0.0) -> Estimate:
+    """Seconds until the task would start at the pool, from `after` seconds on, when it is in its queue: what was learned of the
+    queue; before that none where it fits, else the work ahead over the pool's size. What the site has not shown yet of our own
+    jobs waits ahead of the task; where nobody else's are, what is left of them by now says more than the site's last look."""
     pool = view.pool
     wanted = task.demand.cpus_per_node * task.demand.nodes
     cpus = max(1, pool.cpus)
@@ -42,6 +43,13 @@ def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise) 
         ahead = 0.0 if fits_now(task, view, promised) else promised.cpu_seconds / cpus
         return Estimate(seconds=ahead, source="measured")
     free = pool.cpus if pool.free_cpus is None else pool.free_cpus
+    if pool.own is not None and pool.queued_jobs <= pool.own.queued_jobs:
+        others = max(0, pool.cpus - free - pool.own.running_cpus)
+        if pool.cpus - others - promised.cpus >= wanted:
+            return Estimate(seconds=SCHEDULER_LAG_SECONDS, source="measured")
+        if not others:
+            ahead = max(0.0, promised.cpu_seconds / cpus - after)
+            return Estimate(seconds=SCHEDULER_LAG_SECONDS + ahead, source="measured")
     has_room = pool.queued_jobs == 0 and free - unseen.cpus >= wanted
     learned = None if view.waits is None else view.waits.of(wanted, task.demand.walltime_seconds)
     if learned is not None:
@@ -71,6 +79,15 @@ def is_long(wait: Estimate) -> bool:
     return wait.seconds > (NOTICED_SECONDS if wait.source == "learned" else SCHEDULER_LAG_SECONDS)
 
 
+def handling(view: PoolView, jobs: int, size_bytes: float) -> tuple[float, Estimate | None]:
+    """Seconds until the last of so many jobs with so many bytes is in the site's queue, and with that what collecting takes after
+    the run; nothing where none was learned."""
+    if view.handling is None:
+        return 0.0, None
+    before = 0.0 if view.handover is None else view.handover.of(jobs, size_bytes)
+    return before, _later(view.handling, before)
+
+
 def run(task: WaitingTask, view: PoolView | None = None) -> Estimate:
     """Seconds of running at a pool (None: anywhere): what similar tasks took, or what the user declared at most."""
     if task.run is not None:
@@ -91,6 +108,8 @@ def price(task: WaitingTask, view: PoolView, run_seconds: float, begin: float) -
     demand = task.demand
     each_hour = cpu * demand.cpus_per_node * demand.nodes
     each_hour += device * demand.accelerators.count * demand.nodes
+    if task.preemptible:
+        each_hour *= view.preemptible_share
     return (each_hour * round(run_seconds) / 3600).quantize(Decimal("0.000001"))
 
 

@@ -6,6 +6,7 @@ import math
 
 from isthmus.domain.placement import Candidate, Estimate, Plan, Receipt, WaitingTask, Why
 from isthmus.placement.preference import order, yardstick
+from isthmus.placement.spreading import parts_of
 
 SHOWN = 3
 _ABLE = frozenset(
@@ -35,20 +36,21 @@ def plan_of(one: Candidate) -> Plan:
     assert one.wait is not None
     assert one.transfer is not None
     assert one.run is not None
-    named = {"wait": one.wait, "transfer": one.transfer, "run": one.run}
-    if one.handling is not None:
-        named["handling"] = one.handling
+    named = parts_of(one)
     parts = named.values()
     middle = sum(part.seconds for part in parts)
-    sooner = math.hypot(*(_below(part) for part in parts))
-    later = math.hypot(*(part.late - part.seconds for part in parts))
+    low = middle - math.hypot(*(_below(part) for part in parts))
+    high = middle + math.hypot(*(part.late - part.seconds for part in parts))
+    if one.finish is not None:
+        named["finish"] = one.finish
+        low, middle, high = one.finish.p10 or 0.0, one.finish.p50 or 0.0, one.finish.late
     return Plan(
         site=one.site,
         pool=one.pool,
         why=one.why,
-        finish_p10_seconds=max(0.0, middle - sooner),
+        finish_p10_seconds=max(0.0, low),
         finish_p50_seconds=middle,
-        finish_p90_seconds=middle + later,
+        finish_p90_seconds=high,
         sources={name: part.source for name, part in named.items()},
         price=one.price,
         energy_kwh=one.energy_kwh,

@@ -31,6 +31,7 @@ from isthmus.placement.carrying import Blocked, Preference, Traffic
 from isthmus.placement.feasibility import Failure, failures, remedy
 from isthmus.placement.preference import Yardstick, lost, order, way_preference, yardstick
 from isthmus.placement.scarcity import Scarcity
+from isthmus.placement.spreading import spread_over
 
 PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing prices
 
@@ -55,6 +56,7 @@ class _Ledger:
         self.view = view
         self.promised = view.promised
         self.unseen = view.promised_unseen
+        self.to_bring = list(view.to_bring)  # shared by the pools of a site
 
     def add(self, task: WaitingTask, run_seconds: float) -> None:
         demand = task.demand
@@ -120,7 +122,9 @@ def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePri
 def wishes(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[list[list[Candidate | None]], list[Yardstick]]:
     """Every task's plans [task][pool] as they would be if it did not wait anywhere (None = impossible), and its yardstick."""
     empty = Promise()
-    ledgers = [_Ledger(replace(view, promised=empty, promised_unseen=empty)) for view in snapshot.pools]
+    ledgers = [
+        _Ledger(replace(view, promised=empty, promised_unseen=empty, to_bring=(0, 0))) for view in snapshot.pools
+    ]
     traffic = Traffic(snapshot.roads, snapshot.now, held=())
     known: dict[object, tuple[list[Candidate | None], Yardstick]] = {}
     rows = []
@@ -155,7 +159,7 @@ class Staying:
             cpus=cpus,
             memory_bytes=demand.memory_bytes * demand.nodes,
             accelerators=demand.accelerators.count * demand.nodes,
-            cpu_seconds=cpus * demand.walltime_seconds,
+            cpu_seconds=cpus * estimates.run(task, view).seconds,
         )
         unseen = _less(view.promised_unseen, own) if refused else view.promised_unseen
         alone = replace(view, promised=_less(view.promised, own), promised_unseen=unseen)
@@ -175,7 +179,7 @@ class _Pass:
         self.contested = False  # a task could not have, or must wait longer for, a pool because of others of the round
         self._snapshot = snapshot
         self._scarcity = scarcity
-        self._ledgers = [_Ledger(view) for view in snapshot.pools]
+        self._ledgers = _ledgers(snapshot)
         self._traffic = Traffic(snapshot.roads, snapshot.now)
         self._receipts: list[Receipt] = []
         self._wanted: set[tuple[str, str]] = set()  # pools that ordinary tasks of the round wait for
@@ -273,6 +277,8 @@ class _Pass:
         assert chosen.run is not None
         assert chosen.finish_seconds is not None
         self._ledgers[best].add(task, chosen.run.seconds)
+        self._ledgers[best].to_bring[0] += 1
+        self._ledgers[best].to_bring[1] += task.input_bytes
         self._traffic.take(chosen.transfers)
         self.score += by.score(chosen)
         if task.constraints.apart:
@@ -316,7 +322,8 @@ class _Pass:
                 wanted=f"a plan {by.score(chosen) - by.score(candidate):.2f} better for it",
                 offered=f"{resource}{f' over {link}' if link else ''} worth {sum(worth.values()):.2f} to others",
             )
-        return replace(candidate, why=lost(task))
+        why = lost(task)
+        return candidate if why is candidate.why else replace(candidate, why=why)
 
 
 def _wish(task: WaitingTask) -> object:
@@ -359,6 +366,14 @@ def _refused(view: PoolView, failure: Failure | Blocked) -> Candidate:
     )
 
 
+def _ledgers(snapshot: Snapshot) -> list[_Ledger]:
+    found = [_Ledger(view) for view in snapshot.pools]
+    sites: dict[str, list[int]] = {}
+    for ledger in found:
+        ledger.to_bring = sites.setdefault(ledger.view.site, ledger.to_bring)
+    return found
+
+
 def _candidate(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic) -> Candidate:
     failure = next(failures(task, ledger.view), None)
     return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger, traffic, Preference())
@@ -371,21 +386,29 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic,
         return _refused(view, brought)
     run = estimates.run(task, view)
     energy = estimates.energy_kwh(task, view, run.seconds)
-    wait = estimates.wait(task, view, ledger.promised, ledger.unseen)
-    begin = now + wait.seconds + brought.estimate.seconds
+    jobs, size_bytes = ledger.to_bring
+    handover, handling = estimates.handling(view, jobs + 1, size_bytes + task.input_bytes)
+    transfer = brought.estimate
+    if task.input_bytes and not task.data and view.handover is not None:  # what is uploaded is brought with the task
+        transfer = replace(transfer, seconds=0.0, source="learned", p10=None, p90=None)
+    wait = estimates.wait(task, view, ledger.promised, ledger.unseen, handover + transfer.seconds)
+    begin = now + handover + wait.seconds + transfer.seconds
     candidate = Candidate(
         site=view.site,
         pool=view.pool.name,
         why=Why.LATER_FINISH,
         wait=wait,
-        transfer=brought.estimate,
+        transfer=transfer,
         run=run,
-        handling=view.handling,
+        handling=handling,
         price=estimates.price(task, view, run.seconds, begin) + brought.price,
         transfers=brought.carriages,
         energy_kwh=energy,
         carbon_grams=view.energy.grams(energy, begin, run.seconds),
     )
+    spread = view.spread_declared if run.source == "declared" else view.spread
+    if spread is not None:
+        candidate = replace(candidate, finish=spread_over(candidate, spread))
     late = candidate.late_seconds
     assert late is not None
     objective = task.objective

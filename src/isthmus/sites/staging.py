@@ -25,7 +25,7 @@ from isthmus.sites.transport import Transport
 from isthmus.sites.wrapper import make_environment, make_script, make_secrets
 
 _BATCH_JOBS: Final = 500
-_SMALL_BYTES: Final = 1024 * 1024  # blobs up to this size travel many to a command
+_SMALL_BYTES: Final = 4 * 1024 * 1024  # blobs up to this size travel many to a command
 _BUNDLE_BYTES: Final = 32 * 1024 * 1024
 _SLOWEST_BYTES_PER_SECOND: Final = 100_000  # below this a transfer is given up, and resumed by the next call
 

@@ -394,8 +394,8 @@ Index(
     sqlite_where=text(f"grace_seconds > 0 AND {LIVE}"),
     postgresql_where=text(f"grace_seconds > 0 AND {LIVE}"),
 )
-_AFTER = "usage_state = 'due' OR clean_state = 'due'"
-Index("ix_attempts_after", attempts.c.site, attempts.c.due_at, sqlite_where=text(_AFTER), postgresql_where=text(_AFTER))
+AFTER = "usage_state = 'due' OR clean_state = 'due'"
+Index("ix_attempts_after", attempts.c.site, attempts.c.due_at, sqlite_where=text(AFTER), postgresql_where=text(AFTER))
 
 outputs = Table(
     "outputs",
@@ -466,7 +466,7 @@ outcomes = Table(  # forecasts of receipts beside what came of them; the last 30
     "outcomes",
     metadata,
     Column("attempt", _Key, primary_key=True),
-    Column("kind", String(8), primary_key=True),  # wait | runtime
+    Column("kind", String(8), primary_key=True),  # wait | runtime | finish
     Column("site", _Name, nullable=False),
     Column("pool", String(255), nullable=False),
     Column("source", String(16), nullable=False),
