@@ -11,6 +11,7 @@ import httpx
 import orjson
 import pytest
 
+from isthmus import __version__
 from tests.agent.plane import eventually
 from tests.agent.process import agent_arguments, agent_process
 from tests.agent.proxy import Weather, proxy
@@ -84,6 +85,8 @@ async def test_a_task_runs_once_while_the_link_is_cut_and_the_agent_is_killed(
             assert len((await service.get(f"/v1/tasks/{task_id}/attempts")).json()["items"]) == 1
             site = (await service.get("/v1/sites/far")).json()
             assert site["last_seen_at"] is not None
+            assert site["agent"]["version"] == __version__
+            assert abs(site["agent"]["clock_offset_seconds"]) < 30
             assert await agent.terminate() == 0
 
 

@@ -67,8 +67,8 @@ async def test_nothing_else_is_served(house: House, name: str) -> None:
 
 
 def test_the_built_files_are_of_these_sources() -> None:
-    """The hash beside them is that of the sources; `make check` also builds them again."""
-    code = "import sys; sys.path.insert(0, 'frontend'); import build; print(build.STAMP.read_text().strip() == build.sources_hash())"
+    """The hashes beside them are those of the sources and of the files; `make check` also builds them again."""
+    code = "import sys; sys.path.insert(0, 'frontend'); import build; print(build.STAMP.read_text() == build.stamp())"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "True", "run python frontend/build.py"
 

@@ -18,7 +18,8 @@ from tests.api.conftest import CONTENT, House, open_house, upload
 from tests.api.test_events import served
 
 # What a schema cannot say: an input's path given twice, content that must have been uploaded, what fits the disk, that
-# a whole number is not written as 1.0, that the lengths in a pack add up, that a time is a whole hour.
+# a whole number is not written as 1.0, that the lengths in a pack add up, that a time is a whole hour, that SECRET is the name of a
+# secret here and of no dataset.
 BEYOND_A_SCHEMA = (
     "submit_task",
     "submit_batch",
@@ -33,6 +34,7 @@ BEYOND_A_SCHEMA = (
     "start_twin_run",
     "bring_carbon",
     "put_policy",
+    "list_dataset_uses",
     "put_slice",
 )
 # Streams that do not end, what would end the session's own rights, and faces with suites of their own.

@@ -48,6 +48,9 @@ async def test_it_follows_tasks_says_why_shows_the_log_and_cancels_after_asking(
             lambda: isinstance(app.screen, Reading) and "chosen" in str(app.screen.query_one("#text", Static).content)
         )
         await pilot.press("escape")
+        await pilot.press("w")
+        await _until(lambda: isinstance(app.screen, Reading))
+        await pilot.press("escape")
         await pilot.press("l")
         await _until(
             lambda: (
@@ -88,6 +91,7 @@ async def test_what_a_site_says_cannot_steer_the_terminal_and_a_service_that_is_
     app = Top(gone, filters={})
     async with app.run_test():
         await _until(lambda: "does not answer" in str(app.query_one("#about", Static).content))
+        assert app.query_one("#about", Static).has_class("trouble")
 
 
 def test_without_a_terminal_it_says_what_to_use_instead(ask: Ask) -> None:

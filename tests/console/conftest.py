@@ -1,8 +1,7 @@
-"""One real service with real work, one real browser, for all tests of the web page."""
+"""One real service with real centres and real work, one real browser, for all tests of the web page."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from tests.client.service import RunningService
 from tests.conftest import require
+from tests.console import world
 from tests.console.browsing import chromium
+from tests.data.centres import Centres
 
-ENDED = {"succeeded", "failed", "cancelled"}
-PATIENCE = 60.0
 expect.set_options(timeout=20_000)
 
 
@@ -32,6 +30,7 @@ class House:
     url: str
     token: str
     client: httpx.Client
+    centres: Centres
 
     def submit(self, **spec: Any) -> dict[str, Any]:
         """Hand in a task."""
@@ -42,19 +41,14 @@ class House:
 
     def wait(self, task_id: str) -> dict[str, Any]:
         """The task once it has ended."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            found: dict[str, Any] = self.client.get(f"/v1/tasks/{task_id}").json()
-            if found["state"] in ENDED:
-                return found
-            assert time.monotonic() < deadline, found
-            time.sleep(0.1)
+        return world.ended(self.client, task_id)
 
-    def person(self, name: str, **token: Any) -> str:
-        """A user who is a member of the default project; answers a token of theirs."""
+    def person(self, name: str, *, member: bool = True, **token: Any) -> str:
+        """A user, of the default project unless they are of none; answers a token of theirs."""
         assert self.client.post("/v1/users", json={"name": name}).status_code == 201
-        member = {"user": name, "role": "member"}
-        assert self.client.post("/v1/projects/default/members", json=member).status_code < 300
+        if member:
+            joins = {"user": name, "role": "member"}
+            assert self.client.post("/v1/projects/default/members", json=joins).status_code < 300
         wanted = {"scopes": ["tasks:write"], "user": name, **token}
         answer = self.client.post("/v1/tokens", json=wanted)
         assert answer.status_code == 201, answer.text
@@ -63,16 +57,18 @@ class House:
 
 @pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A running service whose site is this machine."""
-    running = RunningService(tmp_path_factory.mktemp("console") / "state")
-    try:
-        running.start()
-        profile = running.profile
-        headers = {"Authorization": f"Bearer {profile.token}"}
-        with httpx.Client(base_url=profile.url, headers=headers, timeout=30.0) as client:
-            yield House(profile.url, profile.token, client)
-    finally:
-        running.stop()
+    """A running service with this machine as a site, and two centres behind agents that keep data."""
+    centres = Centres(tmp_path_factory.mktemp("console"))
+    with centres, world.client_of(centres) as client:
+        world.start(centres, client)
+        token = (centres.state / "admin-token").read_text().strip()
+        yield House(str(client.base_url).rstrip("/"), token, client, centres)
+
+
+@pytest.fixture(scope="package")
+def furnished(house: House) -> dict[str, str]:
+    """Prices, a network, datasets, tasks that ended well and badly, run, wait and move data; their ids."""
+    return world.furnish(house.centres, house.client)
 
 
 @pytest.fixture(scope="package")

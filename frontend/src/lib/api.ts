@@ -1,5 +1,6 @@
 // The typed client of the service's own OpenAPI document. Every answer that is no success becomes a Refused with its problem.
 import createClient, { type Middleware } from 'openapi-fetch';
+import { fetched } from './early';
 import type { components, paths } from '../api/schema';
 
 export type Schemas = components['schemas'];
@@ -47,7 +48,7 @@ const signed: Middleware = {
   },
 };
 
-export const api = createClient<paths>({ baseUrl: window.location.origin });
+export const api = createClient<paths>({ baseUrl: window.location.origin, fetch: fetched });
 api.use(signed);
 
 interface Answer<T> {

@@ -5,7 +5,7 @@ export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 export function time(text: string | number | null | undefined): string {
   if (text === null || text === undefined || text === '') return '–';
-  return new Intl.DateTimeFormat(words.language, { dateStyle: 'medium', timeStyle: 'medium' }).format(new Date(text));
+  return new Intl.DateTimeFormat(words.language, { dateStyle: 'medium', timeStyle: 'medium', hourCycle: 'h23' }).format(new Date(text));
 }
 
 export function moment(text: string | number): string {
@@ -14,6 +14,7 @@ export function moment(text: string | number): string {
     day: 'numeric',
     hour: '2-digit',
     minute: '2-digit',
+    hourCycle: 'h23',
   }).format(new Date(text));
 }
 
@@ -29,7 +30,7 @@ export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–';
   if (seconds < 0) return `-${duration(-seconds)}`;
   if (seconds < 1) return seconds === 0 ? '0s' : seconds < 0.001 ? `${(seconds * 1e6).toPrecision(2)}µs` : `${Math.round(seconds * 1000)}ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)}s`;
+  if (seconds < 10) return `${Number(seconds.toFixed(1))}s`;
   const whole = Math.round(seconds);
   const units: [string, number][] = [
     ['d', 86_400],
@@ -43,6 +44,11 @@ export function duration(seconds: number | null | undefined): string {
   const count = Math.floor(whole / size);
   const rest = next ? Math.floor((whole % size) / next[1]) : 0;
   return `${count}${name}${next && rest ? `${rest}${next[0]}` : ''}`;
+}
+
+/** A duration of work or of waiting, where less than a millisecond is none. */
+export function spent(seconds: number | null | undefined): string {
+  return seconds !== null && seconds !== undefined && Math.abs(seconds) < 0.001 ? '0s' : duration(seconds);
 }
 
 export function bytesText(value: number | null | undefined): string {
@@ -89,5 +95,5 @@ export function part(value: number): string {
 
 /** The age of a moment, as seconds before now. */
 export function age(text: string | null | undefined, now: number): string {
-  return text ? duration(Math.max(0, (now - new Date(text).getTime()) / 1000)) : '–';
+  return text ? duration(Math.round(Math.max(0, (now - new Date(text).getTime()) / 1000))) : '–';
 }

@@ -1,10 +1,25 @@
-// Where nodes stand on the schematic map: at their coordinates where these are declared, otherwise laid out by their links,
-// the same way each time.
+// Where nodes stand on the schematic map: at their coordinates where these are declared, the others beside those that they are
+// joined to; without coordinates laid out by their links, the same way each time.
 export interface Spot {
   name: string;
   kind: string;
   x: number;
   y: number;
+}
+
+/** The degrees at the edges of a picture in an equirectangular projection. */
+export interface Edges {
+  west: number;
+  south: number;
+  east: number;
+  north: number;
+}
+
+export interface Box {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
 }
 
 interface Node {
@@ -14,10 +29,13 @@ interface Node {
   latitude?: number | null;
 }
 
-export function layOut(nodes: Node[], edges: { source: string; target: string }[], wide: number, tall: number): Spot[] {
-  const margin = 46;
+const MARGIN = 46;
+type Pair = { source: string; target: string };
+
+/** The spots of the nodes, and where a picture with these edges lies behind them. */
+export function layOut(nodes: Node[], edges: Pair[], wide: number, tall: number, picture: Edges | null = null): { spots: Spot[]; box: Box | null } {
   const known = nodes.filter((node) => node.longitude != null && node.latitude != null);
-  if (known.length === nodes.length && nodes.length > 1) return byPlace(nodes, wide, tall, margin);
+  if (known.length > 1 || (known.length === 1 && picture)) return byPlace(nodes, known, edges, wide, tall, picture);
   const sorted = [...nodes].sort((a, b) => a.kind.localeCompare(b.kind) || a.name.localeCompare(b.name));
   const at = sorted.map((_, index) => {
     const angle = (index / Math.max(1, sorted.length)) * 2 * Math.PI - Math.PI / 2;
@@ -26,21 +44,51 @@ export function layOut(nodes: Node[], edges: { source: string; target: string }[
   const index = new Map(sorted.map((node, i) => [node.name, i]));
   const pairs = edges.map((edge) => [index.get(edge.source), index.get(edge.target)] as const).filter((pair): pair is readonly [number, number] => pair[0] !== undefined && pair[1] !== undefined && pair[0] !== pair[1]);
   if (pairs.length) settle(at, pairs);
-  const xs = at.map((spot) => spot.x);
-  const ys = at.map((spot) => spot.y);
-  return sorted.map((node, i) => ({ name: node.name, kind: node.kind, x: scaled(at[i]!.x, xs, margin, wide), y: scaled(at[i]!.y, ys, margin, tall) }));
+  const [across, down] = [scale(at.map((spot) => spot.x), wide), scale(at.map((spot) => spot.y), tall)];
+  return { spots: sorted.map((node, i) => ({ name: node.name, kind: node.kind, x: across(at[i]!.x), y: down(at[i]!.y) })), box: null };
 }
 
-function byPlace(nodes: Node[], wide: number, tall: number, margin: number): Spot[] {
-  const xs = nodes.map((node) => node.longitude!);
-  const ys = nodes.map((node) => -node.latitude!);
-  return nodes.map((node) => ({ name: node.name, kind: node.kind, x: scaled(node.longitude!, xs, margin, wide), y: scaled(-node.latitude!, ys, margin, tall) }));
+function byPlace(nodes: Node[], known: Node[], edges: Pair[], wide: number, tall: number, picture: Edges | null): { spots: Spot[]; box: Box | null } {
+  let across = scale(known.map((node) => node.longitude!), wide);
+  let down = scale(known.map((node) => -node.latitude!), tall);
+  if (picture) {
+    // A degree of latitude is as long everywhere, one of longitude shorter by its latitude.
+    const [west, east] = span(known.map((node) => node.longitude!));
+    const [south, north] = span(known.map((node) => node.latitude!));
+    const short = Math.max(0.2, Math.cos((((north + south) / 2) * Math.PI) / 180));
+    const unit = Math.min((wide - 2 * MARGIN) / Math.max(2, (east - west) * short), (tall - 2 * MARGIN) / Math.max(2, north - south));
+    across = (value) => wide / 2 + (value - (west + east) / 2) * short * unit;
+    down = (value) => tall / 2 + (value + (south + north) / 2) * unit;
+  }
+  const found = new Map<string, Spot>(known.map((node) => [node.name, { name: node.name, kind: node.kind, x: across(node.longitude!), y: down(-node.latitude!) }]));
+  let left = nodes.filter((node) => !found.has(node.name));
+  for (let round = 0; left.length && round < nodes.length; round += 1) {
+    const beside = left.map((node) => {
+      const near = edges.filter((edge) => edge.source === node.name || edge.target === node.name).map((edge) => found.get(edge.source === node.name ? edge.target : edge.source));
+      return { node, near: [...new Set(near.filter((spot): spot is Spot => spot !== undefined))] };
+    });
+    for (const { node, near } of beside) {
+      if (near.length === 0) continue;
+      const mean = (axis: 'x' | 'y') => near.reduce((sum, spot) => sum + spot[axis], 0) / near.length;
+      found.set(node.name, { name: node.name, kind: node.kind, x: within(mean('x') + (near.length > 1 ? 0 : 60), wide), y: within(mean('y') + (near.length > 1 ? 0 : 40), tall) });
+    }
+    left = left.filter((node) => !found.has(node.name));
+    if (beside.every(({ near }) => near.length === 0)) break;
+  }
+  left.forEach((node, at) => found.set(node.name, { name: node.name, kind: node.kind, x: MARGIN + ((at + 0.5) / left.length) * (wide - 2 * MARGIN), y: tall - MARGIN }));
+  const box = picture && { x: across(picture.west), y: down(-picture.north), width: across(picture.east) - across(picture.west), height: down(-picture.south) - down(-picture.north) };
+  return { spots: nodes.map((node) => found.get(node.name)!), box };
 }
 
-function scaled(value: number, all: number[], margin: number, size: number): number {
-  const least = Math.min(...all);
-  const most = Math.max(...all);
-  return most - least < 1e-9 ? size / 2 : margin + ((value - least) / (most - least)) * (size - 2 * margin);
+const within = (value: number, size: number) => Math.max(MARGIN, Math.min(size - MARGIN, value));
+
+function span(all: number[]): [number, number] {
+  return [Math.min(...all), Math.max(...all)];
+}
+
+function scale(all: number[], size: number): (value: number) => number {
+  const [least, most] = span(all);
+  return (value) => (most - least < 1e-9 ? size / 2 : MARGIN + ((value - least) / (most - least)) * (size - 2 * MARGIN));
 }
 
 function settle(at: { x: number; y: number }[], pairs: (readonly [number, number])[]): void {

@@ -7,6 +7,8 @@ export type Network = Schemas['Network'];
 export type Link = Schemas['NetLinkNow'];
 export type Measured = Schemas['NetMeasured'];
 export type NetFigure = Schemas['NetFigure'];
+export type Holder = Schemas['NetHolder'];
+export type Calendar = Schemas['NetCalendar'];
 
 /** How much of a direction is taken, 0 to 1; null where it is not measured. */
 export function loadOf(link: Link): number | null {
@@ -21,4 +23,17 @@ export function labelOf(link: Link): string {
   if (link.delay_seconds) parts.push(duration(link.delay_seconds.value));
   if (link.available_bits_per_second) parts.push(t('net.free', { rate: rate(link.available_bits_per_second.value / 8) }));
   return parts.join(', ');
+}
+
+/** The single steps of a transfer's path, each from node to node. */
+export function hops(one: { source: string; target: string; links: string[] }, links: Link[]): { source: string; target: string }[] {
+  const found: { source: string; target: string }[] = [];
+  let at = one.source;
+  for (const name of one.links) {
+    const next = links.find((link) => link.link === name && link.source === at);
+    if (!next) break;
+    found.push({ source: at, target: next.target });
+    at = next.target;
+  }
+  return found.length ? found : [{ source: one.source, target: one.target }];
 }

@@ -1,6 +1,7 @@
 // Who is signed in. The token is kept in this tab only, or on this device when the person asks for it.
 // A sign-in through an identity provider comes back with a code in the address, which is redeemed for a token at once.
 import { api, got, Refused, useToken, type Schemas } from './api';
+import { ahead } from './early';
 import { live } from './live.svelte';
 
 const KEY = 'isthmus.token';
@@ -43,7 +44,8 @@ class Session {
     return this.admin || task.user === this.me.user || this.me.projects[task.project] === 'manager';
   }
 
-  async resume(): Promise<void> {
+  /** Sign in again with the token that is kept; `asks` are asked for at the same time. */
+  async resume(asks: string[]): Promise<void> {
     const back = /^#sign-in-(code|failed)=([\w-]+)$/.exec(window.location.hash);
     if (back) {
       window.history.replaceState(null, '', '#/'); // neither stays in the address or the history
@@ -59,6 +61,7 @@ class Session {
     }
     const token = stored();
     if (token) {
+      for (const path of ['/v1/me', ...asks]) ahead(path, { Authorization: `Bearer ${token}` });
       try {
         await this.enter(token, localStorage.getItem(KEY) !== null);
       } catch {

@@ -39,6 +39,11 @@ const LOOKS: Record<string, Look> = {
   stale: { tone: 'warn', path: triangle, filled: false },
   due: { tone: 'busy', path: circle, filled: false },
   done: { tone: 'good', path: tick, filled: false },
+  whole: { tone: 'good', path: circle, filled: true },
+  arriving: { tone: 'busy', path: diamond, filled: false },
+  moving: { tone: 'busy', path: play, filled: true },
+  planned: { tone: 'busy', path: diamond, filled: false },
+  leaving: { tone: 'calm', path: bar, filled: false },
 };
 const OTHER: Look = { tone: 'calm', path: circle, filled: false };
 

@@ -80,6 +80,8 @@ function input(value: unknown): Document {
     return value as Document;
   }
   const text = String(value);
+  const data = /^data:([^=]+?)(?:=(.+))?$/.exec(text);
+  if (data) return { data: data[1], path: data[2] ?? data[1]!.split(':').pop()!.split('/').pop()!.split('@')[0] };
   const url = /^((?:https?|s3):\/\/[^\s]+?)(?::([^:/][^:]*))?$/.exec(text);
   if (url) return { url: url[1], path: url[2] ?? url[1]!.split('?')[0]!.split('/').pop() };
   const site = /^site:\/\/([^/]+)(\/[^:]*)(?::(.+))?$/.exec(text);
@@ -87,11 +89,18 @@ function input(value: unknown): Document {
   throw new Unreadable('inputs', 'isthmus submit');
 }
 
+/** The entries of a list, of one value, or of a mapping by path. */
+function paired(value: unknown, join: (path: string, other: string) => string): unknown[] {
+  if (Array.isArray(value)) return value;
+  if (typeof value !== 'object' || value === null) return [value];
+  return Object.entries(value).map(([path, other]) => join(path, String(other ?? '')));
+}
+
 function output(value: unknown): Document {
   if (typeof value === 'object' && value !== null) return value as Document;
   const [path = '', to] = String(value).split(/=(.*)/s, 2);
   const made: Document = path.endsWith('/') ? { path: path.replace(/\/+$/, ''), directory: true } : { path };
-  return to && to.includes('://') ? { ...made, url: to } : made;
+  return to?.startsWith('data:') ? { ...made, data: to.slice(5) } : to && to.includes('://') ? { ...made, url: to } : made;
 }
 
 type Reader = (value: unknown) => unknown;
@@ -130,8 +139,8 @@ const HUMAN: Record<string, [string[], Reader]> = {
   site_options: [['backend_parameters'], texts],
   command: [['command'], command],
   script: [['command'], (value) => ['/bin/sh', '-e', '-c', String(value)]],
-  inputs: [['inputs'], (value) => (Array.isArray(value) ? value : [value]).map(input)],
-  outputs: [['outputs'], (value) => (Array.isArray(value) ? value : [value]).map(output)],
+  inputs: [['inputs'], (value) => paired(value, (path, from) => (from.startsWith('data:') ? `${from}=${path}` : `${from}:${path}`)).map(input)],
+  outputs: [['outputs'], (value) => paired(value, (path, to) => (to ? `${path}=${to}` : path)).map(output)],
 };
 
 /** The specification of a document; Unreadable names the key that cannot be read. `workdir` and local files need the command line. */

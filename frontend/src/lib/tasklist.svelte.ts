@@ -91,11 +91,12 @@ export class TaskList {
 
   #take(events: Event[]): void {
     let rows: TaskRow[] | undefined;
+    const oldest = this.more ? (this.rows.at(-1)?.id ?? '') : ''; // what is older comes with a later page
     for (const event of events) {
       if (!event.task_id) continue;
       const at = this.#where.get(event.task_id);
       if (at === undefined) {
-        this.#ask.add(event.task_id);
+        if (event.task_id > oldest) this.#ask.add(event.task_id);
         continue;
       }
       const state = stateAfter(event.kind);

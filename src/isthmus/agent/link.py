@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
+from isthmus import __version__
 from isthmus.domain.errors import Forbidden, Invalid, Refused, Unauthenticated, Unavailable
 from isthmus.sites import wire
 
@@ -79,7 +80,13 @@ class Link:
     async def take(self, *, holding: Collection[str], limit: int, wait_seconds: float) -> list[Call | Garbled]:
         """The next calls, waiting for one up to `wait_seconds`."""
         sent = time.monotonic()
-        body = {"holding": sorted(holding), "limit": limit, "wait_seconds": wait_seconds}
+        body = {
+            "holding": sorted(holding),
+            "limit": limit,
+            "wait_seconds": wait_seconds,
+            "version": __version__,
+            "clock": time.time(),
+        }
         response = await self._post("/v1/agent/calls:take", body, read_timeout=wait_seconds + _SLACK_SECONDS)
         try:
             return [_call(item, sent) for item in orjson.loads(response.content)["calls"]]

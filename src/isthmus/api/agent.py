@@ -23,7 +23,7 @@ from isthmus.api.service import Calling, Service, Serving
 from isthmus.api.uploads import WrongOffset
 from isthmus.domain.errors import Invalid, Unavailable
 from isthmus.engine.agentblobs import AgentBlobs
-from isthmus.engine.mailbox import Delivery, Mailbox
+from isthmus.engine.mailbox import AgentTold, Delivery, Mailbox
 from isthmus.trust.access import Agents, Anonymous
 from isthmus.trust.enrolment import enrol
 
@@ -44,11 +44,14 @@ class EnrolRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeRequest:
-    """`holding`: calls that the agent has and whose answers were not acknowledged; `limit` 0 is a sign of life only."""
+    """`holding`: calls that the agent has and whose answers were not acknowledged; `limit` 0 is a sign of life only. `version`
+    is the agent's, `clock` its time when it asked, in seconds since 1970."""
 
     holding: list[str] = field(default_factory=list)
     limit: int = 16
     wait_seconds: float = MAX_WAIT_SECONDS
+    version: str = ""
+    clock: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +143,9 @@ async def take_calls(request: Request, caller: Calling) -> Response:
         limit=min(asked.limit, MAX_TAKE),
         wait=wait,
         gone=request.is_disconnected,
+        told=AgentTold(
+            version=asked.version, clock_offset_seconds=None if asked.clock is None else asked.clock - arrived_at
+        ),
     )
     # The store's clock may have been set meanwhile: what is left is counted by the clock that never jumps.
     waited = time.monotonic() - arrived

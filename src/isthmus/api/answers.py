@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from isthmus.domain.capability import PoolCapability
+from isthmus.domain.dataset import TransferState
 from isthmus.domain.lifecycle import AttemptState, TaskState
 from isthmus.domain.network import NetNode, Source
 from isthmus.domain.placement import Receipt
@@ -257,6 +258,15 @@ class Upload(_Answer):
     complete: bool
 
 
+class SiteAgent(_Answer):
+    """The agent of a site as it last told of itself; `clock_offset_seconds` is its clock less the service's, and too small by the
+    time that its word took to come. Null where no agent came yet."""
+
+    version: str
+    clock_offset_seconds: float | None
+    last_seen_at: datetime | None
+
+
 class DataAtSite(_Answer):
     """What a site's agent keeps of datasets: where it can be dialled (empty: nowhere), its quota (0: the disk's room), what warm copies
     take, what the disk has left, and whether there is a cold store."""
@@ -270,7 +280,8 @@ class DataAtSite(_Answer):
 
 
 class Site(_Answer):
-    """A site; config, accounts and operators are null for those who do not operate it, data where no datasets are kept."""
+    """A site; config, accounts, operators and agent are null for those who do not operate it, agent where there is none, data where no
+    datasets are kept."""
 
     name: Name
     kind: str
@@ -288,6 +299,7 @@ class Site(_Answer):
     accounts: dict[str, str] | None
     config: dict[str, Any] | None
     operators: list[str] | None
+    agent: SiteAgent | None
     data: DataAtSite | None
 
 
@@ -426,13 +438,25 @@ class NetLinkNow(NetMeasured):
     sliced_bits_per_second: float
 
 
+class NetBasemap(_Answer):
+    """The operator's picture behind the map, by the degrees at its edges; GET /v1/network/basemap has it."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+    credit: str
+
+
 class Network(_Answer):
-    """The network as it is known: each link once a direction, and pairs of sites by whatever way packets take."""
+    """The network as it is known: each link once a direction, and pairs of sites by whatever way packets take; `basemap` is null
+    where the operator supplied none."""
 
     now: datetime
     nodes: list[NetNode]
     links: list[NetLinkNow]
     pairs: list[NetMeasured]
+    basemap: NetBasemap | None
 
 
 class NetDifference(_Answer):
@@ -479,6 +503,53 @@ class NetPaths(_Answer):
     target: Name
     size_bytes: int
     paths: list[NetPath]
+
+
+class NetStep(_Answer):
+    """A time in which one rate is held of a link."""
+
+    begins_at: datetime
+    ends_at: datetime
+    bits_per_second: float
+
+
+class NetCalendar(_Answer):
+    """What is held of one direction of a link; `link` is empty for two sites between which no path is declared."""
+
+    link: str
+    source: str
+    target: str
+    capacity_bits_per_second: float | None
+    steps: list[NetStep]
+
+
+class NetHolder(_Answer):
+    """A transfer that is not over, and the links that it takes; the first five are null for those who may not know."""
+
+    id: Id | None
+    project: str | None
+    dataset: str | None
+    task_id: Id | None
+    created_by: str | None
+    source: str
+    target: str
+    links: list[str]
+    state: TransferState
+    size_bytes: int
+    done_bytes: int
+    bytes_per_second: float
+    begins_at: datetime | None
+    ends_at: datetime | None
+
+
+class NetReservations(_Answer):
+    """What is held of each link until a time, and by which transfers; not `complete` when there are more than one answer has."""
+
+    now: datetime
+    until: datetime
+    links: list[NetCalendar]
+    transfers: list[NetHolder]
+    complete: bool
 
 
 class NetPolicy(_Answer):

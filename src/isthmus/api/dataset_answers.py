@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from isthmus.api.answers import Hash, Id, _Answer
 from isthmus.domain.dataset import ReplicaState, Tier, TransferState
+from isthmus.domain.lifecycle import TaskState
 
 
 class DatasetRow(_Answer):
@@ -72,6 +73,21 @@ class Dataset(_Answer):
     made_from: list[str]
     versions: list[DatasetVersion]
     replicas: list[Replica]
+
+
+class DatasetUse(_Answer):
+    """A task that read versions of a dataset or made one; `made` names everything that it made."""
+
+    task_id: Id
+    name: str
+    project: str
+    user: str
+    state: TaskState
+    site: str
+    read: list[int]
+    made: list[str]
+    created_at: datetime
+    ended_at: datetime | None
 
 
 class DatasetFile(_Answer):

@@ -114,12 +114,14 @@ def _copy(row: Any) -> dict[str, Any]:
 
 
 def transfers(
-    connection: sa.Connection, project: str, *, dataset: str, open_only: bool, before: str, limit: int
+    connection: sa.Connection, project: str, *, dataset: str, task: str, open_only: bool, before: str, limit: int
 ) -> list[dict[str, Any]]:
     """Transfers of a project's datasets, newest first."""
     query = tables.transfers.select().where(_t.project == project).order_by(_t.id.desc()).limit(limit)
     if dataset:
         query = query.where(_t.name == dataset)
+    if task:
+        query = query.where(_t.task_id == task)
     if open_only:
         query = query.where(datasets.OPEN)
     if before:

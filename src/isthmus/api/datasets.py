@@ -367,6 +367,7 @@ async def list_transfers(
     service: Serving,
     project: InProjectQuery = DEFAULT_PROJECT,
     dataset: Annotated[str | None, Query(pattern=NAME)] = None,
+    task_id: Annotated[str | None, Query(pattern=ID, description="Only those that move for this task.")] = None,
     open_only: Annotated[bool, Query(alias="open", description="Only those that are not over.")] = False,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(pattern=ID)] = None,
@@ -375,7 +376,13 @@ async def list_transfers(
 
     def read(connection: sa.Connection) -> list[dict[str, Any]]:
         return dataset_rows.transfers(
-            connection, project, dataset=dataset or "", open_only=open_only, before=cursor or "", limit=limit + 1
+            connection,
+            project,
+            dataset=dataset or "",
+            task=task_id or "",
+            open_only=open_only,
+            before=cursor or "",
+            limit=limit + 1,
         )
 
     rows = await service.database.read(read)

@@ -142,6 +142,8 @@ def insert_site(connection: sa.Connection, join: Join, *, user: str, now: float)
         "description": "",
         "described_at": None,
         "last_seen_at": None,
+        "agent_version": "",
+        "agent_clock_offset": None,
         "error": "",
         "version": 1 if old is None else old.version + 1,
     }

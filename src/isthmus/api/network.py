@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from isthmus.api import answers
 from isthmus.api.audit import note
+from isthmus.api.basemap import shown_basemap
 from isthmus.api.body import NAME, UserPath, answer, nothing, read_body, when
 from isthmus.api.routing import Router
 from isthmus.api.schemas import NameText
@@ -39,7 +41,8 @@ async def show_network(service: Serving, caller: Calling) -> Response:
     """Nodes, links and measured pairs, each figure with its source, age and error. `control` of routers only for operators of the
     network."""
     view, reserved = await service.database.read(_known, service.clock())
-    return answer(shown(view, reserved, with_control=caller.operates_network or caller.rules_all))
+    found = shown(view, reserved, with_control=caller.operates_network or caller.rules_all)
+    return answer({**found, "basemap": await asyncio.to_thread(shown_basemap, service.state)})
 
 
 def _known(connection: sa.Connection, now: float) -> tuple[NetworkView, Reserved]:
@@ -71,8 +74,6 @@ async def list_paths(
     limit: Annotated[int, Query(ge=1, le=16)] = 4,
 ) -> Response:
     """Paths between two nodes, that which moves `size_bytes` soonest over what nobody was promised first, with what speaks for and against each."""
-    import asyncio
-
     from isthmus.network.candidates import candidate_paths
 
     view, reserved = await service.database.read(_known, service.clock())

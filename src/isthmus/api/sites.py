@@ -71,7 +71,16 @@ def _shown(
         "accounts": orjson.loads(row.accounts) if mine else None,
         "config": orjson.loads(row.config) if mine else None,
         "operators": list(operators) if mine else None,
+        "agent": _agent(row) if mine and row.mode == Mode.AGENT else None,
         "data": data,
+    }
+
+
+def _agent(row: sa.Row[Any]) -> dict[str, Any]:
+    return {
+        "version": row.agent_version,
+        "clock_offset_seconds": row.agent_clock_offset,
+        "last_seen_at": when(row.last_seen_at),
     }
 
 

@@ -95,6 +95,7 @@ def show(session: Session, name: str) -> int:
             (_("site"), one.name),
             (_("kind"), f"{one.kind} {one.version}".strip()),
             (_("mode"), one.mode),
+            (_("agent"), _agent(one.agent)),
             (_("state"), screen.state(one.state)),
             (_("answers"), _("yes") if one.reachable else _("no: {error}").format(error=one.error or "?")),
             (_("seen"), screen.moment(one.last_seen_at)),
@@ -255,3 +256,12 @@ def leave(session: Session, name: str, force: bool, yes: bool) -> int:
             screen.say(_("  and {count} more").format(count=len(given_up) - _TOLD))
     session.answer(answer, _("{name}: {state}").format(name=name, state=answer.get("state", _("leaves"))))
     return exits.OK
+
+
+def _agent(told: dict[str, Any]) -> str:
+    """The version of the site's agent, and its clock when it is more than a second off."""
+    parts = [str(told["version"])] if told.get("version") else []
+    offset = told.get("clock_offset_seconds")
+    if offset is not None and abs(offset) >= 1:
+        parts.append(_("its clock is {seconds} s off").format(seconds=f"{offset:+.1f}"))
+    return ", ".join(parts)

@@ -200,7 +200,8 @@ def _submitted(key: str, outcome: SubmitOutcome, now: float) -> Move:
     sent = {"submitted_at": now, "negatives": 0, "last_negative_at": None, "unseen_since": None}
     match outcome:
         case Submitted(native_id=native_id):
-            return Move(key=key, to=_A.QUEUED, fields={**sent, "native_id": native_id})
+            # What it waited for on the way is no word about how it went.
+            return Move(key=key, to=_A.QUEUED, fields={**sent, "native_id": native_id, "message": ""})
         case Rejected(reason=reason, message=message):
             return Move(key=key, to=_A.FAILED, reason=reason, message=message)
         case Full(message=message):

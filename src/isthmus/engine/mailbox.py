@@ -64,6 +64,14 @@ class Delivery:
     other_agent: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentTold:
+    """What an agent says of itself: its version, and its clock less ours when its word came."""
+
+    version: str = ""
+    clock_offset_seconds: float | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Asked:
     site: str
@@ -132,14 +140,16 @@ class Mailbox:
         limit: int,
         wait: float,
         gone: Callable[[], Awaitable[bool]] | None = None,
+        told: AgentTold | None = None,
     ) -> list[Delivery]:
         """The next calls for a site's agent, waiting up to `wait` seconds for one. `taker` names the agent (its token's
-        id), `holding` the calls that it has and has not had an acknowledged answer for. Counts as a sign of life."""
+        id), `holding` the calls that it has and has not had an acknowledged answer for. Counts as a sign of life, with what
+        the agent `told` of itself."""
         event = asyncio.Event()
         self._takers.setdefault(site, set()).add(event)
         until = self._clock.monotonic() + wait
         try:
-            await self._database.write(_seen, site, self._clock.now())
+            await self._database.write(_seen, site, self._clock.now(), told or AgentTold())
             while True:
                 event.clear()
                 if gone is not None and await gone():
@@ -326,11 +336,11 @@ def _withdraw(connection: sa.Connection, call_id: str) -> tuple[str, str]:
     return (row.state, row.answer)
 
 
-def _seen(connection: sa.Connection, site: str, now: float) -> None:
+def _seen(connection: sa.Connection, site: str, now: float, told: AgentTold) -> None:
     changed = connection.execute(
         sites.update()
         .where(sites.c.name == site, sites.c.mode == "agent", sites.c.state != SiteState.LEFT)
-        .values(last_seen_at=now)
+        .values(last_seen_at=now, agent_version=told.version[:63], agent_clock_offset=told.clock_offset_seconds)
     )
     if changed.rowcount == 0:
         raise Forbidden(f"The site {site} is not served by an agent any more.", remedy="Let the site join again.")

@@ -114,6 +114,8 @@ sites = Table(
     Column("description", Text, nullable=False, default=""),  # JSON SiteDescription as last seen
     _at("described_at"),
     _at("last_seen_at"),
+    Column("agent_version", String(63), nullable=False, default=""),  # of the site's agent, as it told
+    Column("agent_clock_offset", Double),  # seconds: its clock less ours, when it last told
     Column("error", Text, nullable=False, default=""),  # why it does not answer now; empty = it does
     Column(
         "version", Integer, nullable=False, default=1

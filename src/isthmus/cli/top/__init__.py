@@ -15,7 +15,7 @@ from isthmus.cli.messages import _
     "top",
     examples="isthmus top\nisthmus top --site alpha\nisthmus top --state running --state queued",
     help=_(
-        "Watch sites, tasks and transfers as they change, in the terminal. Keys: Enter says why a task is where it is, l shows "
+        "Watch sites, tasks and transfers as they change, in the terminal. Keys: w or Enter says why a task is where it is, l shows "
         "its log, c cancels it (asks first), h holds, r releases, / filters by name, space stands still, q ends."
     ),
 )

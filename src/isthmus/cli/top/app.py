@@ -31,17 +31,18 @@ class Top(App[None]):
     """Sites, tasks and transfers of one service, kept up to date by its events."""
 
     CSS = """
-    #about { height: 1; background: $panel; padding: 0 1; }
+    #about { height: auto; max-height: 3; background: $panel; padding: 0 1; }
     #sites { height: auto; max-height: 30%; }
     #tasks { height: 1fr; }
     #transfers { height: auto; max-height: 25%; }
+    #about.trouble { background: $error; color: $text; text-style: bold; }
     .title { height: 1; padding: 0 1; text-style: bold; }
     #filter { display: none; }
     #filter.open { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", _("End")),
-        ("enter", "why", _("Why")),
+        ("w", "why", _("Why")),  # and Enter, which the table takes for itself
         ("l", "log", _("Log")),
         ("c", "cancel", _("Cancel")),
         ("h", "hold", _("Hold")),
@@ -81,6 +82,7 @@ class Top(App[None]):
             for header in headers:
                 table.add_column(header, key=header)
         self._table("tasks").focus()
+        self.query_one("#about", Static).update(f"{self._client.profile.url}  {_('asks the service')} ...")
         self.run_worker(self._listen(), exclusive=False)
         self.run_worker(self._follow(), exclusive=False)
 
@@ -131,8 +133,10 @@ class Top(App[None]):
         if name := self._asked.get("name"):
             about.append(_("only {name}").format(name=name))
         if self._trouble:
-            about.append(_("does not answer: {error}").format(error=self._trouble))
-        self.query_one("#about", Static).update("  ".join(about).replace("[", r"\["))
+            about.append(self._trouble)
+        line = self.query_one("#about", Static)
+        line.set_class(bool(self._trouble), "trouble")
+        line.update("  ".join(about).replace("[", r"\["))
 
     def _table(self, name: str) -> DataTable[Any]:
         return self.query_one(f"#{name}", DataTable)

@@ -537,6 +537,8 @@ def upgrade() -> None:
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("described_at", sa.Double(), nullable=True),
         sa.Column("last_seen_at", sa.Double(), nullable=True),
+        sa.Column("agent_version", sa.String(length=63), nullable=False),
+        sa.Column("agent_clock_offset", sa.Double(), nullable=True),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sites")),

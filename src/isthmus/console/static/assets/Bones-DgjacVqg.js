@@ -1,1 +1,0 @@
-import{O as e,U as t,Y as n,_t as r,nt as i,q as a,z as o}from"./index-CL9tr_Yf.js";var s=n(`<div class="bone"></div>`),c=n(`<div class="card stack" aria-busy="true"></div>`);function l(n,l){let u=e(l,`lines`,3,4);var d=c();t(d,20,()=>Array.from({length:u()},(e,t)=>t),e=>e,(e,t)=>{var n=s();let r;i(()=>r=o(n,``,r,{width:`${90-t*23%50}%`})),a(e,n)}),r(d),a(n,d)}export{l as t};

@@ -1,1 +1,0 @@
-import"./index-CL9tr_Yf.js";var e={spec:null,project:``};function t(e){return e==null||e===``||e===!1?!1:Array.isArray(e)?e.length>0:typeof e!=`object`||Object.keys(e).length>0}function n(e){let r={};for(let[i,a]of Object.entries(e)){let e=typeof a==`object`&&a&&!Array.isArray(a)?n(a):a;t(e)&&(r[i]=e)}return r}function r(t,r){e.spec=n(t),e.project=r}export{e as n,r as t};
