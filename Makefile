@@ -21,7 +21,7 @@ demo: $(VENV)/.installed           ## the main job, on real centres started on t
 
 test: $(VENV)/.installed           ## every test, real daemons included
 	$(RUN)/python -m isthmus.lab.packages
-	$(RUN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(RUN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 check: $(VENV)/.installed          ## ruff, mypy strict, import-linter, the built console
 	$(RUN)/ruff check .

@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,13 +38,21 @@ FIRST = (
 """The longest: begun first, so that none of them is left running alone at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that run side by side (`-n`) are dealt out by file, or by folder where the folder shares a service."""
-    for item in items:
-        where = item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(next((f for f in TOGETHER if where.startswith(f)), where)))
+    """The longest first."""
     items.sort(key=lambda item: next((n for n, long in enumerate(FIRST) if item.nodeid.startswith(long)), len(FIRST)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run side by side (`-n`), they are dealt out by file, or by folder where the folder shares a service."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            where = nodeid.split("::")[0]
+            return next((folder for folder in TOGETHER if where.startswith(folder)), where)
+
+    return ByFile(config, log)
 
 
 def require(feature: str) -> None:

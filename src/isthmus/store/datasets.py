@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from isthmus.domain.dataset import TRANSFER_ENDED, DatasetRef, ReplicaState
+from isthmus.domain.dataset import HOME, TRANSFER_ENDED, DatasetRef, ReplicaState
 from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.store import tables
 
@@ -107,11 +107,11 @@ def in_use_at(connection: sa.Connection, site: str) -> set[tuple[str, str, int]]
 
 
 def is_still(connection: sa.Connection) -> bool:
-    """Whether there is nothing to move, nothing that leaves, and no path held by a transfer: one cheap question."""
+    """Whether there is nothing to move, no copy at any site, and no path held by a transfer: one cheap question."""
     p, r = tables.net_policies.c, tables.replicas.c
     asked = (
         sa.exists().select_from(tables.transfers).where(OPEN),
-        sa.exists().where(r.state == ReplicaState.LEAVING.value),
+        sa.exists().where(r.site != HOME),
         sa.exists().where(p.owner == "transfer", p.wanted),
     )
     return not any(connection.execute(sa.select(*(one.label(f"has{n}") for n, one in enumerate(asked)))).one())
