@@ -91,8 +91,15 @@ class SiteConformance:
         job = job_at(centre, "sleep 60")
         refs = await start(site, job)
         seen = (await wait_for(site, centre, refs, {Sighting.RUNNING}))[job.key]
-        await asyncio.sleep(1.1)  # a description is used again for a while
-        description = await site.describe()
+        deadline = time.monotonic() + centre.deadline_seconds
+        while True:
+            await asyncio.sleep(1.1)  # a description is used again for a while
+            description = await site.describe()
+            shown = (
+                {row.id for row in description.queue.jobs if row.running} if description.queue else set(seen.native_ids)
+            )
+            if shown & set(seen.native_ids) or time.monotonic() > deadline:
+                break
         pool = {pool.name: pool for pool in description.pools}[centre.pool]
         try:
             assert (description.queue is None) == pool.immediate
