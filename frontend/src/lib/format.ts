@@ -25,11 +25,16 @@ export function zoneOffset(): string {
   return `UTC${sign}${part(minutes / 60)}:${part(minutes % 60)}`;
 }
 
+/** Two figures that count, never as a power of ten. */
+export function twoFigures(value: number): string {
+  return String(Number(value.toPrecision(2)));
+}
+
 /** 90 -> 1m30s; two units at most. */
 export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–';
   if (seconds < 0) return `-${duration(-seconds)}`;
-  if (seconds < 1) return seconds === 0 ? '0s' : seconds < 0.001 ? `${(seconds * 1e6).toPrecision(2)}µs` : `${Math.round(seconds * 1000)}ms`;
+  if (seconds < 1) return seconds === 0 ? '0s' : seconds < 0.001 ? `${twoFigures(seconds * 1e6)}µs` : `${Math.round(seconds * 1000)}ms`;
   if (seconds < 10) return `${Number(seconds.toFixed(1))}s`;
   const whole = Math.round(seconds);
   const units: [string, number][] = [

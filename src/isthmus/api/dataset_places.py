@@ -15,7 +15,7 @@ from pydantic import Field
 from isthmus.api import dataset_answers as answers
 from isthmus.api import dataset_rows
 from isthmus.api.body import NAME, InProjectQuery, ProjectPath, answer, read_body
-from isthmus.api.datasets import PinRequest, known_labels, labels_with
+from isthmus.api.datasets import PinRequest, wanted_labels
 from isthmus.api.routing import Router
 from isthmus.api.service import Calling, Serving
 from isthmus.data.outside import is_outside
@@ -60,10 +60,7 @@ async def register_dataset(
 
     def look(connection: sa.Connection) -> InPlace:
         account = _account(connection, asked.site, caller)
-        known, owner = known_labels(connection, project, asked.name)
-        labels = labels_with(known, asked.sensitivity, asked.regions)
-        if owner and labels != known and owner != caller.user and not caller.manages(project):
-            raise Forbidden("The dataset is another user's.", remedy="Leave its labels out, or ask its owner.")
+        labels = wanted_labels(connection, caller, project, asked)
         where = intents.region_of(connection, asked.site, region)
         if not labels.allow(where):
             raise intents.may_not_leave(f"{project}/{asked.name}", labels.regions, asked.site, where)
@@ -95,7 +92,7 @@ async def register_dataset(
     now = service.clock()
 
     def change(connection: sa.Connection) -> dict[str, Any]:
-        known, _ = known_labels(connection, project, asked.name)
+        labels = wanted_labels(connection, caller, project, asked)
         number = intents.add_version(
             connection,
             now=now,
@@ -107,7 +104,7 @@ async def register_dataset(
             manifest_sha256=told.manifest_sha256,
             place=asked.site,
             home_region=region,
-            labels=labels_with(known, asked.sensitivity, asked.regions),
+            labels=labels,
             pinned=asked.pinned,
             in_place=not is_outside(asked.path),
             tier=Tier.COLD if is_outside(asked.path) else Tier.WARM,

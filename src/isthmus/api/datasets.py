@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Protocol
 
 import orjson
 import sqlalchemy as sa
@@ -108,10 +108,7 @@ async def put_dataset(
     now, region = service.clock(), service.settings.region
 
     def change(connection: sa.Connection) -> dict[str, Any]:
-        known, owner = known_labels(connection, project, asked.name)
-        labels = labels_with(known, asked.sensitivity, asked.regions)
-        if owner and labels != known and owner != caller.user and not caller.manages(project):
-            raise Forbidden("The dataset is another user's.", remedy="Leave its labels out, or ask its owner.")
+        labels = wanted_labels(connection, caller, project, asked)
         number = intents.add_version(
             connection,
             now=now,
@@ -134,11 +131,27 @@ async def put_dataset(
     return answer(shown, status=201)
 
 
-def known_labels(connection: sa.Connection, project: str, name: str) -> tuple[Labels, str]:
-    """The labels of a dataset and its owner; nobody's when it is new."""
+class _Labelled(Protocol):
+    """What a request for a new version says of the dataset's labels; None: as they are."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sensitivity(self) -> str | None: ...
+    @property
+    def regions(self) -> tuple[str, ...] | None: ...
+
+
+def wanted_labels(connection: sa.Connection, caller: Caller, project: str, asked: _Labelled) -> Labels:
+    """The labels that a dataset is to have with a new version. Refused to others than its owner and the project's managers when
+    they are not those it has."""
     d = tables.datasets.c
-    row = connection.execute(tables.datasets.select().where(d.project == project, d.name == name)).first()
-    return (Labels(), "") if row is None else (intents.labels_of(row), row.owner)
+    row = connection.execute(tables.datasets.select().where(d.project == project, d.name == asked.name)).first()
+    known = Labels() if row is None else intents.labels_of(row)
+    labels = labels_with(known, asked.sensitivity, asked.regions)
+    if row is not None and labels != known and row.owner != caller.user and not caller.manages(project):
+        raise Forbidden("The dataset is another user's.", remedy="Leave its labels out, or ask its owner.")
+    return labels
 
 
 def labels_with(known: Labels, sensitivity: str | None, regions: tuple[str, ...] | None) -> Labels:

@@ -139,14 +139,7 @@ def _estimate(
     forecast = model.predict(request)
     if forecast.source is Source.DECLARED:
         return None
-    return Estimate(
-        seconds=forecast.point,
-        source=forecast.source.value,
-        p10=forecast.p10,
-        p50=forecast.p50,
-        p90=forecast.p90,
-        error=forecast.error,
-    )
+    return forecast.estimate()
 
 
 def _instructive(rows: Sequence[Any]) -> list[tuple[Any, str]]:

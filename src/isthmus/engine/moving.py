@@ -46,7 +46,6 @@ from isthmus.store.database import Database
 log = logging.getLogger(__name__)
 _BATCH = 200
 _MOST_TRIES = 20
-_ABSENT_SECONDS = 90.0  # a site not seen for so long is told nothing
 _AT_ONCE = 16  # transfers of one site in hand
 _ROUTERS_SECONDS = 0.5  # between two looks whether routers have a path
 _TREE_SECONDS = 0.3  # between two looks whether the site before in the tree receives
@@ -515,9 +514,7 @@ def _leaving(connection: sa.Connection, now: float, limit: int, busy: Sequence[s
     )
     query = sa.select(tables.replicas, shared.label("shared"))
     query = query.where(_r.state == ReplicaState.LEAVING.value, _r.site.not_in([HOME, *busy]))
-    query = query.join(tables.sites, tables.sites.c.name == _r.site).where(
-        tables.sites.c.last_seen_at > now - _ABSENT_SECONDS
-    )
+    query = query.join(tables.sites, tables.sites.c.name == _r.site).where(datasets.seen_lately(now))
     return connection.execute(query.limit(limit)).all()
 
 
@@ -528,7 +525,7 @@ def _limits_due(connection: sa.Connection, now: float, limit: int, busy: Sequenc
         .join(tables.datasets, sa.and_(d.project == _r.project, d.name == _r.name))
         .join(tables.sites, tables.sites.c.name == _r.site)
         .where(_r.limits_due, _r.site.not_in([HOME, *busy]), _r.state == ReplicaState.WHOLE.value)
-        .where(tables.sites.c.last_seen_at > now - _ABSENT_SECONDS)
+        .where(datasets.seen_lately(now))
     )
     return connection.execute(query.limit(limit)).all()
 

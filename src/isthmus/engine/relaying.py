@@ -15,11 +15,10 @@ import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.network import NetworkView
-from isthmus.store import tables
+from isthmus.store import datasets, tables
 
 WORTH = 1.3
 """Times as fast as the direct way a relay must promise to be: it is one more machine that can fail."""
-_ABSENT_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +39,7 @@ def read_servers(connection: sa.Connection, now: float) -> Servers:
     """Of sites that were seen lately."""
     s, d = tables.sites.c, tables.data_servers.c
     rows = connection.execute(
-        sa.select(d.site, d.relay, d.multipath)
-        .join(tables.sites, s.name == d.site)
-        .where(s.last_seen_at > now - _ABSENT_SECONDS)
+        sa.select(d.site, d.relay, d.multipath).join(tables.sites, s.name == d.site).where(datasets.seen_lately(now))
     ).all()
     return Servers(
         relays={row.site: row.relay for row in rows if row.relay},

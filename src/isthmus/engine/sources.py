@@ -96,7 +96,7 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
     if row.tries and len(dialled) > 1:
         dialled = dialled[row.tries % len(dialled) :]  # what failed is not the first choice again
     keeps = _servers(connection, {row.target}, now)
-    if row.target not in keeps and _keeps(connection, row.target):
+    if row.target not in keeps and intents.keeps_data(connection, row.target):
         raise Unavailable(f"{row.target} does not answer.", remedy="It goes on when its agent is back.")
     if dialled and row.target in keeps:
         everybody = _servers(connection, None, now)
@@ -116,21 +116,10 @@ def choose(connection: sa.Connection, row: Any, home_region: str, now: float) ->
     return Offer(wait_for_home=True)
 
 
-def _keeps(connection: sa.Connection, site: str) -> bool:
-    """Whether a site's agent said that it keeps data, however long ago."""
-    d = tables.data_servers.c
-    return connection.execute(sa.select(d.site).where(d.site == site)).first() is not None
-
-
 def _servers(connection: sa.Connection, sites: set[str] | None, now: float) -> dict[str, str]:
     """Of these sites, or of all, those whose agent keeps data and was seen lately, with the address where it can be dialled."""
     s, d = tables.sites.c, tables.data_servers.c
-    query = (
-        sa.select(d.site, d.address).join(tables.sites, s.name == d.site).where(s.last_seen_at > now - _ABSENT_SECONDS)
-    )
+    query = sa.select(d.site, d.address).join(tables.sites, s.name == d.site).where(datasets.seen_lately(now))
     if sites is not None:
         query = query.where(d.site.in_(sorted(sites)))
     return {row.site: row.address for row in connection.execute(query)}
-
-
-_ABSENT_SECONDS = 90.0

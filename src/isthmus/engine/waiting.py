@@ -29,7 +29,6 @@ from isthmus.store.database import Database
 from isthmus.store.documents import load
 
 if TYPE_CHECKING:
-    from isthmus.forecasting.forecast import Forecast
     from isthmus.forecasting.watching import EndedJob, SiteWatch
 
 log = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ class WaitTimes:
         watch = self._watches.get(key[0])
         found = watch.forecast(key[1], min(kind[0], pool.cpus), kind[1]) if watch is not None else None
         if found is not None:
-            self._tables[key] = {**self._tables.get(key, {}), kind: _estimate(found)}
+            self._tables[key] = {**self._tables.get(key, {}), kind: found.estimate()}
 
     def _look(self, site: str, queue: SiteQueue, pools: Sequence[Pool], history: Sequence[EndedJob]) -> list[EndedJob]:
         """One site's look taken in, and what was asked for lately forecast again; in a thread of its own."""
@@ -158,18 +157,6 @@ class WaitTimes:
                 return
             with self._lock:
                 self._forecast(key, pool, kind)
-
-
-def _estimate(found: Forecast) -> Estimate:
-    return Estimate(
-        seconds=found.point,
-        source=found.source.value,
-        p10=found.p10,
-        p50=found.p50,
-        p90=found.p90,
-        p95=found.p95,
-        error=found.error,
-    )
 
 
 def _pools(connection: sa.Connection) -> Mapping[str, tuple[Pool, ...]]:

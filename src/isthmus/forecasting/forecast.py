@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from isthmus.domain.errors import Invalid
+from isthmus.domain.placement import Estimate
 
 
 class Source(StrEnum):
@@ -35,6 +36,18 @@ class Forecast:
     def __post_init__(self) -> None:
         if not 0 <= self.p10 <= self.p50 <= self.p90 or self.point < 0:
             raise Invalid("forecast", f"{self} is not in order.", remedy="Give 0 <= p10 <= p50 <= p90.")
+
+    def estimate(self) -> Estimate:
+        """As placement reads it; seconds only."""
+        return Estimate(
+            seconds=self.point,
+            source=self.source.value,
+            p10=self.p10,
+            p50=self.p50,
+            p90=self.p90,
+            p95=self.p95,
+            error=self.error,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

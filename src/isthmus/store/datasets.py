@@ -15,7 +15,13 @@ CHUNK = 500
 OPEN = sa.text("transfers.state IN ('planned', 'moving')")
 """Of transfers that are not over, in the words of their index: SQLite does not use it for bound values."""
 LONGEST_SECONDS = 300.0  # that a transfer without a window is put off; more is due to a clock that was set back
+ABSENT_SECONDS = 90.0  # a site not seen for so long is told nothing
 _d, _v, _r, _t = tables.datasets.c, tables.dataset_versions.c, tables.replicas.c, tables.transfers.c
+
+
+def seen_lately(now: float) -> sa.ColumnElement[bool]:
+    """Of sites: the agent was there a short while ago."""
+    return tables.sites.c.last_seen_at > now - ABSENT_SECONDS
 
 
 def version(connection: sa.Connection, ref: DatasetRef) -> Any | None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from isthmus.domain.placement import Estimate, Snapshot, WaitingTask
 from isthmus.domain.queue import QueuedJob, SiteQueue
 from isthmus.domain.waiting import Kind, WaitTable, kind_of
-from isthmus.forecasting.forecast import Forecast
 from isthmus.forecasting.watching import SiteWatch
 from isthmus.twin.federation.batches import running_at, waiting_at
 from isthmus.twin.federation.surroundings import POOL
@@ -56,7 +55,7 @@ class QueueWatch:
             for kind in sorted(kinds - table.keys()):
                 found = self._watches[site].forecast(POOL, min(kind[0], view.pool.cpus), kind[1])
                 if found is not None:
-                    table[kind] = _estimate(found)
+                    table[kind] = found.estimate()
             views.append(replace(view, waits=WaitTable(dict(table))) if table else view)
         return replace(snapshot, pools=tuple(views))
 
@@ -72,15 +71,3 @@ class QueueWatch:
             submitted_at=float(self._handed_at[job]),
             started_at=float(row["start"]) if running else None,
         )
-
-
-def _estimate(found: Forecast) -> Estimate:
-    return Estimate(
-        seconds=found.point,
-        source=found.source.value,
-        p10=found.p10,
-        p50=found.p50,
-        p90=found.p90,
-        p95=found.p95,
-        error=found.error,
-    )
