@@ -131,6 +131,17 @@ def test_a_file_that_changes_meanwhile_is_an_error(blobs: Blobs, tmp_path: Path)
     assert not blobs.whole
 
 
+@pytest.mark.parametrize("size", [7, 10, 33])
+def test_a_file_that_grows_meanwhile_is_sent_as_it_was_hashed(blobs: Blobs, tmp_path: Path, size: int) -> None:
+    """What is appended behind, as to a log, does not keep a file from being sent."""
+    path = tmp_path / "run.log"
+    path.write_bytes(b"x" * size)
+    content = hash_file(path)
+    path.write_bytes(b"x" * size + b"one more line")
+    _upload(blobs, content)
+    assert blobs.whole == {content.sha256: b"x" * size}
+
+
 def test_a_download_is_whole_and_executable(blobs: Blobs, tmp_path: Path) -> None:
     """Content, mode, directories on the way, and no partial file left."""
     content = b"0123456789abcdefghij-end"

@@ -137,11 +137,12 @@ def _offset(path: str, params: dict[str, str]) -> Steps[int]:
 
 
 def _read(content: Content, offset: int) -> bytes:
+    """The next piece of what was hashed: what was written behind it since, as into a log, is not part of it."""
     if isinstance(content.source, bytes):
         return content.source[offset : offset + PIECE_BYTES]
     with content.source.open("rb") as file:
         file.seek(offset)
-        return file.read(PIECE_BYTES)
+        return file.read(min(PIECE_BYTES, content.size_bytes - offset))
 
 
 def download(output: Output, to: Path, *, project: str, progress: Progress = quiet) -> Steps[Path]:
