@@ -53,6 +53,24 @@ def test_why_of_tasks_that_do_not_run(ask: Ask) -> None:
     assert ask("show", "--json", failed).document["attempts"] == 2
 
 
+def test_a_task_is_found_by_its_name_or_the_beginning_of_its_identifier(ask: Ask) -> None:
+    """Of several of a name the live one; two live ones are too many."""
+    first = ask("submit", "--name", "sweep", "--", "true").out.strip()
+    ask("wait", "sweep")
+    assert ask("show", "--json", "sweep").document["id"] == first
+    second = ask("submit", "--name", "sweep", "--hold", "--", "true").out.strip()
+    assert ask("show", "--json", "sweep").document["id"] == second
+    assert ask("show", "--json", first[:-2]).document["id"] == first
+    third = ask("submit", "--name", "sweep", "--hold", "--", "true").out.strip()
+    told = ask("cancel", "sweep", code=65)
+    assert second in told.err
+    assert third in told.err
+    assert {ask("show", "--json", one).document["state"] for one in (second, third)} == {"held"}
+    assert first in ask("logs", first[:6], code=65).err
+    assert "isthmus ls" in ask("why", "swep", code=66).err
+    ask("cancel", "--yes", second, third)
+
+
 def test_many_are_cancelled_only_when_confirmed(ask: Ask) -> None:
     """Without a terminal --yes is needed; nothing happens before."""
     ids = [ask("submit", "--hold", "--", "true").out.strip() for _ in range(2)]

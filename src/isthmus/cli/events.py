@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 def events(session: Session, task_id: str, follow: bool, after: str) -> int:
     from isthmus.client import operations
 
+    if task_id:
+        task_id = session.task_id(task_id)
     if task_id and not follow:
         found: Iterator[Event] = iter(session.run(operations.task_events(task_id)))
     else:

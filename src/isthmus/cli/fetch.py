@@ -29,6 +29,7 @@ def fetch(session: Session, task_id: str, only: tuple[str, ...], to: Path) -> in
     from isthmus.client import handles, operations
     from isthmus.domain.units import show_size
 
+    task_id = session.task_id(task_id)
     task = session.run(operations.task(task_id))
     with _status(not session.as_json, _("fetching")) as status:
 

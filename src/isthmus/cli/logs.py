@@ -44,6 +44,7 @@ def logs(
     from isthmus.client import operations, waiting
     from isthmus.domain.errors import NotFound
 
+    task_id = session.task_id(task_id)
     chosen = stream or ("both" if follow else "stdout")
     streams = ["stdout", "stderr"] if chosen == "both" else [chosen]
     alone = len(streams) == 1

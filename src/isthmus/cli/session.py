@@ -63,6 +63,12 @@ class Session:
         """Perform an operation."""
         return self.client.run(steps)
 
+    def task_id(self, text: str) -> str:
+        """The identifier of the task that is meant by an identifier, its beginning, or a name."""
+        from isthmus.client import operations
+
+        return self.run(operations.find_task(text, project=self.project_given))
+
     def answer(self, document: Any, text: str) -> None:
         """What was done: a document for programs, a sentence on stderr for people."""
         if self.as_json:

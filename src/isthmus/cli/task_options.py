@@ -53,6 +53,10 @@ _OPTIONS: list[Decorator] = [
     click.option("--region", "regions", multiple=True, metavar="NAME", help=_("Only this region.")),
     click.option("--not-region", "not_regions", multiple=True, metavar="NAME", help=_("Not this region.")),
     click.option("--trust", metavar="LEVEL", help=_("Only sites with this trust.")),
+    click.option("--apart", metavar="GROUP", help=_("At no site where another task of yours of this group is.")),
+    click.option(
+        "--licence", "licences", multiple=True, metavar="NAME=N", help=_("Licences that it holds; may be repeated.")
+    ),
     click.option("--deadline", metavar="TIME", help=_("To be done by: 2026-11-26T18:00 or +6h.")),
     click.option("--budget", metavar="MONEY", help=_("The most it may cost.")),
     click.option("--goal", type=click.Choice(["soonest", "cheapest", "greenest"]), help=_("What to prefer.")),
@@ -91,6 +95,8 @@ NAMES = frozenset(
         "regions",
         "not_regions",
         "trust",
+        "apart",
+        "licences",
         "deadline",
         "budget",
         "goal",
@@ -129,6 +135,8 @@ def document_of(flags: Mapping[str, Any]) -> dict[str, Any]:
             document["env"] = _pairs(value, "--env", os.environ)
         elif name in ("secrets", "tags"):
             document[name] = _pairs(value, "--secret" if name == "secrets" else "--tag")
+        elif name == "licences":
+            document[name] = {kind: _number(kind, count) for kind, count in _pairs(value, "--licence").items()}
         elif isinstance(value, tuple):
             document[name] = list(value)
         else:
@@ -179,3 +187,9 @@ def _pairs(given: tuple[str, ...], flag: str, environment: Mapping[str, str] | N
             value = environment[name]
         found[name] = value
     return found
+
+
+def _number(licence: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise click.UsageError(_("--licence {name}: {text!r} is not a number.").format(name=licence, text=text))
+    return int(text)

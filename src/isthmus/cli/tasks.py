@@ -122,6 +122,7 @@ def show(session: Session, task_id: str) -> int:
     from isthmus.domain.lifecycle import AttemptState
     from isthmus.domain.units import show_duration, show_size
 
+    task_id = session.task_id(task_id)
     task = session.run(operations.task(task_id))
     attempts = session.run(operations.attempts(task_id))
     outputs = session.run(operations.outputs(task_id))
@@ -192,7 +193,7 @@ def cancel(session: Session, ids: tuple[str, ...], array_id: str, states: tuple[
     from isthmus.client import operations
 
     check_states(states)
-    wanted = list(ids)
+    wanted = [session.task_id(one) for one in ids]
     if states:
         mine = str(session.run(operations.me()).get("user", ""))
         project = session.project_given
@@ -231,7 +232,7 @@ def _intent(verb: str, text: str, said: str) -> Command:
     def act(session: Session, ids: tuple[str, ...]) -> int:
         from isthmus.client import operations
 
-        done = [session.run(getattr(operations, verb)(task_id)) for task_id in ids]
+        done = [session.run(getattr(operations, verb)(session.task_id(one))) for one in ids]
         if session.as_json:
             screen.put_json(done if len(done) > 1 else done[0])
         else:
@@ -266,7 +267,9 @@ def wait(session: Session, ids: tuple[str, ...], timeout: str) -> int:
         if not session.as_json:
             screen.say(f"{task.id} {phase(task)}")
 
-    done = session.run(waiting.wait(list(dict.fromkeys(ids)), timeout_seconds=limit, changed=changed))
+    done = session.run(
+        waiting.wait(list(dict.fromkeys(session.task_id(one) for one in ids)), timeout_seconds=limit, changed=changed)
+    )
     if session.as_json:
         screen.put_json(done if len(done) > 1 else done[0])
     return next((exits.of_task(task) for task in done if not task.succeeded), exits.OK)

@@ -32,6 +32,7 @@ def why(session: Session, task_id: str | None, waiting: bool, array_id: str, eve
         if not waiting or task_id is not None:
             raise click.UsageError(_("Name a task, or ask --waiting for what holds them all."))
         return _what_holds(session, array_id)
+    task_id = session.task_id(task_id)
     task = session.run(operations.task(task_id))
     receipts = sorted(session.run(operations.receipts(task_id)), key=lambda receipt: receipt.decided_at)
     if session.as_json:

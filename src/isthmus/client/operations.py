@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -21,11 +22,15 @@ from isthmus.client.records import (
     read_receipt,
 )
 from isthmus.client.wire import Answer, Steps, new_key, request, send
+from isthmus.domain.errors import NotFound, Refused
+from isthmus.domain.ids import is_id
+from isthmus.domain.lifecycle import TASK_ENDED, TaskState
 from isthmus.domain.placement import Receipt
 
 T = TypeVar("T")
 PAGE = 1000
 LOG_BYTES = 1024 * 1024
+_BEGINNING = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{5,24}")
 SpecDocument = Mapping[str, Any]  # canonical TaskSpec as JSON
 
 
@@ -105,6 +110,30 @@ def tasks(
 def task(task_id: str) -> Steps[Task]:
     """One task with its specification."""
     return read(Task, (yield from send(request("GET", _task(task_id)))).document())
+
+
+def find_task(text: str, *, project: str = "") -> Steps[str]:
+    """The identifier of the task that is meant: by its identifier, the beginning of one (6 characters or more), or its name. Of
+    several of a name the one that is not over, else the newest. NotFound; Refused where it may be more than one."""
+    if is_id(text):
+        return text
+    named: list[Task] = []
+    if 0 < len(text) <= 255 and "\0" not in text:
+        named = (yield from tasks(project=project, name=text, state=sorted(set(TaskState) - TASK_ENDED), limit=4)).items
+        named = named or (yield from tasks(project=project, name=text, limit=1)).items
+    if not named and _BEGINNING.fullmatch(text):
+        after = text + "z" * (26 - len(text))
+        found = (yield from tasks(project=project, cursor=after, limit=4)).items
+        named = [one for one in found if one.id.startswith(text)]
+    if not named:
+        raise NotFound(
+            f"There is no task {text!r} for you.",
+            remedy="Give an identifier, its beginning, or a name: `isthmus ls` shows them.",
+        )
+    if len(named) > 1:
+        several = ", ".join(one.id for one in named[:3]) + (", ..." if len(named) > 3 else "")
+        raise Refused(f"{text!r} may be {several}.", remedy="Give the identifier.", code="ambiguous")
+    return named[0].id
 
 
 def attempts(task_id: str) -> Steps[list[Attempt]]:
