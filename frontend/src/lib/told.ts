@@ -6,6 +6,7 @@ const ZH: [RegExp, string][] = [
   [/^To run at (\S+?): (.*)\.$/, '若要在 $1 运行：$2。'],
   [/^Join a site: (.*)\.$/, '请先接入中心：$1。'],
   [/^allow site (.*)$/, '允许中心 $1'],
+  [/^ask its operator to say its region$/, '请运维人员声明其区域'],
   [/^allow region (.*)$/, '允许区域 $1'],
   [/^allow pool (.*)$/, '允许资源池 $1'],
   [/^accept trust label (.*)$/, '接受信任标签 $1'],

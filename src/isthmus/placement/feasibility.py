@@ -117,6 +117,8 @@ _REMEDIES = {
     Why.OVER_BUDGET: "raise the budget to {offered} (now {wanted})",
 }
 
+_NO_REGION = "ask its operator to say its region"
+
 
 def remedy(task: WaitingTask, views: tuple[PoolView, ...]) -> str:
     """The smallest change, counted in things to change, that would let some pool take the task."""
@@ -124,7 +126,9 @@ def remedy(task: WaitingTask, views: tuple[PoolView, ...]) -> str:
         return "Join a site: `isthmus site join`."
     best = min(views, key=lambda view: sum(1 for _ in failures(task, view)))
     needed = [
-        _REMEDIES[failure.why].format(wanted=failure.wanted, offered=failure.offered)
+        _NO_REGION
+        if not best.region and failure.why in (Why.REGION_DENIED, Why.DATA_MAY_NOT_LEAVE)
+        else _REMEDIES[failure.why].format(wanted=failure.wanted, offered=failure.offered)
         for failure in failures(task, best)
         if failure.why in _REMEDIES
     ]
