@@ -82,7 +82,7 @@ def test_each_reason_has_its_name_its_figures_and_a_remedy(task: WaitingTask, vi
 
 
 def test_a_site_that_says_no_region_is_asked_for_it() -> None:
-    """"Allow region none" would be no help."""
+    """ "Allow region none" would be no help."""
     task = waiting(constraints=Constraints(regions_allow=("north",)))
     [receipt] = decide(Snapshot(now=NOW, pools=(pool("a", region=""),)), [task]).receipts
     assert receipt.remedy == "To run at a/main: ask its operator to say its region."
