@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import dijkstra
 from isthmus.domain.errors import NotFound
 from isthmus.domain.network import LinkView, NetworkView, NodeKind
 from isthmus.domain.roads import PROMISED_SHARE, Reserved
+from isthmus.domain.units import show_duration
 from isthmus.network.paths import Constraints, shortest_path, shortest_paths
 from isthmus.network.topology import Link, Topology
 
@@ -99,7 +100,7 @@ def candidate_paths(
         for path in found
     ]
     ordered = sorted(made, key=_order)[:count]
-    return tuple(_explained(one, ordered, size_bytes) for one in ordered)
+    return tuple(_explained(one, ordered) for one in ordered)
 
 
 def own_way(view: NetworkView, source: str, target: str) -> tuple[LinkView, ...] | None:
@@ -240,7 +241,7 @@ def _order(path: CandidatePath) -> tuple[bool, float, Decimal, float, tuple[str,
     return (not path.up, round(seconds, 3), path.price_per_gb, path.delay_seconds or 0.0, path.nodes)
 
 
-def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_bytes: float) -> CandidatePath:
+def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath]) -> CandidatePath:
     best = all_paths[0]
     if not path.up:
         return replace(path, why="a link is down")
@@ -253,7 +254,7 @@ def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_byt
         elif path.seconds is None:
             why = "shortest; nobody knows the capacities"
         elif others[0].seconds is not None and others[0].seconds > path.seconds * 1.001:
-            why = f"moves {size_bytes / 1e9:.3g} GB soonest, in {path.seconds:.3g} s"
+            why = f"moves it soonest, in {show_duration(path.seconds)}"
         elif others[0].price_per_gb > path.price_per_gb:
             why = "as soon as the next, and cheaper"
         else:
@@ -261,7 +262,7 @@ def _explained(path: CandidatePath, all_paths: Sequence[CandidatePath], size_byt
         return replace(path, why=why)
     against = []
     if path.seconds is not None and best.seconds is not None and path.seconds > best.seconds * 1.001:
-        against.append(f"{path.seconds / best.seconds:.2g} times as long for {size_bytes / 1e9:.3g} GB")
+        against.append(f"{path.seconds / best.seconds:.1f} times as long")
     if path.price_per_gb > best.price_per_gb:
         against.append(f"dearer by {path.price_per_gb - best.price_per_gb} for a GB")
     elif path.price_per_gb < best.price_per_gb:
