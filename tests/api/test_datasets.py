@@ -63,6 +63,40 @@ async def test_nobody_sees_or_takes_another_projects_data(house: House) -> None:
     problem_of(stolen, 404)
 
 
+async def test_an_output_stays_only_where_some_site_can_keep_it(
+    each_house: House, each_admin: httpx.AsyncClient
+) -> None:
+    """Without a site that keeps data, outside of the dataset's regions, or against the task's own limits: refused when it is handed in."""
+    house = each_house
+
+    async def hand_in(**limits: object) -> httpx.Response:
+        output = {"path": "out", "data": "default/made", "stays": True}
+        spec = {"command": ["true"], "outputs": [output], "constraints": limits}
+        return await each_admin.post("/v1/tasks?dry_run=true", json=spec)
+
+    async def reason(**limits: object) -> str:
+        [error] = problem_of(await hand_in(**limits), 422)["errors"]
+        assert error["field"] == "outputs.0.data"
+        return f"{error['cause']} {error['remedy']}"
+
+    row = {"kind": "local", "mode": "agent", "state": "active", "config": "{}", "accounts": '{"*": ""}'}
+    row |= {"created_by": "x", "created_at": 1.0}
+    house.execute(tables.sites.insert().values(name="bare", region="north", **row))
+    assert "no site where the task may run keeps data" in await reason()
+    house.execute(tables.sites.insert().values(name="keeps", region="south", **row))
+    house.execute(tables.data_servers.insert().values(site="keeps", address="", quota_bytes=0, seen_at=1.0))
+    assert (await hand_in()).status_code == 200
+    assert "let the task run at keeps" in await reason(sites_allow=["bare"])
+    assert "let the task run at keeps" in await reason(regions_deny=["south"])
+    fields = {"project": "default", "name": "made", "owner": "x", "created_at": 1.0, "updated_at": 1.0}
+    house.execute(tables.datasets.insert().values(regions='["north"]', newest=0, made=0, **fields))
+    assert "no site in north where the task may run keeps data" in await reason()
+    output = {"path": "out", "data": "default/made"}
+    sent = await each_admin.post("/v1/tasks?dry_run=true", json={"command": ["true"], "outputs": [output]})
+    [error] = problem_of(sent, 422)["errors"]  # its dataset is bound to north, where the service is not
+    assert "write @site" in error["remedy"]
+
+
 async def test_only_owner_and_managers_change_and_forget(house: House) -> None:
     """Another member reads, and has copies made; labels and removal are the owner's and the managers'."""
     ann, cid = _member(house, "ann", "alpha"), _member(house, "cid", "alpha")

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from isthmus.domain.site import Energy
-from isthmus.domain.task import Constraints, TaskSpec
+from isthmus.domain.task import Constraints, Output, TaskSpec
 from isthmus.engine import intents
 from isthmus.engine.snapshot import read_snapshot
 from isthmus.engine.warming import Warming
@@ -39,6 +39,32 @@ async def test_tasks_of_a_group_are_at_different_sites(store: Database, make_eng
     engine.wake()
     await until(lambda: task(store, third).state == "running")
     assert task(store, third).site == task(store, ids[0]).site
+
+
+async def test_an_output_that_stays_takes_the_task_to_a_site_that_keeps_data(
+    store: Database, make_engine: EngineMaker
+) -> None:
+    """The other site is named with its reason; so is one whose agent was started anew without a place for data."""
+    for name in ("bare", "keeps", "stopped"):
+        join(store, name)
+    now = time.time()
+    rows = [
+        {"site": "keeps", "address": "", "quota_bytes": 0, "seen_at": now},
+        {"site": "stopped", "address": "", "quota_bytes": 0, "seen_at": now - 3600},
+    ]
+    store.write_now(lambda c: c.execute(tables.data_servers.insert(), rows))
+    engine = make_engine(store)
+    await engine.start()
+    spec = TaskSpec(command=("true",), outputs=(Output(path="out", data="p/d", stays=True),))
+    await until(lambda: len(store.read_now(read_snapshot, time.time()).pools) == 3)
+    store.write_now(lambda c: c.execute(tables.sites.update().values(last_seen_at=now)))
+    [receipt] = await engine.plan([spec], "ada", [0])
+    whys = {candidate.site: candidate.why for candidate in receipt.candidates}
+    assert whys == {"bare": "site_keeps_no_data", "keeps": "chosen", "stopped": "site_keeps_no_data"}
+    [[placed]] = await submit(store, spec)
+    engine.wake()
+    await until(lambda: bool(task(store, placed).site))
+    assert task(store, placed).site == "keeps"
 
 
 @pytest.mark.timeout(900)

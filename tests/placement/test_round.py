@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.domain.placement import PoolView, Promise, Snapshot, WaitingTask, Why
+from isthmus.domain.placement import KeptOutput, PoolView, Promise, Snapshot, WaitingTask, Why
 from isthmus.domain.site import Pool, SiteState
 from isthmus.domain.task import Accelerators, Constraints, Demand, Goal, Objective
 from isthmus.placement import decide
@@ -51,6 +51,12 @@ BIG = Demand(memory_bytes=GIB)
         (waiting(constraints=Constraints(trust="high")), pool(trust="low"), Why.TRUST_TOO_LOW),
         (waiting(), pool(accounts=frozenset({"bob"})), Why.NO_ACCOUNT),
         (waiting(input_sites=frozenset({"b"})), pool(), Why.DATA_ELSEWHERE),
+        (waiting(keeps=(KeptOutput(name="p/d"),)), pool(), Why.SITE_KEEPS_NO_DATA),
+        (
+            waiting(keeps=(KeptOutput(name="p/d", regions=frozenset({"north"})),)),
+            pool(region="south", keeps_data=True),
+            Why.DATA_MAY_NOT_LEAVE,
+        ),
         (waiting(needs_container=True), pool(), Why.NO_CONTAINERS),
         (waiting(options=frozenset({"qos"})), pool(features=frozenset({"options"})), Why.OPTION_REFUSED),
         (waiting(), pool(state=SiteState.DRAINING), Why.SITE_DRAINING),
@@ -86,6 +92,20 @@ def test_a_site_that_says_no_region_is_asked_for_it() -> None:
     task = waiting(constraints=Constraints(regions_allow=("north",)))
     [receipt] = decide(Snapshot(now=NOW, pools=(pool("a", region=""),)), [task]).receipts
     assert receipt.remedy == "To run at a/main: ask its operator to say its region."
+
+
+def test_an_output_stays_only_where_data_is_kept() -> None:
+    """The site that would be sooner keeps none, another is outside of the output's regions; tasks without such an output are not held."""
+    views = (
+        pool("bare", cpus_per_node=64),
+        pool("south", region="south", keeps_data=True),
+        pool("north", region="north", keeps_data=True, promised=Promise(cpus=8)),
+    )
+    keeping = waiting("k", keeps=(KeptOutput(name="p/d", regions=frozenset({"north"})),))
+    kept, plain = decide(Snapshot(now=NOW, pools=views), [keeping, waiting("p")]).receipts
+    assert kept.chosen_site == "north"
+    assert [c.why for c in kept.candidates] == [Why.SITE_KEEPS_NO_DATA, Why.DATA_MAY_NOT_LEAVE, Why.CHOSEN]
+    assert plain.chosen_site == "bare"
 
 
 def test_the_earliest_finish_wins() -> None:

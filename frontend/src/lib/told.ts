@@ -16,6 +16,7 @@ const ZH: [RegExp, string][] = [
   [/^ask its operator to map (.*) to a local account$/, '请运维人员为 $1 映射本地账号'],
   [/^bring the data from (.*) as an upload or a URL$/, '以上传或 URL 方式提供 $1 的数据'],
   [/^use data that may be in region (.*) \(now (.*)\)$/, '使用可存放于区域 $1 的数据（现为 $2）'],
+  [/^let its outputs come to the service: leave @site out \((.*)\)$/, '让输出回到服务：去掉 @site（$1）'],
   [/^ask for at most (\S+) nodes \(now (.*)\)$/, '节点数不超过 $1（现为 $2）'],
   [/^ask for at most (\S+) processors a node \(now (.*)\)$/, '每节点处理器不超过 $1（现为 $2）'],
   [/^ask for at most (.*) of memory a node \(now (.*)\)$/, '每节点内存不超过 $1（现为 $2）'],

@@ -241,6 +241,7 @@ export const en = {
   'why.more_carbon': 'it would emit more',
   'why.worse_by_weights': 'it is worse by the task\'s weights',
   'why.needed_more': 'others need it more',
+  'why.site_keeps_no_data': 'it keeps no data',
   'why.data_may_not_leave': 'its data may not leave where it is',
   'why.no_replica': 'no copy of its data can be had now',
   'why.no_path': 'no path for its data',

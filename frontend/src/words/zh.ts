@@ -243,6 +243,7 @@ export const zh: Record<keyof typeof en, string> = {
   'why.more_carbon': '排放更多',
   'why.worse_by_weights': '按任务的权重较差',
   'why.needed_more': '他人更需要',
+  'why.site_keeps_no_data': '该中心不保存数据',
   'why.data_may_not_leave': '数据不得离开所在地',
   'why.no_replica': '目前没有可用的数据副本',
   'why.no_path': '没有数据通路',

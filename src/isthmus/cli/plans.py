@@ -25,6 +25,7 @@ WORDS = {
     Why.NO_ACCOUNT: "you have no account there",
     Why.DATA_ELSEWHERE: "the data it needs is at another site only",
     Why.DATA_MAY_NOT_LEAVE: "the data may not be there",
+    Why.SITE_KEEPS_NO_DATA: "it keeps no data, and an output is to stay there",
     Why.NO_REPLICA: "no whole copy of the data is anywhere yet",
     Why.NO_PATH: "no path brings the data there",
     Why.PATH_FULL: "the path for the data is full",

@@ -103,6 +103,7 @@ class PoolView:
     to_bring: tuple[int, int] = (0, 0)  # tasks that were promised to the site and are not in its queue yet, their bytes
     spread: Spread | None = None  # of predicted ends at the site
     spread_declared: Spread | None = None  # of those whose run time nobody knew
+    keeps_data: bool = False  # outputs may stay at the site
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
 
 
@@ -118,6 +119,14 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptOutput:
+    """A dataset that a task makes and that stays at the site where it runs; `regions` that it may not leave (none = it may lie anywhere)."""
+
+    name: str
+    regions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingTask:
     """A task that wants a place, in the order in which it is to be served."""
 
@@ -128,6 +137,7 @@ class WaitingTask:
     constraints: Constraints
     input_bytes: int = 0  # of uploads
     data: tuple[Piece, ...] = ()  # data sets that it reads
+    keeps: tuple[KeptOutput, ...] = ()  # data sets that it makes and leaves where it runs
     input_sites: frozenset[str] = frozenset()  # sites that hold a path it needs; it can only run there
     needs_container: bool = False
     options: frozenset[str] = frozenset()  # names of scheduler options that it brings
@@ -179,6 +189,7 @@ class Why(StrEnum):
     NO_ACCOUNT = "no_account"
     DATA_ELSEWHERE = "data_elsewhere"
     DATA_MAY_NOT_LEAVE = "data_may_not_leave"
+    SITE_KEEPS_NO_DATA = "site_keeps_no_data"
     NO_REPLICA = "no_replica"
     NO_PATH = "no_path"
     PATH_FULL = "path_full"

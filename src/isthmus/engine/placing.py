@@ -39,6 +39,7 @@ from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
 from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot, waiting_task
+from isthmus.engine.taskdata import kept_by, refs_of
 from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.warming import Warming
 from isthmus.engine.withdrawing import MOVE, PREEMPT, take_back
@@ -179,9 +180,9 @@ class Round:
         return {one.key: f"moved: {one.note}" for one in better[: settings.moves_at_once]}
 
     async def _data(self, database: Database, now: float, specs: Mapping[str, TaskSpec]) -> DataView:
-        """Where the tasks' data sets are and how they could move; nothing is read when no task reads any."""
+        """Where the tasks' data sets are and how they could move; nothing is read when no task reads any, or leaves one where it runs."""
         distinct = {id(spec): spec for spec in specs.values()}
-        reading = [spec for spec in distinct.values() if any(item.data for item in spec.inputs)]
+        reading = [spec for spec in distinct.values() if refs_of(spec) or kept_by(spec)]
         return await database.read(self.roads.read, now, reading) if reading else NOTHING
 
     def _cost(self, now: float, row: Any) -> float:

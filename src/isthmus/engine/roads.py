@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 import orjson
 import sqlalchemy as sa
@@ -20,14 +19,14 @@ from isthmus.domain.errors import IsthmusError
 from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.domain.network import Figure, LinkView, NetworkView, NodeKind
 from isthmus.domain.network import Source as Whence
-from isthmus.domain.placement import Placement, WaitingTask
+from isthmus.domain.placement import KeptOutput, Placement, WaitingTask
 from isthmus.domain.roads import HOME, PROMISED_SHARE, Held, Piece, Roads, Route, Way
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.datasets import end_transfer, labels_of, plan_transfer
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.networkview import read_network
 from isthmus.engine.slicing import sliced_rates
-from isthmus.engine.taskdata import refs_of
+from isthmus.engine.taskdata import kept_by, refs_of
 from isthmus.placement.carrying import UPLOADS
 from isthmus.store import datasets, tables
 
@@ -43,6 +42,9 @@ class DataView:
 
     pieces: Mapping[str, Piece]
     roads: Roads
+    regions: Mapping[str, frozenset[str]] = field(
+        default_factory=dict
+    )  # of datasets that tasks make anew and leave where they run
 
     def of(self, refs: Iterable[DatasetRef]) -> tuple[Piece, ...]:
         """The pieces of one task, each once; a version that is gone is a piece without a place."""
@@ -63,10 +65,12 @@ class RoadMap:
         self._network: _Network | None = None
 
     def read(self, connection: sa.Connection, now: float, specs: Iterable[TaskSpec]) -> DataView:
-        """For these tasks; nothing is read when none of them reads a data set."""
+        """For these tasks; nothing is read when none of them reads a data set, or leaves one where it runs."""
+        specs = list(specs)
+        regions = _regions(connection, {name for spec in specs for name in kept_by(spec)})
         refs = {ref for spec in specs for ref in refs_of(spec)}
         if not refs:
-            return NOTHING
+            return replace(NOTHING, regions=regions)
         pieces = _pieces(connection, refs)
         rows = connection.execute(tables.data_servers.select()).all()
         servers = {row.site: row.address for row in rows}
@@ -80,7 +84,7 @@ class RoadMap:
                 if target != source:
                     routes[source, target] = network.between(source, target, links)
         roads = Roads(links=links, routes=routes, held=held, coming=coming, home_region=self._home_region)
-        return DataView(pieces=pieces, roads=roads)
+        return DataView(pieces=pieces, roads=roads, regions=regions)
 
     def _of(self, view: NetworkView, now: float, sliced: Mapping[str, float], relays: frozenset[str]) -> _Network:
         known = (
@@ -242,6 +246,19 @@ def _pieces(connection: sa.Connection, refs: Iterable[DatasetRef]) -> dict[str, 
     return found
 
 
+def _regions(connection: sa.Connection, names: Iterable[str]) -> dict[str, frozenset[str]]:
+    """What datasets that are there already may not leave."""
+    d = tables.datasets.c
+    wanted = sorted({(ref.project, ref.name) for ref in map(DatasetRef.parse, names)})
+    found: dict[str, frozenset[str]] = {}
+    for start in range(0, len(wanted), datasets.CHUNK):
+        query = tables.datasets.select().where(sa.tuple_(d.project, d.name).in_(wanted[start : start + datasets.CHUNK]))
+        found.update(
+            (f"{row.project}/{row.name}", frozenset(labels_of(row).regions)) for row in connection.execute(query)
+        )
+    return found
+
+
 def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
     """What transfers that are not over hold of links, and when each brings its data to its place."""
     t = tables.transfers.c
@@ -338,6 +355,9 @@ def sweep(connection: sa.Connection, now: float, lease: Lease) -> int:
 
 
 def with_data(task: WaitingTask, spec: TaskSpec, data: DataView) -> WaitingTask:
-    """The task with what it reads."""
-    refs: Sequence[Any] = refs_of(spec)
-    return replace(task, data=data.of(refs)) if refs else task
+    """The task with what it reads, and what it leaves where it runs."""
+    refs, kept = refs_of(spec), kept_by(spec)
+    if not refs and not kept:
+        return task
+    keeps = tuple(KeptOutput(name=name, regions=data.regions.get(name, frozenset())) for name in kept)
+    return replace(task, data=data.of(refs), keeps=keeps)

@@ -23,6 +23,7 @@ from isthmus.domain.task import TaskSpec
 from isthmus.engine.accounting import by_hour, energy_of, flat, preemptible_share
 from isthmus.engine.carbon import carbon_hours
 from isthmus.store import tables
+from isthmus.store.datasets import keeping_sites
 from isthmus.store.documents import load
 
 _IS_LIVE = sa.text(tables.LIVE.replace("state", "attempts.state"))  # in the words of its index
@@ -36,6 +37,7 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
     promised, unseen = _promises(connection, now)
     to_bring = _to_bring(connection)
     carbon = carbon_hours(connection)
+    keeping = keeping_sites(connection)
     views: list[PoolView] = []
     query = tables.sites.select().where(tables.sites.c.state != SiteState.LEFT.value).order_by(tables.sites.c.name)
     for row in connection.execute(query):
@@ -64,6 +66,7 @@ def read_snapshot(connection: sa.Connection, now: float) -> Snapshot:
                     preemptible_share=preemptible_share(tariff),
                     cpu_hours=by_hour(tariff, "cpu_hour"),
                     accelerator_hours=by_hour(tariff, "accelerator_hour"),
+                    keeps_data=row.name in keeping,
                     energy=energy_of(tariff, carbon.get(row.name)),
                 )
             )

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from isthmus.data.lifecycle import faded
 from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, Labels, ReplicaState
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, NotFound, Refused, Unavailable
-from isthmus.domain.task import Input, TaskSpec
+from isthmus.domain.task import Constraints, Input, Output, TaskSpec
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
 from isthmus.engine.delivering import below
@@ -49,10 +49,16 @@ def refs_of(spec: TaskSpec) -> list[DatasetRef]:
     return [DatasetRef.parse(item.data) for item in spec.inputs if item.data]
 
 
+def kept_by(spec: TaskSpec) -> list[str]:
+    """The datasets (`PROJECT/NAME`) that a task makes and leaves at the site where it runs."""
+    return sorted({output.data for output in spec.outputs if output.stays})
+
+
 def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: str) -> list[TaskSpec]:
-    """The specifications with every dataset's version written out. Invalid for a dataset that is not there, or for an output
-    that may not come to where the service is, because of what it is made from."""
+    """The specifications with every dataset's version written out. Invalid for a dataset that is not there, for an output that may not come
+    to where the service is, because of what it is made from or what its dataset is bound to, and for one that no site could keep."""
     found = []
+    made = _Made(connection, home_region)
     known: dict[tuple[str, str, int], Any] = {}
     for index, spec in enumerate(specs):
         if not any(item.data for item in spec.inputs) and not any(item.data for item in spec.outputs):
@@ -87,17 +93,67 @@ def resolve(connection: sa.Connection, specs: Sequence[TaskSpec], home_region: s
             )
         for place, output in enumerate(spec.outputs):
             field = f"tasks.{index}.outputs.{place}" + (".data" if output.data else "")
-            if not output.stays:
-                _check_output(field, output.data or output.path, limits, home_region)
+            if output.stays:
+                made.check_kept(field, output.data, limits, spec.constraints)
+            else:
+                made.check_sent(field, output, limits)
         found.append(replace(spec, inputs=tuple(inputs)))
     return found
 
 
-def _check_output(field: str, name: str, limits: Sequence[Labels], home_region: str) -> None:
-    for labels in limits:
-        if not labels.allow(home_region):
-            error = intents.may_not_leave(f"What {name} is made from", labels.regions, HOME, home_region)
-            raise Invalid(field, error.cause, remedy="Leave it out, or start the service in that region.")
+class _Made:
+    """Checks what tasks are to make; what it reads of datasets and sites it reads once."""
+
+    def __init__(self, connection: sa.Connection, home_region: str) -> None:
+        self._connection = connection
+        self._home_region = home_region
+        self._known: dict[str, Labels] = {}
+        self._sites: dict[str, str] | None = None
+
+    def check_sent(self, field: str, output: Output, limits: Sequence[Labels]) -> None:
+        """Invalid for an output that may not come to where the service is."""
+        for labels in limits:
+            if not labels.allow(self._home_region):
+                name = f"What {output.data or output.path} is made from"
+                error = intents.may_not_leave(name, labels.regions, HOME, self._home_region)
+                raise Invalid(field, error.cause, remedy="Leave it out, or start the service in that region.")
+        own = self._labels(output.data) if output.data else Labels()
+        if not own.allow(self._home_region):
+            error = intents.may_not_leave(output.data, own.regions, HOME, self._home_region)
+            raise Invalid(field, error.cause, remedy="Let it stay where it is made: write @site after it.")
+
+    def check_kept(self, field: str, name: str, limits: Sequence[Labels], constraints: Constraints) -> None:
+        """Invalid for an output that no site where the task may run could keep."""
+        labels = narrowed(self._labels(name), [one.regions for one in limits])
+        if self._sites is None:
+            self._sites = datasets.keeping_sites(self._connection)
+        allowed = [site for site, region in self._sites.items() if labels.allow(region)]
+        if any(_permits(constraints, site, self._sites[site]) for site in allowed):
+            return
+        where = f" in {', '.join(labels.regions)}" if labels.regions else ""
+        raise Invalid(
+            field,
+            f"{name} cannot stay where it is made: no site{where} where the task may run keeps data.",
+            remedy=f"Let it come to the service, without @site{f', or let the task run at {_some(allowed)}' if allowed else ''}.",
+        )
+
+    def _labels(self, name: str) -> Labels:
+        if name not in self._known:
+            d, ref = tables.datasets.c, DatasetRef.parse(name)
+            query = tables.datasets.select().where(d.project == ref.project, d.name == ref.name)
+            row = self._connection.execute(query).first()
+            self._known[name] = intents.labels_of(row) if row is not None else Labels()
+        return self._known[name]
+
+
+def _permits(limits: Constraints, site: str, region: str) -> bool:
+    """Whether a task's constraints let it run at a site."""
+    sites = site not in limits.sites_deny and (not limits.sites_allow or site in limits.sites_allow)
+    return sites and region not in limits.regions_deny and (not limits.regions_allow or region in limits.regions_allow)
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(sorted(names)[:5])}{' or others' if len(names) > 5 else ''}"
 
 
 def task_rows(task_id: str, spec: TaskSpec) -> list[dict[str, Any]]:

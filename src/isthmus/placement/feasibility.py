@@ -47,6 +47,12 @@ def _policy(task: WaitingTask, view: PoolView) -> Iterator[Failure]:
                 f"{piece.name} only in {', '.join(sorted(piece.regions))}",
                 view.region or "none",
             )
+    for output in task.keeps:
+        if not view.keeps_data:
+            yield Failure(Why.SITE_KEEPS_NO_DATA, f"{output.name} kept at the site", "no data kept")
+        if output.regions and view.region not in output.regions:
+            wanted = f"{output.name} only in {', '.join(sorted(output.regions))}"
+            yield Failure(Why.DATA_MAY_NOT_LEAVE, wanted, view.region or "none")
     if task.needs_container and not any(feature.startswith("containers") for feature in view.features):
         yield Failure(Why.NO_CONTAINERS, "containers", "none")
     if "options" in view.features:  # a site without a scheduler has nobody to hand them to
@@ -103,6 +109,7 @@ _REMEDIES = {
     Why.NO_ACCOUNT: "ask its operator to map {wanted} to a local account",
     Why.DATA_ELSEWHERE: "bring the data from {wanted} as an upload or a URL",
     Why.DATA_MAY_NOT_LEAVE: "use data that may be in region {offered} (now {wanted})",
+    Why.SITE_KEEPS_NO_DATA: "let its outputs come to the service: leave @site out ({wanted})",
     Why.TOO_FEW_NODES: "ask for at most {offered} nodes (now {wanted})",
     Why.TOO_FEW_CPUS: "ask for at most {offered} processors a node (now {wanted})",
     Why.TOO_LITTLE_MEMORY: "ask for at most {offered} of memory a node (now {wanted})",

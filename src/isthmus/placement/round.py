@@ -348,6 +348,7 @@ def _shape(task: WaitingTask) -> object:
         task.constraints,
         task.input_sites,
         task.data,
+        task.keeps,
         task.needs_container,
         task.options,
         demand.nodes,

@@ -14,6 +14,7 @@ from isthmus.store import tables
 CHUNK = 500
 OPEN = sa.text("transfers.state IN ('planned', 'moving')")
 """Of transfers that are not over, in the words of their index: SQLite does not use it for bound values."""
+_SILENT_SECONDS = 300.0  # five times as long as between two announcements of what a site keeps
 LONGEST_SECONDS = 300.0  # that a transfer without a window is put off; more is due to a clock that was set back
 ABSENT_SECONDS = 90.0  # a site not seen for so long is told nothing
 _d, _v, _r, _t = tables.datasets.c, tables.dataset_versions.c, tables.replicas.c, tables.transfers.c
@@ -60,6 +61,15 @@ def whole_places(connection: sa.Connection, refs: Iterable[DatasetRef]) -> dict[
         for row in connection.execute(query):
             found[f"{row.project}/{row.name}@{row.version}"].add(row.site)
     return {name: frozenset(places) for name, places in found.items()}
+
+
+def keeping_sites(connection: sa.Connection) -> dict[str, str]:
+    """The sites that keep data, with their regions: those whose agent says so again and again. One that was started without is seen, and
+    does not say it any more."""
+    s, d = tables.sites.c, tables.data_servers.c
+    query = sa.select(d.site, s.region).join(tables.sites, s.name == d.site)
+    says = sa.or_(s.last_seen_at.is_(None), d.seen_at > s.last_seen_at - _SILENT_SECONDS)
+    return {row.site: row.region for row in connection.execute(query.where(says, s.state != "left"))}
 
 
 def open_transfer(connection: sa.Connection, project: str, name: str, number: int, target: str) -> Any | None:
