@@ -14,6 +14,7 @@ import pytest
 from isthmus.agent.reading import Count, FilesAtSite, PlacesAllowed
 from isthmus.client import datasets
 from isthmus.data import outside
+from isthmus.data.hashing import hash_bytes
 from isthmus.data.transfer.keep import Keep
 from isthmus.domain.dataset import DatasetRef, InPlace
 from isthmus.domain.errors import Corrupt, IsthmusError
@@ -178,6 +179,38 @@ def test_what_a_task_makes_stays_at_its_site(centres: Centres, tmp_path: Path) -
         assert {(one.source, one.target) for one in page.items} == {("alpha", "beta")}
         client.run(datasets.remove(made.ref))
     until(lambda: not hashes & (centres.contents("alpha") | centres.contents("beta")))
+
+
+def test_what_a_failed_task_left_is_swept_and_no_good_copy(centres: Centres) -> None:
+    """Another output was missing, so no version came of it: what only that try left goes, also after the agent was killed; what a version
+    there has too stays, and goes with that version."""
+    with centres.client() as client:
+        good = client.submit(
+            command="mkdir big && echo shared > big/shared && echo own > big/own",
+            outputs=["big/=data:default/good@site"],
+            sites="alpha",
+        )
+        good.result(timeout_seconds=90)
+        made = client.run(datasets.dataset(DatasetRef.parse("default/good")))
+        bad = client.submit(
+            command="mkdir big && echo shared > big/shared && echo left > big/left",
+            outputs=["big/=data:default/bad@site", "missing.txt"],
+            sites="alpha",
+            max_attempts=1,
+        )
+        assert until(lambda: bad.refresh().state == "failed", 90)
+        assert bad.refresh().reason == "output_missing"
+        shared, left = (hash_bytes(f"{word}\n".encode()) for word in ("shared", "left"))
+        assert {shared, left} <= centres.contents("alpha")
+        agent = centres.agents["alpha"]
+        agent.end()
+        agent.start()
+        until(lambda: left not in centres.contents("alpha"))
+        assert not list((centres.root("alpha") / "tries").iterdir())
+        assert {file.blake3 for file in client.run(datasets.files(made.ref))} <= centres.contents("alpha")
+        assert [one.state for one in client.run(datasets.verify(made.ref))] == ["good"]
+        client.run(datasets.remove(made.ref))
+        until(lambda: shared not in centres.contents("alpha"))
 
 
 @pytest.mark.real

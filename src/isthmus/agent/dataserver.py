@@ -119,6 +119,8 @@ class _Desk:
         while True:
             try:
                 await self._announce()
+                if swept := await self._keeping.sweep():
+                    log.info("%d contents that ended tries left here are removed", swept)
                 backoff.succeeded()
                 pause = ANNOUNCE_SECONDS
             except IsthmusError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from isthmus.agent.carrying import ThroughService, pull_directly
 from isthmus.agent.link import Link
 from isthmus.agent.reading import Count, FilesAtSite, PlacesAllowed, Readings, check
+from isthmus.agent.tries import Noted, Tries
 from isthmus.data import outside
 from isthmus.data.cold import ColdStore
 from isthmus.data.hashing import hash_bytes
@@ -33,6 +34,7 @@ from isthmus.sites.port import Job, JobFile, Uncertain
 
 log = logging.getLogger(__name__)
 _REMEMBERED = 1000  # ended transfers
+_SWEPT, _MOST_KEYS = 100, 10_000  # notes of tries looked at in one go, and tries asked about
 
 
 @dataclass(slots=True)
@@ -72,6 +74,8 @@ class Keeping:
         self._files = FilesAtSite(self.keep, places or PlacesAllowed())
         self._manifests = root / "manifests"
         self._manifests.mkdir(exist_ok=True, mode=0o700)
+        self.tries = Tries(root / "tries")
+        self._naming = asyncio.Lock()  # while a manifest is written, and while what no manifest names is removed
         self._blobs = blobs
         self._cold = cold
         self._service = ThroughService(self.keep, link, blobs)
@@ -160,6 +164,22 @@ class Keeping:
         """Stop transfers; they go on when they are ordered again."""
         await self._readings.close()
         await asyncio.gather(*(self._stop(running) for running in self._running.values()))
+
+    async def sweep(self) -> int:
+        """Remove outputs that were to stay here, of tries that are over and made no version of them; answers how many contents. Not while
+        anything moves or is read here: it may name the same."""
+        if self._readings.busy or any(one.task is not None and not one.task.done() for one in self._running.values()):
+            return 0
+        notes = await asyncio.to_thread(self.tries.read, _SWEPT)
+        keys = sorted(set().union(*(note.keys for note in notes)))[:_MOST_KEYS]
+        if not keys:
+            return 0
+        ended, manifests = await self._link.tries(keys)
+        for manifest in manifests:  # from now on they say what is wanted
+            await self._known_manifest(manifest)
+        due = [note for note in notes if note.keys <= ended]
+        async with self._naming:
+            return await asyncio.to_thread(self._sweep, due) if due else 0
 
     def free_bytes(self) -> int:
         """Free room of the file system."""
@@ -305,7 +325,8 @@ class Keeping:
         if hash_bytes(content) != order.manifest:
             raise Corrupt(f"The manifest of {order.dataset} is not what its name says.")
         found = DatasetManifest.load(content)
-        self._write_manifest(order.manifest, content)
+        async with self._naming:
+            self._write_manifest(order.manifest, content)
         return found
 
     async def _known_manifest(self, manifest: str) -> DatasetManifest:
@@ -349,9 +370,11 @@ class Keeping:
             raise NotFound(f"The manifest {manifest} here was damaged.")
         return DatasetManifest.load(content)
 
-    def _contents_besides(self, manifests: Collection[str], *, warm_only: bool = False) -> set[str]:
-        """What other versions here name."""
-        found: set[str] = set()
+    def _contents_besides(
+        self, manifests: Collection[str], *, warm_only: bool = False, swept: Collection[Path] = ()
+    ) -> set[str]:
+        """What other versions here name, or tries that may become versions (their notes, without those that are `swept`)."""
+        found = self.tries.wanted(without=swept)
         for path in self._manifests.iterdir():
             if not is_blake3(path.name) or path.name in manifests:
                 continue
@@ -364,6 +387,10 @@ class Keeping:
         return found
 
     def _drop(self, manifests: Sequence[str]) -> None:
+        with self.tries.lock:
+            self._drop_alone(manifests)
+
+    def _drop_alone(self, manifests: Sequence[str]) -> None:
         others = self._contents_besides(manifests)
         for manifest in manifests:
             try:
@@ -378,6 +405,17 @@ class Keeping:
             (self._manifests / manifest).unlink(missing_ok=True)
             (self._manifests / f"{manifest}.cold").unlink(missing_ok=True)
             (self._manifests / f"{manifest}.regions").unlink(missing_ok=True)
+
+    def _sweep(self, due: Sequence[Noted]) -> int:
+        with self.tries.lock:
+            paths = {note.path for note in due}
+            wanted = self._contents_besides((), swept=paths)
+            left = {blake3 for note in due for blake3 in note.again().contents} - wanted
+            for blake3 in left:
+                self.keep.remove(blake3)
+            for path in paths:
+                path.unlink()
+            return len(left)
 
     def _chill(self, manifests: Sequence[str]) -> None:
         warm = self._contents_besides(manifests, warm_only=True)

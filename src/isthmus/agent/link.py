@@ -114,6 +114,15 @@ class Link:
         _check(response)
         return response.content
 
+    async def tries(self, keys: Collection[str]) -> tuple[set[str], list[str]]:
+        """Those of some tries that are over, and the manifests of the versions here of what they were to make."""
+        response = await self._post("/v1/agent/data/tries", {"attempts": list(keys)})
+        try:
+            document = orjson.loads(response.content)
+            return {str(key) for key in document["ended"]}, [str(one) for one in document["manifests"]]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise _garbled() from None
+
     async def contents(self, transfer: str) -> dict[str, str]:
         """BLAKE3 -> SHA-256 of the contents of a transfer that the service holds."""
         found: dict[str, str] = {}

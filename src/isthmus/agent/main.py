@@ -147,7 +147,8 @@ async def serve(
             site = (make_site or _build)(config, identity.site, blobs)
             door = NetworkDoor(arguments.measure, arguments.router)
             async with keeping_data(arguments, identity.site, state, link, client, config.accounts_allowed) as keeping:
-                blobs.keep = keeping.keep if keeping is not None else None
+                if keeping is not None:
+                    blobs.keep, blobs.tries = keeping.keep, keeping.tries
                 await _work(link, site, config, state, settings, stop, keeping, door)
         finally:
             await link.close()

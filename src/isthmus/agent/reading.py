@@ -68,6 +68,11 @@ class Readings:
         self._running: OrderedDict[str, tuple[asyncio.Task[Reading], Count]] = OrderedDict()
         self._room = asyncio.Semaphore(1)  # one after the other: they are bound by the disk
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is read now."""
+        return any(not task.done() for task, _ in self._running.values())
+
     def ask(self, name: str, work: Work) -> Reading:
         """How far a reading is, begun now when it was not; at its end what came of it, and then it is forgotten."""
         known = self._running.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,11 +18,16 @@ from isthmus.api.answers import _Answer
 from isthmus.api.body import ID, answer, read_body
 from isthmus.api.routing import Router
 from isthmus.api.service import Calling, Serving
-from isthmus.domain.dataset import HOME, is_blake3
+from isthmus.domain.dataset import HOME, DatasetRef, is_blake3
 from isthmus.domain.errors import Invalid, NotFound, Unavailable
 from isthmus.domain.ids import is_sha256
+from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState
+from isthmus.domain.task import TaskSpec
+from isthmus.engine.admission import chunks
+from isthmus.engine.taskdata import kept_by
 from isthmus.engine.verifying import lost_at
 from isthmus.store import tables
+from isthmus.store.documents import load
 from isthmus.trust.access import Agents
 
 router = Router("agents")
@@ -60,6 +66,20 @@ class ContentsSent:
     """BLAKE3 of contents that were uploaded -> the SHA-256 that they were uploaded under."""
 
     contents: Annotated[dict[str, str], Field(max_length=MAX_CONTENTS)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tries:
+    """Keys of tries that left outputs at the caller's site which are to stay there."""
+
+    attempts: Annotated[tuple[Annotated[str, Field(pattern=ID)], ...], Field(max_length=MAX_CONTENTS)]
+
+
+class TriesEnded(_Answer):
+    """Those tries that are over, and the manifests (BLAKE3) of the versions at the site of what the successful ones were to make."""
+
+    ended: list[str]
+    manifests: list[str]
 
 
 class Admitted(_Answer):
@@ -158,6 +178,32 @@ async def manifest_for_agent(service: Serving, caller: Calling, manifest: Manife
         raise NotFound("There is no such version at this site.")
     found = await service.home.manifest(manifest, row.manifest_sha256)
     return Response(found.dump(), media_type="application/json")
+
+
+@router.route("POST", "/v1/agent/data/tries", rule=Agents(), body=Tries, answer=TriesEnded, errors=(422,))
+async def tries_of_agent(request: Request, service: Serving, caller: Calling) -> Response:
+    """Which tries at the caller's site are over, and which versions there came of them: what else they left there nobody wants."""
+    asked = await read_body(request, Tries)
+    return answer(await service.database.read(_tries, caller.agent_site, asked.attempts))
+
+
+def _tries(connection: sa.Connection, site: str, keys: Sequence[str]) -> dict[str, list[str]]:
+    a, t, r = tables.attempts.c, tables.tasks.c, tables.replicas.c
+    ended: list[str] = []
+    made: set[str] = set()
+    for part in chunks(keys):
+        query = sa.select(a.key, a.state, t.spec).join(tables.tasks, t.id == a.task_id)
+        query = query.where(a.key.in_(part), a.site == site, a.state.in_([state.value for state in ATTEMPT_ENDED]))
+        for row in connection.execute(query):
+            ended.append(row.key)
+            if row.state == AttemptState.SUCCEEDED:
+                made.update(kept_by(load(TaskSpec, row.spec)))
+    manifests: set[str] = set()
+    for name in sorted(made):
+        ref = DatasetRef.parse(name)
+        query = sa.select(r.manifest).where(r.project == ref.project, r.name == ref.name, r.site == site)
+        manifests.update(connection.scalars(query.where(r.manifest_sha256 != "")))
+    return {"ended": ended, "manifests": sorted(manifests)}
 
 
 def _manifest_at(connection: sa.Connection, manifest: str, site: str) -> Any:

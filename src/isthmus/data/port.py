@@ -46,9 +46,9 @@ class BlobStore(Protocol):
 class OutputKeeper(Protocol):
     """A store of blobs that can also keep contents at the site itself: what an agent that keeps datasets hands to its adapter."""
 
-    def staying(self, regions: Mapping[str, tuple[str, ...]]) -> BlobStore:
-        """A store, for one call, that keeps these contents (SHA-256 -> the only regions that it may lie in) here. Refused when this site
-        keeps nothing."""
+    def staying(self, regions: Mapping[str, tuple[str, ...]], keys: Collection[str]) -> BlobStore:
+        """A store, for one call, that keeps these contents (SHA-256 -> the only regions that it may lie in) here, which the tries with these
+        keys left. Refused when this site keeps nothing."""
         ...
 
     def kept(self, sha256: str) -> str:

@@ -3,7 +3,7 @@ the store lacks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -110,7 +110,8 @@ class Collector:
         await self._shorten(wanted, account)
         hashes = await self._hash([item for want in wanted.values() for item in want.all], account)
         pairs = [(item, hashes[item.place]) for want in wanted.values() for item in want.all if item.place in hashes]
-        kept, failed = await self._keep([pair for pair in pairs if pair[0].stays], account)
+        keys = {key for key, want in wanted.items() if any(item.stays for item in want.all)}
+        kept, failed = await self._keep([pair for pair in pairs if pair[0].stays], keys, account)
         sent = [pair for pair in pairs if not pair[0].stays]
         absent = await self._blobs.missing({sha256 for _, sha256 in sent})
         failed |= await self._bringer.bring(sent, absent, account)
@@ -119,7 +120,7 @@ class Collector:
         return outcomes
 
     async def _keep(
-        self, pairs: list[tuple[FoundFile, str]], account: str
+        self, pairs: list[tuple[FoundFile, str]], keys: Collection[str], account: str
     ) -> tuple[dict[str, str], dict[str, IsthmusError]]:
         """Keep files at the site; SHA-256 -> BLAKE3, and what went wrong, by SHA-256."""
         if not pairs:
@@ -128,7 +129,7 @@ class Collector:
             error = Unavailable("This site keeps no data, so nothing can stay there.")
             return {}, {sha256: error for _, sha256 in pairs}
         try:
-            store = self._blobs.staying({sha256: item.regions for item, sha256 in pairs})
+            store = self._blobs.staying({sha256: item.regions for item, sha256 in pairs}, keys)
         except IsthmusError as error:
             return {}, {sha256: error for _, sha256 in pairs}
         bringer = self._bringer.to(store)

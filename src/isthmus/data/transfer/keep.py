@@ -19,7 +19,7 @@ import itertools
 import os
 import secrets
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -110,8 +110,16 @@ class Keep:
         except FileNotFoundError:
             raise absent(blake3) from None
 
-    def put_file(self, path: Path, *, regions: Collection[str] = (), expected: str | None = None) -> Content:
-        """Take a copy of a file in; returns what it is. Corrupt when `expected` is given and is not its hash."""
+    def put_file(
+        self,
+        path: Path,
+        *,
+        regions: Collection[str] = (),
+        expected: str | None = None,
+        before: Callable[[str], None] | None = None,
+    ) -> Content:
+        """Take a copy of a file in; returns what it is. Corrupt when `expected` is given and is not its hash. `before` is called with its hash
+        before it appears."""
         fresh = self.incoming / f"put-{secrets.token_hex(8)}"
         try:
             with path.open("rb") as source, fresh.open("wb+") as target:
@@ -123,6 +131,8 @@ class Keep:
                 if expected is not None and found != expected:
                     raise Corrupt(f"{path.name} has the BLAKE3 {found}, not {expected}.", remedy="Send it again.")
                 os.fsync(target.fileno())
+            if before is not None:
+                before(found)
             self.limit(found, regions)
             if not pieces.is_small(size):
                 self.write_pieces(found, listed)
