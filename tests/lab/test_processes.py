@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +142,23 @@ def test_a_group_below_goes_with_the_group_above_when_its_owner_is_dead(tmp_path
     state.write(below.directory)
     clean(above.directory)
     assert not alive(sleeper)
+
+
+def test_clean_passes_over_what_is_removed_meanwhile(tmp_path: Path) -> None:
+    """Another process removes its directories below while the group is cleaned."""
+    go_on = threading.Event()
+
+    def come_and_go() -> None:
+        while not go_on.is_set():
+            for number in range(20):
+                (tmp_path / "site" / f"spool{number}" / "inner").mkdir(parents=True)
+            shutil.rmtree(tmp_path / "site")
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(200):
+            clean(tmp_path)
+    finally:
+        go_on.set()
+        other.join()

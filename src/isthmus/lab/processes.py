@@ -254,11 +254,9 @@ def clean(directory: Path, *, remove: bool = False) -> None:
     for member in family:
         send_signal(member, signal.SIGKILL)
     _wait_quietly(lambda: not any(alive(member) for member in family), 30.0)
-    for inner in directory.glob(f"*/**/{STATE}"):
-        # An ordinary account's file of this name must not make us end or remove anything.
-        own = inner.lstat().st_uid == os.geteuid() and stat.S_ISREG(inner.lstat().st_mode)
-        if own and not alive(State.read(inner.parent).owner):
-            clean(inner.parent)
+    for inner in _groups_below(directory):
+        if not alive(State.read(inner).owner):
+            clean(inner)
     for name in state.namespaces:
         namespaces.remove(name)
     for name in state.accounts:
@@ -270,6 +268,19 @@ def clean(directory: Path, *, remove: bool = False) -> None:
     registry.leave(directory)
     if remove:
         _remove_tree(directory)
+
+
+def _groups_below(directory: Path) -> list[Path]:
+    """The directories below that hold a group of ours. What its own owner removes meanwhile is passed over."""
+    found = []
+    for place, _, files in os.walk(directory):  # unlike a glob it goes on where a directory is gone
+        if STATE in files and Path(place) != directory:
+            with contextlib.suppress(FileNotFoundError):
+                told = (Path(place) / STATE).lstat()
+                # An ordinary account's file of this name must not make us end or remove anything.
+                if told.st_uid == os.geteuid() and stat.S_ISREG(told.st_mode):
+                    found.append(Path(place))
+    return found
 
 
 def _frozen(directory: Path, state: State) -> set[ProcessId]:
