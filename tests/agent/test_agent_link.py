@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from isthmus.engine.agentsite import AgentTimeouts
 from isthmus.engine.clock import SystemClock
 from isthmus.engine.mailbox import Mailbox, MailboxSettings
 from isthmus.sites import wire
-from isthmus.sites.port import Collected, LogStream, Sighting, Staged, Submitted, Uncertain
+from isthmus.sites.port import Collected, Job, LogStream, Sighting, Staged, StageOutcome, Submitted, Uncertain
 from tests.agent.filesite import calls, finish, output_of, submissions
 from tests.agent.inprocess import Linked, job, linked, ref
 from tests.agent.plane import ControlPlane, eventually
@@ -223,6 +224,27 @@ async def test_two_changes_of_one_job_never_run_at_once(pair: Linked, key: str) 
     pair.adapter.gate.set()
     await asyncio.gather(first, second, third)
     assert len(calls(pair.root)) == 3
+
+
+async def test_outputs_are_collected_while_inputs_are_staged(
+    pair: Linked, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many stagings are under way and wait, a collection has a lane of its own."""
+    gate, staged = asyncio.Event(), pair.adapter.stage
+
+    async def slow(jobs: Sequence[Job]) -> Mapping[str, StageOutcome]:
+        await gate.wait()
+        return await staged(jobs)
+
+    monkeypatch.setattr(pair.adapter, "stage", slow)
+    staging = [asyncio.create_task(pair.site.stage([job(make_id(1, b"%010d" % one))])) for one in range(8)]
+    await eventually(lambda: len(pair.plane.rows()) == len(staging))
+    async with asyncio.timeout(60):
+        (pair.root / "staged" / key).mkdir()
+        assert isinstance((await pair.site.collect([job(key)]))[key], Collected)
+    assert not any(one.done() for one in staging)
+    gate.set()
+    await asyncio.gather(*staging)
 
 
 async def test_a_full_mailbox_is_busy(plane: ControlPlane, tmp_path: Path, key: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from isthmus.domain.errors import Invalid, Refused, Unavailable
 from isthmus.lab.accounts import Account
 from isthmus.lab.sshd import SshServer
-from isthmus.sites.transport import CommandFailed, LocalTransport, SshTransport, TimedOut, Transport
+from isthmus.sites.transport import Carries, CommandFailed, LocalTransport, SshTransport, TimedOut, Transport
 from isthmus.sites.transport.ssh import MAX_RETIRED
 
 
@@ -114,6 +114,42 @@ async def test_commands_at_once_are_capped() -> None:
     mark = f"/tmp/isthmus-cap-{os.getpid()}"
     results = await asyncio.gather(*(transport.run(script.format(mark)) for _ in range(8)))
     assert max(int(result.text) for result in results) <= 1
+
+
+async def test_commands_that_carry_content_leave_room(transport: Transport) -> None:
+    """While more uploads and more downloads wait than there are turns, a short command has one, and the other direction goes on."""
+    go = asyncio.Event()
+
+    async def upload() -> AsyncIterator[bytes]:
+        yield b"some"
+        await go.wait()
+
+    async def download() -> None:
+        async with contextlib.aclosing(transport.stream("echo here; sleep 600", carries=Carries.OUT)) as chunks:
+            async for _ in chunks:
+                await go.wait()
+                return
+
+    uploads = [asyncio.create_task(transport.run("cat", stdin=upload(), carries=Carries.IN)) for _ in range(12)]
+    async with asyncio.timeout(60):
+        assert (await transport.run("echo one", carries=Carries.OUT)).text == "one\n"
+        downloads = [asyncio.create_task(download()) for _ in range(12)]
+        looks = await asyncio.gather(*(transport.run("echo look") for _ in range(4)))
+        assert [look.text for look in looks] == ["look\n"] * 4
+        assert not any(one.done() for one in (*uploads, *downloads))
+        go.set()
+        assert [result.stdout for result in await asyncio.gather(*uploads)] == [b"some"] * 12
+        await asyncio.gather(*downloads)
+
+
+async def test_content_passes_where_one_command_may_run() -> None:
+    """With a single turn there is no room to leave: all go one after the other."""
+    transport = LocalTransport(max_commands=1)
+    asked = [transport.run(f"echo {carries}", carries=carries) for carries in Carries for _ in range(2)]
+    async with asyncio.timeout(60):
+        assert [result.text.strip() for result in await asyncio.gather(*asked)] == [
+            c for c in Carries for _ in range(2)
+        ]
 
 
 async def test_a_slow_command_is_killed_with_all_its_processes() -> None:

@@ -25,9 +25,9 @@ from isthmus.sites.port import Job, Observation, Sighting, Site, StageOutcome
 
 log = logging.getLogger(__name__)
 
-_BULK = frozenset(
-    {"stage", "collect", "data_drop", "data_chill", "data_warm", "data_register", "data_limit"}
-)  # move data, for minutes: in a lane of their own
+_DATA = ("data_drop", "data_chill", "data_warm", "data_register", "data_limit")
+_LANES = {"stage": "stage", "collect": "collect"} | dict.fromkeys(_DATA, "data")
+"""What moves content, for minutes, is in lanes of its own: outputs that are ready do not wait for inputs. All else is quick."""
 Deliver = Callable[[str, str], None]
 
 
@@ -52,7 +52,7 @@ class Runner:
         self._journal = journal
         self._deliver = deliver
         self._quick = asyncio.Semaphore(quick_at_once)
-        self._bulk = asyncio.Semaphore(bulk_at_once)
+        self._bulk = {lane: asyncio.Semaphore(bulk_at_once) for lane in _LANES.values()}
         self._longest = longest_seconds
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changing: Counter[str] = Counter()  # keys that a running call changes
@@ -127,7 +127,7 @@ class Runner:
         keys = wire.keys_of(call.arguments) if spec.mutating else ()
         await self._claim(keys)
         try:
-            async with self._bulk if call.method in _BULK else self._quick:
+            async with self._bulk[_LANES[call.method]] if call.method in _LANES else self._quick:
                 if time.monotonic() >= call.deadline:
                     log.info("call %s (%s) expired before it began", call.id, call.method)
                     await self._journal.forget(call.id)

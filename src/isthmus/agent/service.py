@@ -26,7 +26,7 @@ class AgentSettings:
     max_held: int = 64  # calls taken and not acknowledged
     senders: int = 4
     quick_at_once: int = 8
-    bulk_at_once: int = 4
+    bulk_at_once: int = 4  # of stagings, of collections, and of the rest that moves content
     wait_seconds: float = 25.0  # of one long poll
     full_pause: float = 2.0  # between signs of life while nothing more can be taken
     first_pause: float = 0.5

@@ -14,7 +14,7 @@ from typing import Final
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, IsthmusError, Unavailable
 from isthmus.sites import scripts
-from isthmus.sites.transport import Transport
+from isthmus.sites.transport import Carries, Transport
 
 _SMALL_BYTES: Final = 1024 * 1024
 _BUNDLE_BYTES: Final = 16 * 1024 * 1024
@@ -84,7 +84,9 @@ class Bringer:
     async def _bring_bundle(self, bundle: list[tuple[FoundFile, str]], account: str) -> dict[str, IsthmusError]:
         names = "\0".join(item.place for item, _ in bundle).encode("utf-8", "surrogateescape")
         try:
-            result = await self._transport.run(scripts.READ_ALL, stdin=names, timeout_seconds=300, account=account)
+            result = await self._transport.run(
+                scripts.READ_ALL, stdin=names, timeout_seconds=300, account=account, carries=Carries.OUT
+            )
             if result.exit_code != 0 or len(result.stdout) != sum(item.size_bytes for item, _ in bundle):
                 raise Unavailable(f"{self._transport.place} does not send the outputs, or they changed.")
         except IsthmusError as error:
@@ -129,4 +131,4 @@ class Bringer:
         part.unlink(missing_ok=True)
 
     def _open(self, command: list[str], account: str) -> AsyncGenerator[bytes, None]:
-        return self._transport.stream(command, timeout_seconds=120, account=account)
+        return self._transport.stream(command, timeout_seconds=120, account=account, carries=Carries.OUT)

@@ -10,7 +10,7 @@ from isthmus.domain.lifecycle import EndReason
 from isthmus.sites import scripts
 from isthmus.sites.port import JobFile, Rejected, Staged, StageOutcome, Uncertain
 from isthmus.sites.roots import Root
-from isthmus.sites.transport import CommandResult, Transport
+from isthmus.sites.transport import Carries, CommandResult, Transport
 
 _LONGEST_SECONDS = 6 * 3600.0
 _CURL = {  # curl(1), EXIT CODES
@@ -67,6 +67,7 @@ class Fetcher:
             stdin=config,
             timeout_seconds=_LONGEST_SECONDS,
             account=account,
+            carries=Carries.IN,
         )
         return None if result.exit_code == 0 else _explain(item, result, uses_curl="curl" in root.tools)
 

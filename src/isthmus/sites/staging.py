@@ -21,7 +21,7 @@ from isthmus.sites.containers import Containers, absolute_folders, absolute_plac
 from isthmus.sites.fetching import Fetcher
 from isthmus.sites.port import Job, JobFile, Rejected, Staged, StageOutcome, Uncertain
 from isthmus.sites.roots import Root
-from isthmus.sites.transport import Transport
+from isthmus.sites.transport import Carries, Transport
 from isthmus.sites.wrapper import make_environment, make_script, make_secrets
 
 _BATCH_JOBS: Final = 500
@@ -185,6 +185,7 @@ class Stager:
                 stdin=_tar(contents),
                 timeout_seconds=60 + sum(map(len, contents.values())) / _SLOWEST_BYTES_PER_SECOND,
                 account=account,
+                carries=Carries.IN,
             )
         except IsthmusError as error:
             return {sha: Uncertain(message=str(error)) for sha in hashes}
@@ -205,6 +206,7 @@ class Stager:
                         stdin=_content(self._blobs, sha, have),
                         timeout_seconds=120 + max(0, size - have) / _SLOWEST_BYTES_PER_SECOND,
                         account=account,
+                        carries=Carries.IN,
                     )
                     stands = result.text.strip()
                     if result.exit_code != 9 or not stands.isdigit():

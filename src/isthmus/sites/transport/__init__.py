@@ -9,9 +9,11 @@ from isthmus.sites.transport.opening import TRANSPORT_HELP, open_transport
 from isthmus.sites.transport.port import Command, CommandFailed, CommandResult, Stdin, TimedOut, Transport
 from isthmus.sites.transport.scripted import ScriptedTransport
 from isthmus.sites.transport.ssh import SshTransport
+from isthmus.sites.transport.turns import Carries
 
 __all__ = [
     "TRANSPORT_HELP",
+    "Carries",
     "Command",
     "CommandFailed",
     "CommandResult",

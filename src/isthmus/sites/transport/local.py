@@ -24,6 +24,7 @@ from isthmus.sites.transport.port import (
     check_environment,
 )
 from isthmus.sites.transport.together import together
+from isthmus.sites.transport.turns import Carries, Turns
 
 _CHUNK_BYTES = 256 * 1024
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -35,7 +36,7 @@ class LocalTransport:
     def __init__(
         self, *, max_commands: int = 8, switch_account: str = "none", env: Mapping[str, str] | None = None
     ) -> None:
-        self._slots = asyncio.Semaphore(max_commands)
+        self._turns = Turns(max_commands)
         self._switch = switch_account
         self._env = check_environment(env or {})
         self._own = pwd.getpwuid(os.geteuid()).pw_name
@@ -62,9 +63,10 @@ class LocalTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
+        carries: Carries = Carries.NOTHING,
     ) -> CommandResult:
         """Run to its end; see Transport."""
-        async with self._slots:
+        async with self._turns.take(carries):
             try:
                 process = await self._start(command, account, with_stdin=stdin is not None)
             except FileNotFoundError as error:
@@ -90,9 +92,10 @@ class LocalTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
+        carries: Carries = Carries.NOTHING,
     ) -> AsyncGenerator[bytes, None]:
         """Standard output as it comes; see Transport."""
-        async with self._slots:
+        async with self._turns.take(carries):
             try:
                 process = await self._start(command, account, with_stdin=stdin is not None)
             except FileNotFoundError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from isthmus.domain.errors import Invalid, Refused, Unavailable
+from isthmus.sites.transport.turns import Carries
 
 Command = Sequence[str] | str  # an argument list, or a script for `/bin/sh -c` (under 100 kB; long data goes to stdin)
 Stdin = bytes | AsyncIterator[bytes] | None
@@ -57,7 +58,7 @@ class CommandFailed(Unavailable):
 
 class Transport(Protocol):
     """Runs commands at one host. At most `max_commands` run at once, others wait their turn (which is not counted in
-    their time-out). Every method raises Unavailable when the host cannot be reached, TimedOut (an Unavailable) when a
+    their time-out); what `carries` content leaves room for the others (see `turns`). Every method raises Unavailable when the host cannot be reached, TimedOut (an Unavailable) when a
     command takes too long; a command that ran and failed is a plain result with its exit code. No error repeats the
     command's arguments or input."""
 
@@ -83,6 +84,7 @@ class Transport(Protocol):
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
+        carries: Carries = Carries.NOTHING,
     ) -> CommandResult:
         """Run to its end; its whole output is kept in memory (at most MAX_OUTPUT_BYTES, then Unavailable)."""
         ...
@@ -94,6 +96,7 @@ class Transport(Protocol):
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
+        carries: Carries = Carries.NOTHING,
     ) -> AsyncGenerator[bytes, None]:
         """Standard output as it comes; CommandFailed at the end when the exit code is not 0. `timeout_seconds` is the
         longest silence, not the whole time. Closing the iterator ends the command."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from isthmus.sites.transport.port import DEFAULT_TIMEOUT_SECONDS, Command, CommandFailed, CommandResult, Stdin
+from isthmus.sites.transport.turns import Carries
 
 Answer = CommandResult | Exception | str | bytes | Callable[[str, bytes], CommandResult]
 
@@ -30,6 +31,7 @@ class ScriptedTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,  # noqa: ARG002
         account: str = "",
+        carries: Carries = Carries.NOTHING,  # noqa: ARG002
     ) -> CommandResult:
         """Give the prepared answer."""
         line = command if isinstance(command, str) else shlex.join(command)
@@ -57,6 +59,7 @@ class ScriptedTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
+        carries: Carries = Carries.NOTHING,  # noqa: ARG002
     ) -> AsyncGenerator[bytes, None]:
         """Give the prepared answer in one chunk."""
         result = await self.run(command, stdin=stdin, timeout_seconds=timeout_seconds, account=account)

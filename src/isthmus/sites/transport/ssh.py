@@ -26,6 +26,7 @@ from isthmus.sites.transport.port import (
     check_environment,
 )
 from isthmus.sites.transport.together import together
+from isthmus.sites.transport.turns import Carries, Turns
 
 _CHUNK_BYTES = 256 * 1024
 MAX_RETIRED = (
@@ -64,7 +65,7 @@ class SshTransport:
             raise Invalid("key_file", f"{self._key_file} is not a file.", remedy="Give the path of a private key.")
         self._host, self._port, self._user = host, port, user
         self._connect_timeout = connect_timeout_seconds
-        self._slots = asyncio.Semaphore(max_commands)
+        self._turns = Turns(max_commands)
         self._switch = switch_account
         self._env = check_environment(env or {})
         self._connection: asyncssh.SSHClientConnection | None = None
@@ -93,10 +94,11 @@ class SshTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
+        carries: Carries = Carries.NOTHING,
     ) -> CommandResult:
         """Run to its end; see Transport."""
         line = self._line(command, account)
-        async with self._slots:
+        async with self._turns.take(carries):
             process = await self._start(line, timeout_seconds)
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -125,10 +127,11 @@ class SshTransport:
         stdin: Stdin = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         account: str = "",
+        carries: Carries = Carries.NOTHING,
     ) -> AsyncGenerator[bytes, None]:
         """Standard output as it comes; see Transport."""
         line = self._line(command, account)
-        async with self._slots:
+        async with self._turns.take(carries):
             process = await self._start(line, timeout_seconds)
             feeding = asyncio.create_task(_feed(process, stdin))
             errors = asyncio.create_task(_read(process.stderr, STDERR_KEPT_BYTES))
