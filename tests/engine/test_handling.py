@@ -67,3 +67,12 @@ def test_what_is_to_be_brought_before_a_task_counts_for_each_task_and_byte() -> 
     assert handover.of(1, 0.0) == pytest.approx(2.3, abs=0.4)
     assert handover.of(10, 40e6) == pytest.approx(2.0 + 3.0 + 2.0, rel=0.1)
     assert after.seconds == pytest.approx(3.0, abs=0.4)
+
+
+def test_the_newest_say_most_of_what_collecting_takes() -> None:
+    """After a burst in which collecting took 30 s, twenty tasks of a calm hour in which it takes 2 s: that is what the next will take."""
+    burst = [Brought(placed_at=number * 1.0, there_at=number + 0.5, size_bytes=0.0, after=30.0) for number in range(60)]
+    calm = [Brought(placed_at=1000.0 * n, there_at=1000.0 * n + 0.5, size_bytes=0.0, after=2.0) for n in range(1, 21)]
+    after, _ = learnt([*burst, *calm])
+    assert after.seconds < 5.0
+    assert after.late > 15.0

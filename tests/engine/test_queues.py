@@ -5,9 +5,12 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from isthmus.domain.queue import QueuedJob, SiteQueue
+from isthmus.domain.site import OwnShare, Pool, SiteDescription
 from isthmus.engine import queues
+from isthmus.engine.describing import with_own
 from isthmus.store import tables
 from isthmus.store.database import Database
+from tests.engine.conftest import join
 
 JOBS = (
     QueuedJob(id="1", pools=("cpu",), running=True, processors=8, limit_seconds=600, started_at=5.0),
@@ -46,3 +49,33 @@ async def test_a_queue_that_stays_is_not_written_again(store: Database) -> None:
     assert await store.read(stored) == [(100.0, before)]
     await store.write(queues.keep, "alpha", 120.0, None)
     assert await store.read(stored) == []
+
+
+async def test_a_job_whose_id_was_not_told_yet_is_not_a_stranger(store: Database) -> None:
+    """One attempt is known at the site by its id, two are being submitted: of the jobs that look like those the two newest are ours."""
+    join(store)
+    common: dict[str, object] = {
+        "task_id": "t",
+        "project": "p",
+        "user": "ada",
+        "site": "null",
+        "pool": "cpu",
+        "account": "",
+        "cpus": 4,
+    }
+    common |= {"nodes": 1, "memory_bytes": 1, "accelerators": 0, "walltime_seconds": 170, "number": 1, "fence": 1}
+    common |= {"created_at": 1.0, "updated_at": 1.0}
+    states = (("running", "9"), ("submitting", ""), ("submitting", ""), ("placed", ""))
+    rows = [{**common, "key": f"k{n}", "state": state, "native_id": native} for n, (state, native) in enumerate(states)]
+    store.write_now(lambda connection: connection.execute(tables.attempts.insert(), rows))
+    alike = [QueuedJob(id=str(n), pools=("cpu",), processors=4, limit_seconds=180) for n in (10, 11, 12)]
+    others = [
+        QueuedJob(id="13", pools=("cpu",), processors=2, limit_seconds=180),
+        QueuedJob(id="14", pools=("gpu",), processors=4, limit_seconds=180),
+    ]
+    ran = QueuedJob(id="9", pools=("cpu",), running=True, processors=4, limit_seconds=180, started_at=40.0)
+    queue = SiteQueue(at=100.0, jobs=(ran, *alike, *others))
+    told = SiteDescription(kind="slurm", version="1", pools=(Pool(name="cpu"), Pool(name="gpu")), queue=queue)
+    cpu, gpu = store.read_now(with_own, "null", told).pools
+    assert cpu.own == OwnShare(running_cpus=4, queued_jobs=2, cpu_seconds=4 * 120.0 + 2 * 4 * 180.0)
+    assert gpu.own == OwnShare()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.domain.placement import KeptOutput, PoolView, Promise, Snapshot, WaitingTask, Why
-from isthmus.domain.site import Pool, SiteState
+from isthmus.domain.site import OwnShare, Pool, SiteState
 from isthmus.domain.task import Accelerators, Constraints, Demand, Goal, Objective
 from isthmus.placement import decide
 
@@ -210,3 +210,20 @@ def test_the_remedy_is_true(pools: list[PoolView], demand: Demand) -> None:
     [receipt] = decide(Snapshot(now=NOW, pools=tuple(pools)), [waiting(demand=demand)]).receipts
     if not receipt.chosen_site and all(c.why is not Why.FULL_NOW for c in receipt.candidates):
         assert any(f"{view.site}/main" in receipt.remedy for view in pools)
+
+
+def test_our_own_jobs_are_waited_for_by_what_is_left_of_them_also_beside_others() -> None:
+    """A stranger's job of 100 s on all 16 processors waits, and ten of ours of an hour's limit that are known to take 16 s."""
+    own = OwnShare(running_cpus=16, queued_jobs=9, cpu_seconds=10 * 16 * 3600.0)
+    view = pool(
+        free_cpus=0,
+        queued_jobs=10,
+        queued_cpu_seconds=1600.0 + 9 * 16 * 3600.0,
+        running_cpu_seconds_left=16 * 3600.0,
+        own=own,
+        promised=Promise(jobs=10, cpus=30, cpu_seconds=10 * 16 * 16.0),
+    )
+    [receipt] = decide(Snapshot(now=NOW, pools=(view,)), [waiting()]).receipts
+    wait = receipt.candidates[0].wait
+    assert wait is not None
+    assert wait.seconds == pytest.approx(2.0 + 100.0 + 160.0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from isthmus.domain.errors import IsthmusError
+from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.queue import QueuedJob
 from isthmus.domain.site import OwnShare, SiteDescription
 from isthmus.engine import queues
@@ -20,6 +23,7 @@ from isthmus.store.documents import dump, load
 
 log = logging.getLogger(__name__)
 _LIVE = sa.text("state NOT IN ('succeeded', 'failed', 'cancelled', 'lost')")  # as the partial index says it
+_ON_THE_WAY = (AttemptState.SUBMITTING.value, AttemptState.UNKNOWN.value)
 
 
 async def describe(work: SiteWork) -> None:
@@ -52,7 +56,7 @@ def _store(connection: sa.Connection, lease: Lease, site: str, now: float, descr
     guard(connection, lease)
     row = connection.execute(tables.sites.select().where(tables.sites.c.name == site).with_for_update()).one()
     queues.keep(connection, site, now, description.queue)
-    description = _with_own(connection, site, description)
+    description = with_own(connection, site, description)
     text = dump(replace(description, queue=None))  # rounds read it often, and need no rows
     connection.execute(
         tables.sites.update()
@@ -65,8 +69,9 @@ def _store(connection: sa.Connection, lease: Lease, site: str, now: float, descr
     return was_back or _shape(load(SiteDescription, row.description)) != _shape(description)
 
 
-def _with_own(connection: sa.Connection, site: str, description: SiteDescription) -> SiteDescription:
-    """The description with what of each pool's load is our own, where the site shows its queue."""
+def with_own(connection: sa.Connection, site: str, description: SiteDescription) -> SiteDescription:
+    """The description with what of each pool's load is our own, where the site shows its queue. A job that looks like one whose
+    submission is under way is taken to be it: the answer with its id comes after many others."""
     queue = description.queue
     if queue is None:
         return description
@@ -74,9 +79,23 @@ def _with_own(connection: sa.Connection, site: str, description: SiteDescription
     ours: set[str] = set()
     for which in (_LIVE, sa.text(f"({tables.AFTER})")):
         ours.update(connection.execute(sa.select(a.native_id).where(a.site == site, which)).scalars())
+    sent = sa.select(a.pool, a.cpus, a.walltime_seconds).where(a.site == site, _LIVE, a.native_id == "")
+    unnamed = Counter(
+        (row.pool, row.cpus, _minutes(row.walltime_seconds))
+        for row in connection.execute(sent.where(a.state.in_(_ON_THE_WAY)))
+    )
     pools = []
     for pool in description.pools:
-        own = [job for job in queue.jobs if job.id in ours and pool.name in job.pools]
+        own = []
+        for job in reversed(queue.jobs):  # the newest first: their ids may not have been told yet
+            like = (pool.name, job.processors, _minutes(job.limit_seconds))
+            if pool.name not in job.pools:
+                continue
+            if job.id in ours:
+                own.append(job)
+            elif unnamed[like]:
+                unnamed[like] -= 1
+                own.append(job)
         share = OwnShare(
             running_cpus=sum(job.processors for job in own if job.running),
             queued_jobs=sum(not job.running for job in own),
@@ -84,6 +103,11 @@ def _with_own(connection: sa.Connection, site: str, description: SiteDescription
         )
         pools.append(replace(pool, own=share))
     return replace(description, pools=tuple(pools))
+
+
+def _minutes(seconds: float | None) -> int:
+    """A limit as schedulers keep it."""
+    return math.ceil((seconds or 0.0) / 60)
 
 
 def _left(job: QueuedJob, now: float) -> float:

@@ -1,14 +1,13 @@
 """How far ends at each site were from what their receipts foretold: the newest attempts, those that go on as far as they are known.
 
 Tasks whose run time was known and tasks of which only the limit was are apart: their ends are far from their predictions in other
-ways. A site where too few have ended takes the figures of all sites.
+ways. The newer an end, the more it counts; ends at other sites count too, a quarter as much.
 
 Kept in memory only; after a start it is learned again from the receipts.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,18 +18,20 @@ import sqlalchemy as sa
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState
 from isthmus.domain.placement import Candidate, Snapshot, Spread, Why
 from isthmus.forecasting.conformal import AdaptiveLevel
-from isthmus.placement.spreading import COLD, COLD_DECLARED, FEW, parts_of, quantile, score, widths
+from isthmus.placement.spreading import Seen, parts_of, score, spread_of, widths
 from isthmus.store import tables
 from isthmus.store.database import Database
 from isthmus.store.documents import adapter
 
-NEWEST = 400  # attempts that are looked at, of all sites
-MOST = 24  # of one site: a burst is another world than the calm before it
+NEWEST = 400  # attempts that are looked at, of those placed last and of those that ended last
+FADES = 0.96  # what each newer end leaves of an older one's weight: about 25 count
+ELSEWHERE = 0.25  # what an end at another site weighs
+LEAST = 0.02  # less than this is left out
 AGAIN_SECONDS = 2.0  # at most this often while tasks come
 RATE = 0.01  # of the adaptive levels; outcomes come late, and a quicker one overshoots
 _AT_ONCE = 200
 Kind = tuple[str, bool]
-"""Site (empty: all of them), and whether the run time was known."""
+"""Site (empty: one of which nothing is known), and whether the run time was known."""
 _ENDED = frozenset(state.value for state in ATTEMPT_ENDED)
 
 
@@ -76,12 +77,8 @@ class Ends:
         if 0 <= now - self._read_at < gap:
             return
         self._read_at = now
-        rows = await self._database.read(_newest)
-        done = Counter(row.site for row in rows if row.state == AttemptState.SUCCEEDED.value)
-        if any(done[row.site] < FEW for row in rows):  # so many are under way that few of the newest have ended
-            few = {row.site for row in rows if done[row.site] < FEW}
-            last = await self._database.read(_ended_last)
-            rows = [row for row in rows if row.site not in few] + [row for row in last if row.site in few]
+        found = [*await self._database.read(_newest), *await self._database.read(_ended_last)]
+        rows = list({row.key: row for row in found}.values())
         unknown = [row.key for row in rows if row.key not in self._foretold]
         if unknown:
             self._foretold |= await self._database.read(_receipts, unknown)
@@ -101,45 +98,48 @@ class Ends:
         )
 
     def _of(self, site: str, kind: bool) -> Spread:
-        return self._known.get((site, kind)) or self._known.get(("", kind)) or (COLD if kind else COLD_DECLARED)
+        return self._known.get((site, kind)) or self._known.get(("", kind)) or spread_of((), declared=not kind)
 
     def _learn(self, rows: Sequence[Any], now: float) -> None:
-        found: dict[Kind, list[tuple[float, bool]]] = {}
         ended = [row for row in rows if row.ended_at is not None and row.state in _ENDED]
-        for row in sorted(ended, key=lambda row: (row.ended_at, row.key)):
+        ended.sort(key=lambda row: (row.ended_at, row.key))
+        for row in ended:
             foretold = self._foretold.get(row.key)
             if foretold is not None and row.key not in self._counted and row.state == AttemptState.SUCCEEDED.value:
                 self._levels.setdefault((row.site, foretold.kind), Levels()).learn(
                     foretold, row.ended_at - row.created_at
                 )
             self._counted.add(row.key)
+        done = self._figures([row for row in reversed(ended) if row.state == AttemptState.SUCCEEDED.value], now)
+        live = self._figures([row for row in rows if row.state not in _ENDED], now)
+        kinds = {(site, kind) for site in ("", *(one[0][0] for one in (*done, *live))) for kind in (True, False)}
+        self._known = {which: self._spread(which, done, live) for which in kinds}
+
+    def _figures(self, rows: Sequence[Any], now: float) -> list[tuple[Kind, float]]:
+        """How far each came so far, in widths."""
+        found = []
         for row in rows:
-            foretold = self._foretold.get(row.key)
-            done = row.state == AttemptState.SUCCEEDED.value and row.ended_at is not None
-            if foretold is None or not (done or row.state not in _ENDED):
+            one = self._foretold.get(row.key)
+            if one is not None:
+                until = max(now, row.created_at) if row.ended_at is None else row.ended_at
+                found.append(((row.site, one.kind), score(until - row.created_at, one.middle, one.below, one.above)))
+        return found
+
+    def _spread(self, which: Kind, done: Sequence[tuple[Kind, float]], live: Sequence[tuple[Kind, float]]) -> Spread:
+        """The next interval of a site; `done` begins with what ended last."""
+        known, later = [], 0.0  # the weight of what ended later
+        for (site, kind), figure in done:
+            if kind != which[1]:
                 continue
-            actual = (row.ended_at if done else max(now, row.created_at)) - row.created_at
-            one = (score(actual, foretold.middle, foretold.below, foretold.above), done)
-            for which in (row.site, ""):
-                of = found.setdefault((which, foretold.kind), [])
-                if len(of) < MOST:
-                    of.append(one)
-        self._known |= {
-            which: spread_of(known, self._levels.get(which, Levels()))
-            for which, known in found.items()
-            if sum(done for _, done in known) >= FEW
-        }
-
-
-def spread_of(known: Sequence[tuple[float, bool]], levels: Levels) -> Spread:
-    """The next interval of a site."""
-    middle = quantile(known, 0.5)
-    return Spread(
-        low=min(middle, quantile(known, levels.low.value)),
-        middle=middle,
-        high=max(middle, quantile(known, levels.high.value)),
-        source="learned",
-    )
+            own, fresh = 1.0 if site == which[0] else ELSEWHERE, FADES**later
+            if fresh < LEAST:
+                break
+            known.append(Seen(figure, weight=own * fresh))
+            later += own
+        known += [Seen(figure, ended=False) for there, figure in live if there == which]
+        levels = self._levels.get(which, Levels())
+        first = FADES**later
+        return spread_of(known, declared=not which[1], first=first, low=levels.low.value, high=levels.high.value)
 
 
 def _foretold(body: str) -> Foretold | None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.placement import Estimate, Handover, Snapshot
+from isthmus.placement.spreading import Seen, quantile
 from isthmus.store import tables
 from isthmus.store.database import Database
 
@@ -24,7 +25,7 @@ PAST_SECONDS = 3 * 86400.0
 AGAIN_SECONDS = 4.0  # at most this often while tasks come
 _PER_JOB, _BYTES_PER_SECOND = 0.05, 50e6  # what a site is taken to do before it showed anything else
 _TRUST = 5.0  # attempts that this counts like
-_FADES = 0.97  # what each newer attempt leaves of an older one's weight
+_FADES = 0.95  # what each newer attempt leaves of an older one's weight: about 20 count
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,17 @@ def learnt(brought: Sequence[Brought]) -> tuple[Estimate, Handover]:
     brought = sorted(brought, key=lambda one: (one.placed_at, one.there_at))
     before = _before(brought)
     handover = _fitted(brought, before)
-    taken = sorted(
-        max(0.0, one.after + one.there_at - one.placed_at - handover.of(jobs, size))
-        for one, (jobs, size) in zip(brought, before, strict=True)
-    )
-    last = len(taken) - 1
-    p10, p50, p90 = (taken[round(share * last)] for share in (0.1, 0.5, 0.9))
+    taken = [
+        Seen(max(0.0, one.after + one.there_at - one.placed_at - handover.of(jobs, size)), weight=weight)
+        for one, (jobs, size), weight in zip(brought, before, _weights(len(brought)), strict=True)
+    ]
+    p10, p50, p90 = (quantile(taken, share) for share in (0.1, 0.5, 0.9))
     return Estimate(seconds=p50, source="learned", p10=p10, p90=p90), handover
+
+
+def _weights(count: int) -> list[float]:
+    """What each of so many attempts counts, those that were placed last most."""
+    return [_FADES ** (count - 1 - number) for number in range(count)]
 
 
 def _before(brought: Sequence[Brought]) -> list[tuple[int, float]]:
@@ -108,7 +113,7 @@ def _before(brought: Sequence[Brought]) -> list[tuple[int, float]]:
 
 def _fitted(brought: Sequence[Brought], before: Sequence[tuple[int, float]]) -> Handover:
     """Least squares over what was to be brought, newer attempts first of all, held to what is plausible."""
-    weights = [_FADES ** (len(brought) - 1 - number) for number in range(len(brought))]
+    weights = _weights(len(brought))
     seconds = [one.there_at - one.placed_at for one in brought]
     rows = [(1.0, float(jobs), size / _BYTES_PER_SECOND) for jobs, size in before]
     prior = ((0.1 * _TRUST, 0.5), (_TRUST, _PER_JOB), (_TRUST, 1.0))

@@ -56,7 +56,11 @@ def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise, 
         return learned if has_room or not unseen.cpu_seconds else _later(learned, unseen.cpu_seconds / cpus)
     if has_room:
         return Estimate(seconds=SCHEDULER_LAG_SECONDS, source="measured")
-    ahead = pool.queued_cpu_seconds + pool.running_cpu_seconds_left + unseen.cpu_seconds
+    ahead = pool.queued_cpu_seconds + pool.running_cpu_seconds_left
+    if pool.own is None:
+        ahead += unseen.cpu_seconds
+    else:  # others by their limits, our own by what is left of them
+        ahead = max(0.0, ahead - pool.own.cpu_seconds) + promised.cpu_seconds
     return Estimate(seconds=SCHEDULER_LAG_SECONDS + ahead / cpus, source="measured")
 
 

@@ -8,12 +8,14 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
 from isthmus.data.port import BlobStore
 from isthmus.domain.errors import Corrupt, IsthmusError, Unavailable
 from isthmus.sites import scripts
+from isthmus.sites.several import several
 from isthmus.sites.transport import Carries, Transport
 
 _SMALL_BYTES: Final = 1024 * 1024
@@ -92,16 +94,19 @@ class Bringer:
         except IsthmusError as error:
             return {sha256: error for _, sha256 in bundle}
         failed: dict[str, IsthmusError] = {}
-        start = 0
-        for item, sha256 in bundle:
-            content = result.stdout[start : start + item.size_bytes]
-            start += item.size_bytes
+        ends = list(accumulate(item.size_bytes for item, _ in bundle))
+
+        async def keep(number: int) -> None:
+            item, sha256 = bundle[number]
+            content = result.stdout[ends[number] - item.size_bytes : ends[number]]
             try:
                 if hashlib.sha256(content).hexdigest() != sha256:
                     raise Corrupt(f"Output {item.path} is not what was hashed at the site.")
                 await self._blobs.put_bytes(content)
             except IsthmusError as error:
                 failed[sha256] = error
+
+        await several(keep, range(len(bundle)))
         return failed
 
     async def _bring_large(self, item: FoundFile, sha256: str, account: str) -> None:

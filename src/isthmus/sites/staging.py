@@ -21,6 +21,7 @@ from isthmus.sites.containers import Containers, absolute_folders, absolute_plac
 from isthmus.sites.fetching import Fetcher
 from isthmus.sites.port import Job, JobFile, Rejected, Staged, StageOutcome, Uncertain
 from isthmus.sites.roots import Root
+from isthmus.sites.several import several
 from isthmus.sites.transport import Carries, Transport
 from isthmus.sites.wrapper import make_environment, make_script, make_secrets
 
@@ -150,19 +151,21 @@ class Stager:
         failed: dict[str, StageOutcome] = {}
         small: list[tuple[str, int]] = []
         large: list[str] = []
-        for sha, have in missing.items():
+
+        async def sort(sha: str) -> None:
             try:
                 size = await self._blobs.size(sha)
             except NotFound:
                 failed[sha] = Rejected(reason=EndReason.INPUT_MISSING, message=f"No stored content has the hash {sha}.")
-                continue
             except IsthmusError as error:
                 failed[sha] = Uncertain(message=str(error))
-                continue
-            if size <= _SMALL_BYTES and not have:
-                small.append((sha, size))
             else:
-                large.append(sha)
+                if size <= _SMALL_BYTES and not missing[sha]:
+                    small.append((sha, size))
+                else:
+                    large.append(sha)
+
+        await several(sort, missing)
         bundle: list[str] = []
         bundle_bytes = 0
         for sha, size in small:
@@ -179,7 +182,7 @@ class Stager:
 
     async def _send_bundle(self, hashes: list[str], root: Root, account: str) -> dict[str, StageOutcome]:
         try:
-            contents = {sha: b"".join([chunk async for chunk in self._blobs.read(sha)]) for sha in hashes}
+            contents = dict(zip(hashes, await several(self._read, hashes), strict=True))
             result = await self._transport.run(
                 ["/bin/sh", "-c", scripts.UNPACK_BLOBS, "sh", root.path],
                 stdin=_tar(contents),
@@ -194,6 +197,9 @@ class Stager:
         return {
             sha: Uncertain(message=f"Content {sha} is not at the site: {why}.") for sha in hashes if sha not in kept
         }
+
+    async def _read(self, sha: str) -> bytes:
+        return b"".join([chunk async for chunk in self._blobs.read(sha)])
 
     async def _send(self, sha: str, have: int, root: Root, account: str) -> StageOutcome | None:
         """Stream one blob from the byte on that the site has; None when it is there whole."""
