@@ -62,8 +62,8 @@ def test_what_is_to_be_brought_before_a_task_counts_for_each_task_and_byte() -> 
         for number in range(burst):
             size = 1e6 * ((7 * number + burst) % 10)
             there += 0.3 + size / 20e6
-            brought.append(Brought(placed_at=1000.0 * burst, there_at=there, size_bytes=size, after=3.0))
-    after, handover = learnt(brought)
+            brought.append(Brought(placed_at=1000.0 * burst, there_at=there, size_bytes=size))
+    after, handover = learnt(brought, [3.0] * len(brought))
     assert handover.of(1, 0.0) == pytest.approx(2.3, abs=0.4)
     assert handover.of(10, 40e6) == pytest.approx(2.0 + 3.0 + 2.0, rel=0.1)
     assert after.seconds == pytest.approx(3.0, abs=0.4)
@@ -71,8 +71,20 @@ def test_what_is_to_be_brought_before_a_task_counts_for_each_task_and_byte() -> 
 
 def test_the_newest_say_most_of_what_collecting_takes() -> None:
     """After a burst in which collecting took 30 s, twenty tasks of a calm hour in which it takes 2 s: that is what the next will take."""
-    burst = [Brought(placed_at=number * 1.0, there_at=number + 0.5, size_bytes=0.0, after=30.0) for number in range(60)]
-    calm = [Brought(placed_at=1000.0 * n, there_at=1000.0 * n + 0.5, size_bytes=0.0, after=2.0) for n in range(1, 21)]
-    after, _ = learnt([*burst, *calm])
+    brought = [
+        Brought(placed_at=1000.0 * number, there_at=1000.0 * number + 0.5, size_bytes=0.0) for number in range(80)
+    ]
+    after, _ = learnt(brought, [2.0] * 20 + [30.0] * 60)
     assert after.seconds < 5.0
     assert after.late > 15.0
+
+
+def test_bringing_is_learned_before_anything_of_it_has_ended() -> None:
+    """A calm past in which a task was in the queue at once, and a burst under way that takes 12 s each: the next of the burst takes as long."""
+    calm = [Brought(placed_at=1000.0 * number, there_at=1000.0 * number + 0.5, size_bytes=0.0) for number in range(40)]
+    burst = [
+        Brought(placed_at=1e5 + 20.0 * number, there_at=1e5 + 20.0 * number + 12.0, size_bytes=0.0)
+        for number in range(40)
+    ]
+    after, handover = learnt([*calm, *burst], [2.0] * 40)
+    assert handover.of(1, 0.0) + after.seconds == pytest.approx(14.0, abs=2.0)

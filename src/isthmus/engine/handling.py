@@ -1,10 +1,11 @@
-"""What handling a task takes at each site, learned from those that ended: from the decision to the site's queue, the longer the more
-is to be brought there before it, and from the end of the run until its outputs are here and checked. Not of tasks that read data
-sets: their transfers have estimates of their own.
+"""What handling a task takes at each site, learned from the newest: from the decision to the site's queue, the longer the more
+is to be brought there before it, and from the end of the run until its outputs are here and checked. The one is learned as soon as a task
+is in the queue, the other as soon as it has ended. Not of tasks that read data sets: their transfers have estimates of their own.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,13 +31,11 @@ _FADES = 0.95  # what each newer attempt leaves of an older one's weight: about 
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """One attempt on its way to its site's queue: when it was placed, when it was there, with how many bytes; and what collecting
-    it took."""
+    """One attempt on its way to its site's queue: when it was placed, when it was there, with how many bytes."""
 
     placed_at: float
     there_at: float
     size_bytes: float
-    after: float
 
 
 class Handling:
@@ -52,12 +51,19 @@ class Handling:
         if 0 <= now - self._read_at < gap:
             return
         self._read_at = now
-        sites: dict[str, list[Brought]] = {}
-        for row in await self._database.read(_newest, now - PAST_SECONDS):
-            of = sites.setdefault(row.site, [])
-            if len(of) < MOST:
-                of.append(_brought(row))
-        self._known = {site: learnt(of) for site, of in sites.items() if len(of) >= ENOUGH}
+        brought: dict[str, list[Brought]] = {}
+        after: dict[str, list[float]] = {}
+        for row in await self._database.read(_brought, now - PAST_SECONDS):
+            there_at = max(row.submitted_at, row.created_at)
+            brought.setdefault(row.site, []).append(Brought(row.created_at, there_at, float(row.input_bytes)))
+        for row in await self._database.read(_collected, now - PAST_SECONDS):
+            took = float(row.task_ended_at - row.started_at - row.elapsed_seconds)
+            after.setdefault(row.site, []).append(max(0.0, took))
+        self._known = {
+            site: learnt(brought[site][:MOST], took[:MOST])
+            for site, took in after.items()
+            if min(len(took), len(brought.get(site, ()))) >= ENOUGH
+        }
 
     def into(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with what is known of each site."""
@@ -70,30 +76,29 @@ class Handling:
         return replace(snapshot, pools=tuple(views))
 
 
-def _brought(row: Any) -> Brought:
-    return Brought(
-        placed_at=row.created_at,
-        there_at=max(row.submitted_at, row.created_at),
-        size_bytes=float(row.input_bytes),
-        after=max(0.0, float(row.task_ended_at - row.started_at - row.elapsed_seconds)),
-    )
-
-
-def learnt(brought: Sequence[Brought]) -> tuple[Estimate, Handover]:
-    """What collecting takes at a site, with what bringing may be off in its quantiles; and what bringing takes."""
+def learnt(brought: Sequence[Brought], after: Sequence[float]) -> tuple[Estimate, Handover]:
+    """What collecting takes at a site, with what bringing may be off in it; and what bringing takes. `after`: seconds from a run's end to
+    the task's, those that ended last first."""
     brought = sorted(brought, key=lambda one: (one.placed_at, one.there_at))
     before = _before(brought)
     handover = _fitted(brought, before)
-    taken = [
-        Seen(max(0.0, one.after + one.there_at - one.placed_at - handover.of(jobs, size)), weight=weight)
-        for one, (jobs, size), weight in zip(brought, before, _weights(len(brought)), strict=True)
-    ]
-    p10, p50, p90 = (quantile(taken, share) for share in (0.1, 0.5, 0.9))
-    return Estimate(seconds=p50, source="learned", p10=p10, p90=p90), handover
+    off = [one.there_at - one.placed_at - handover.of(*of) for one, of in zip(brought, before, strict=True)]
+    (low, middle, high), (early, usual, late) = _quantiles(off), _quantiles(after[::-1])
+    seconds = max(0.0, usual + middle)
+    p10 = max(0.0, seconds - math.hypot(usual - early, middle - low))
+    return Estimate(
+        seconds=seconds, source="learned", p10=p10, p90=seconds + math.hypot(late - usual, high - middle)
+    ), handover
+
+
+def _quantiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The 10 %, 50 % and 90 % of values of which the last count most."""
+    known = [Seen(value, weight=weight) for value, weight in zip(values, _weights(len(values)), strict=True)]
+    return quantile(known, 0.1), quantile(known, 0.5), quantile(known, 0.9)
 
 
 def _weights(count: int) -> list[float]:
-    """What each of so many attempts counts, those that were placed last most."""
+    """What each of so many counts, the last most."""
     return [_FADES ** (count - 1 - number) for number in range(count)]
 
 
@@ -145,25 +150,34 @@ def _solved(matrix: list[list[float]], sums: list[float]) -> list[float]:
     return found
 
 
-def _newest(connection: sa.Connection, since: float) -> list[Any]:
-    a, u, t = tables.attempts.c, tables.usage_records.c, tables.tasks.c
-    reading = sa.select(tables.task_data.c.task_id).where(tables.task_data.c.task_id == a.task_id)
+def _brought(connection: sa.Connection, since: float) -> list[Any]:
+    """Those that came to their sites' queues, the newest first."""
+    a, t = tables.attempts.c, tables.tasks.c
     query = (
-        sa.select(
-            a.site,
-            a.created_at,
-            a.submitted_at,
-            a.started_at,
-            u.elapsed_seconds,
-            t.input_bytes,
-            t.ended_at.label("task_ended_at"),
-        )
+        sa.select(a.site, a.created_at, a.submitted_at, t.input_bytes)
+        .select_from(tables.attempts.join(tables.tasks, t.id == a.task_id))
+        .where(a.created_at > since, a.submitted_at.is_not(None), ~_reads_data())
+        .order_by(a.key.desc())
+        .limit(NEWEST)
+    )
+    return list(connection.execute(query))
+
+
+def _collected(connection: sa.Connection, since: float) -> list[Any]:
+    """Those that ended well, the last first."""
+    a, u, t = tables.attempts.c, tables.usage_records.c, tables.tasks.c
+    query = (
+        sa.select(a.site, a.started_at, u.elapsed_seconds, t.ended_at.label("task_ended_at"))
         .select_from(
             tables.usage_records.join(tables.attempts, u.attempt == a.key).join(tables.tasks, t.id == a.task_id)
         )
-        .where(u.created_at > since, a.state == AttemptState.SUCCEEDED.value, ~reading.exists())
-        .where(a.submitted_at.is_not(None), a.started_at.is_not(None), t.ended_at.is_not(None), t.attempt == a.key)
+        .where(u.created_at > since, a.state == AttemptState.SUCCEEDED.value, ~_reads_data())
+        .where(a.started_at.is_not(None), t.ended_at.is_not(None), t.attempt == a.key)
         .order_by(u.created_at.desc(), u.attempt.desc())
         .limit(NEWEST)
     )
     return list(connection.execute(query))
+
+
+def _reads_data() -> sa.ColumnElement[bool]:
+    return sa.select(tables.task_data.c.task_id).where(tables.task_data.c.task_id == tables.attempts.c.task_id).exists()
