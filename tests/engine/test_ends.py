@@ -51,6 +51,6 @@ async def test_the_interval_is_what_ends_were_off(store: Database, make_engine: 
         predicted + figure * (1.0 + 0.1 * predicted)
         for figure in (told.pools[0].spread_declared.low, told.pools[0].spread_declared.high)
     )
-    # Newest first, an end weighs 0.96 of the next: a tenth of the weight is on the newest 2 or 3, nine tenths on the newest 40.
+    # Newest first, an end weighs 0.97 of the next: a tenth of the weight is on the newest 3, nine tenths on the newest 45.
     assert high == pytest.approx(58, abs=3)
     assert low == pytest.approx(20, abs=8)

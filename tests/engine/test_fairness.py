@@ -35,6 +35,7 @@ def _used(world: World, task_ids: set[str], until: float) -> float:
     )
 
 
+@pytest.mark.timeout(900)  # virtual time, which load cannot change; but some ten thousand transactions take their while
 @pytest.mark.parametrize(("share", "ratio"), [(1.0, 1.0), (3.0, 3.0)])
 def test_projects_get_their_shares_under_contention(share: float, ratio: float) -> None:
     """One has many short narrow tasks and came first, the other fewer long wide ones: while both wait, processor time is as

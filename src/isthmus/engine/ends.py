@@ -24,8 +24,11 @@ from isthmus.store.database import Database
 from isthmus.store.documents import adapter
 
 NEWEST = 400  # attempts that are looked at, of those placed last and of those that ended last
-FADES = 0.96  # what each newer end leaves of an older one's weight: about 25 count
+FADES = 0.97  # what each newer end leaves of an older one's weight: about 33 count
 ELSEWHERE = 0.25  # what an end at another site weighs
+GOES_ON = (
+    0.5  # what a task weighs that has not ended: the quick ones of its time are among those, and cannot be told yet
+)
 LEAST = 0.02  # less than this is left out
 AGAIN_SECONDS = 2.0  # at most this often while tasks come
 RATE = 0.01  # of the adaptive levels; outcomes come late, and a quicker one overshoots
@@ -136,7 +139,7 @@ class Ends:
                 break
             known.append(Seen(figure, weight=own * fresh))
             later += own
-        known += [Seen(figure, ended=False) for there, figure in live if there == which]
+        known += [Seen(figure, ended=False, weight=GOES_ON) for there, figure in live if there == which]
         levels = self._levels.get(which, Levels())
         first = FADES**later
         return spread_of(known, declared=not which[1], first=first, low=levels.low.value, high=levels.high.value)

@@ -9,6 +9,7 @@ from isthmus.domain.placement import Estimate, PoolView, Promise, WaitingTask
 
 SCHEDULER_LAG_SECONDS = 2.0  # from submission to start at an idle batch system
 NOTICED_SECONDS = 60.0  # forecasts of less are within their error
+_SOON, _LATE = 0.3, 1.3  # of the work ahead: most jobs of a queue start between the two
 SHALLOW = 3  # a batch pool is promised at most this many times its processors; the rest waits here, by priority
 
 
@@ -49,7 +50,7 @@ def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise, 
             return Estimate(seconds=SCHEDULER_LAG_SECONDS, source="measured")
         if not others:
             ahead = max(0.0, promised.cpu_seconds / cpus - after)
-            return Estimate(seconds=SCHEDULER_LAG_SECONDS + ahead, source="measured")
+            return _behind(ahead)
     has_room = pool.queued_jobs == 0 and free - unseen.cpus >= wanted
     learned = None if view.waits is None else view.waits.of(wanted, task.demand.walltime_seconds)
     if learned is not None:
@@ -61,7 +62,17 @@ def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise, 
         ahead += unseen.cpu_seconds
     else:  # others by their limits, our own by what is left of them
         ahead = max(0.0, ahead - pool.own.cpu_seconds) + promised.cpu_seconds
-    return Estimate(seconds=SCHEDULER_LAG_SECONDS + ahead / cpus, source="measured")
+    return _behind(ahead / cpus)
+
+
+def _behind(seconds: float) -> Estimate:
+    """A wait behind work of so many seconds of the whole pool. Schedulers fill gaps with what is narrow or short, before its turn."""
+    return Estimate(
+        seconds=SCHEDULER_LAG_SECONDS + seconds,
+        source="measured",
+        p10=SCHEDULER_LAG_SECONDS + _SOON * seconds,
+        p90=SCHEDULER_LAG_SECONDS + _LATE * seconds,
+    )
 
 
 def _later(one: Estimate, seconds: float) -> Estimate:
