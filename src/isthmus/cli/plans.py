@@ -43,6 +43,7 @@ WORDS = {
     Why.MISSES_DEADLINE: "it would miss the deadline",
     Why.OVER_BUDGET: "it would cost more than the budget",
     Why.FULL_NOW: "it is full now",
+    Why.HOME_FIRST: "its own users come first",
     Why.LATER_FINISH: "it would be done later",
     Why.DEARER: "it would cost more",
     Why.KEPT_APART: "another task of its group is there",
@@ -152,6 +153,8 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
             f"{one.resource} {one.link or f'{one.site}/{one.pool}'} ({one.worth:.2f})" for one in receipt.binding[:5]
         ]
         screen.put(screen.clean(_("Scarce, and its worth to others: {list}").format(list=", ".join(scarce))))
+    for line in _home_rows(receipt):
+        screen.put(screen.clean(line))
     if receipt.after:
         screen.put(screen.clean(_("Before that: {note}").format(note=receipt.after)))
     if receipt.standing is not None and receipt.standing.of > 1:
@@ -167,6 +170,23 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
         )
     if receipt.remedy:
         screen.put(screen.clean(_("What would help: {remedy}").format(remedy=receipt.remedy)))
+
+
+def _home_rows(receipt: Receipt) -> list[str]:
+    """What it costs the task that own users of home sites come first: how much sooner it would be done there."""
+    chosen = next((one for one in receipt.candidates if one.why is Why.CHOSEN), None)
+    done = chosen.finish_seconds if chosen is not None else None
+    lines = []
+    for one in receipt.candidates:
+        if one.why is Why.HOME_FIRST and one.finish_seconds is not None and done is not None:
+            if one.finish_seconds < done:
+                sooner = show_duration(done - one.finish_seconds)
+                lines.append(
+                    _("That {site}'s own users come first costs it {time}: it would be done so much sooner there.").format(
+                        site=one.site, time=sooner
+                    )
+                )
+    return lines
 
 
 def _show_plans(receipt: Receipt) -> None:

@@ -20,6 +20,7 @@ WORDS = {  # of one place, of several
     Why.WORSE_BY_WEIGHTS: ("is worse by the weights", "are worse by the weights"),
     Why.NEEDED_MORE: ("is needed more by others", "are needed more by others"),
     Why.FULL_NOW: ("was full", "were full"),
+    Why.HOME_FIRST: ("has own users who wait", "have own users who wait"),
     Why.NO_ACCOUNT: ("has no account for the user", "have no account for the user"),
 }
 

@@ -76,6 +76,25 @@ class RunTimesByPool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Room of all nodes that a job holds, or wants, for so many seconds as are expected of it."""
+
+    cpus: int
+    memory_bytes: int = 0
+    accelerators: int = 0
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeLine:
+    """What is at a pool of a home site: `running` holds room now, whoever's it is; `waiting` are jobs of the site's own users, in their
+    order, that are to start no later than they would without guests (see `placement.homerow`)."""
+
+    running: tuple[Claim, ...] = ()
+    waiting: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
     """One pool in a snapshot: what its site said at the last look, and what this system promised since."""
 
@@ -105,6 +124,7 @@ class PoolView:
     spread_declared: Spread | None = None  # of those whose run time nobody knew
     keeps_data: bool = False  # outputs may stay at the site
     apart: frozenset[tuple[str, str]] = frozenset()  # (user, group) of live tasks at the site that want to be apart
+    home: HomeLine | None = None  # None: the site is nobody's home, or its own users do not come first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +152,7 @@ class WaitingTask:
 
     id: str
     user: str
+    home: str = ""  # the site of its project's people; empty: it is a guest everywhere
     demand: Demand
     objective: Objective
     constraints: Constraints
@@ -174,6 +195,7 @@ class Snapshot:
     prices: tuple[ScarcePrice, ...] = ()
     roads: Roads = field(default_factory=Roads)
     gap: float | None = None  # how far above the bound contested rounds were at the last audit, relative
+    homebound: tuple[WaitingTask, ...] = ()  # tasks that wait here and have a home line at home, in their order
 
 
 class Why(StrEnum):
@@ -204,6 +226,7 @@ class Why(StrEnum):
     NO_CONTAINERS = "no_containers"
     OPTION_REFUSED = "option_refused"
     KEPT_APART = "kept_apart"
+    HOME_FIRST = "home_first"
     FAILED_HERE = "failed_here"
     MISSES_DEADLINE = "misses_deadline"
     OVER_BUDGET = "over_budget"
@@ -225,6 +248,7 @@ PASSING = frozenset(
         Why.PATH_FULL,
         Why.KEPT_APART,
         Why.FULL_NOW,
+        Why.HOME_FIRST,
         Why.FAILED_HERE,
     }
 )

@@ -18,6 +18,7 @@ _ABLE = frozenset(
         Why.WORSE_BY_WEIGHTS,
         Why.NEEDED_MORE,
         Why.FULL_NOW,
+        Why.HOME_FIRST,
         Why.FAILED_HERE,
     }
 )

@@ -16,6 +16,7 @@ from decimal import Decimal
 
 from isthmus.domain.placement import (
     PASSING,
+    Binding,
     Candidate,
     Placement,
     PoolView,
@@ -29,8 +30,9 @@ from isthmus.domain.placement import (
 from isthmus.placement import estimates
 from isthmus.placement.carrying import Blocked, Preference, Traffic
 from isthmus.placement.feasibility import Failure, failures, remedy
+from isthmus.placement.homerow import HomeRows
 from isthmus.placement.preference import Yardstick, lost, order, way_preference, yardstick
-from isthmus.placement.scarcity import Scarcity
+from isthmus.placement.scarcity import Scarce, Scarcity
 from isthmus.placement.spreading import spread_over
 
 PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing prices
@@ -56,7 +58,14 @@ class _Ledger:
         self.view = view
         self.promised = view.promised
         self.unseen = view.promised_unseen
+        self.guests = Promise()  # of this round, at a site whose own users come first
         self.to_bring = list(view.to_bring)  # shared by the pools of a site
+
+    def before(self, task: WaitingTask) -> tuple[Promise, Promise]:
+        """What is ahead of a task, and of that what the site does not show: for the site's own users no guest is."""
+        if self.view.home is None or task.home != self.view.site:
+            return self.promised, self.unseen
+        return _less(self.promised, self.guests), _less(self.unseen, self.guests)
 
     def add(self, task: WaitingTask, run_seconds: float) -> None:
         demand = task.demand
@@ -70,6 +79,8 @@ class _Ledger:
         )
         self.promised = _sum(self.promised, more)
         self.unseen = _sum(self.unseen, more)
+        if self.view.home is not None and task.home != self.view.site:
+            self.guests = _sum(self.guests, more)
 
 
 def _sum(one: Promise, other: Promise) -> Promise:
@@ -181,6 +192,7 @@ class _Pass:
         self._scarcity = scarcity
         self._ledgers = _ledgers(snapshot)
         self._traffic = Traffic(snapshot.roads, snapshot.now)
+        self._rows = HomeRows(snapshot)
         self._receipts: list[Receipt] = []
         self._wanted: set[tuple[str, str]] = set()  # pools that ordinary tasks of the round wait for
         self._apart = {(view.site, *group) for view in snapshot.pools for group in view.apart}
@@ -215,7 +227,7 @@ class _Pass:
                 self._wanted.update((c.site, c.pool) for c in candidates if c.why is Why.FULL_NOW)
             if best is None:
                 self._turned_away[wish] = replace(
-                    _waiting(self._snapshot, task, candidates), binding=self._scarcity.binding(task, candidates)
+                    _waiting(self._snapshot, task, candidates), binding=self._binding(task, candidates)
                 )
                 self._receipts.append(self._turned_away[wish])
             else:
@@ -229,7 +241,7 @@ class _Pass:
         return [
             _refused(ledger.view, found)
             if found
-            else _estimated(self._snapshot.now, task, ledger, self._traffic, prefer)
+            else _estimated(self._snapshot.now, task, ledger, self._traffic, prefer, self._rows)
             for ledger, failure in zip(self._ledgers, self._checked[shape], strict=True)
             for found in (failure or self._crowded(task, ledger.view),)
         ]
@@ -267,7 +279,7 @@ class _Pass:
             one = candidates[index]
             if not self._scarcity:
                 return (*order(task, one, by), one.site, one.pool)
-            full = by.score(one) + sum(self._scarcity.worth(task, one).values())
+            full = by.score(one) + sum(self._worth(task, one).values())
             return (full, *order(task, one, by), one.site, one.pool)
 
         return min(able, key=key)
@@ -277,6 +289,7 @@ class _Pass:
         assert chosen.run is not None
         assert chosen.finish_seconds is not None
         self._ledgers[best].add(task, chosen.run.seconds)
+        self._rows.take(task, chosen)
         self._ledgers[best].to_bring[0] += 1
         self._ledgers[best].to_bring[1] += task.input_bytes
         self._traffic.take(chosen.transfers)
@@ -304,17 +317,24 @@ class _Pass:
                 ),
                 chosen_site=chosen.site,
                 chosen_pool=chosen.pool,
-                binding=self._scarcity.binding(task, candidates),
+                binding=self._binding(task, candidates),
                 standing=task.standing,
             )
         )
+
+    def _worth(self, task: WaitingTask, one: Candidate) -> dict[Scarce, float]:
+        """What others would lose by a plan; a task pays nothing at home where its site's own users come first."""
+        return {} if self._rows.are_own(task, one.site) else self._scarcity.worth(task, one)
+
+    def _binding(self, task: WaitingTask, candidates: Sequence[Candidate]) -> tuple[Binding, ...]:
+        return self._scarcity.binding(task, [one for one in candidates if not self._rows.are_own(task, one.site)])
 
     def _loser(self, task: WaitingTask, candidate: Candidate, chosen: Candidate, by: Yardstick) -> Candidate:
         """Why a pool that could have had the task did not get it."""
         if candidate.why is not Why.LATER_FINISH:
             return candidate
         if self._scarcity and order(task, candidate, by) < order(task, chosen, by):
-            worth = self._scarcity.worth(task, candidate)
+            worth = self._worth(task, candidate)
             resource, link = max(worth, key=lambda name: worth[name], default=("", ""))
             return replace(
                 candidate,
@@ -330,6 +350,7 @@ def _wish(task: WaitingTask) -> object:
     """What a decision depends on: tasks of one wish are turned away alike."""
     return (
         task.preemptible,
+        task.home,
         _shape(task),
         task.objective,
         task.avoid_sites,
@@ -380,7 +401,14 @@ def _candidate(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic)
     return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger, traffic, Preference())
 
 
-def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic, prefer: Preference) -> Candidate:
+def _estimated(
+    now: float,
+    task: WaitingTask,
+    ledger: _Ledger,
+    traffic: Traffic,
+    prefer: Preference,
+    rows: HomeRows | None = None,
+) -> Candidate:
     view = ledger.view
     brought = traffic.bring(task, view, prefer)
     if isinstance(brought, Blocked):
@@ -392,7 +420,7 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic,
     transfer = brought.estimate
     if task.input_bytes and not task.data and view.handover is not None:  # what is uploaded is brought with the task
         transfer = replace(transfer, seconds=0.0, source="learned", p10=None, p90=None)
-    wait = estimates.wait(task, view, ledger.promised, ledger.unseen, handover + transfer.seconds)
+    wait = estimates.wait(task, view, *ledger.before(task), handover + transfer.seconds)
     begin = now + handover + wait.seconds + transfer.seconds
     candidate = Candidate(
         site=view.site,
@@ -426,6 +454,9 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic,
     waits = candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS
     if task.preemptible and waits:
         return replace(candidate, why=Why.FULL_NOW, wanted="room that is idle", offered="none")
+    unkind = None if rows is None else rows.refusal(task, view, candidate)
+    if unkind is not None:
+        return replace(candidate, why=unkind.why, wanted=unkind.wanted, offered=unkind.offered)
     if not estimates.takes_more(task, view, ledger.promised):
         return replace(
             candidate,
@@ -436,7 +467,7 @@ def _estimated(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic,
     return candidate
 
 
-_OPEN = frozenset({Why.LATER_FINISH, Why.FULL_NOW, Why.PATH_FULL})
+_OPEN = frozenset({Why.LATER_FINISH, Why.FULL_NOW, Why.PATH_FULL, Why.HOME_FIRST})
 
 
 def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
@@ -457,6 +488,8 @@ def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
 def _waiting(snapshot: Snapshot, task: WaitingTask, candidates: list[Candidate]) -> Receipt:
     if any(candidate.why is Why.FULL_NOW for candidate in candidates):
         advice = "It goes as soon as there is room; a higher priority or a smaller demand goes sooner."
+    elif any(candidate.why is Why.HOME_FIRST for candidate in candidates):
+        advice = "It goes as soon as it fits beside what the site's own users wait for; a shorter or narrower task fits sooner."
     elif any(candidate.why is Why.PATH_FULL for candidate in candidates):
         advice = "It goes as soon as the path has room; or put a copy of its data at another site: `isthmus data cp`."
     elif any(candidate.why is Why.NO_REPLICA for candidate in candidates):
