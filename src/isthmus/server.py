@@ -79,6 +79,7 @@ class Options:
     measure_seconds: float = 60.0
     region: str = ""
     fair_half_life_hours: float = 24.0
+    home_first: bool = True
 
     @property
     def url(self) -> str:
@@ -166,6 +167,12 @@ def parse(argv: Sequence[str]) -> Options:
         help="what a project used this long ago counts half in its fair share (24)",
     )
     parser.add_argument(
+        "--no-home-first",
+        dest="home_first",
+        action="store_false",
+        help="let guests start at a home site although its own users then wait longer than they would alone",
+    )
+    parser.add_argument(
         "--region",
         default="",
         metavar="NAME",
@@ -212,6 +219,7 @@ def parse(argv: Sequence[str]) -> Options:
         tes_files=tuple(directory(path) for path in arguments.tes_files),
         region=arguments.region,
         fair_half_life_hours=arguments.fair_half_life,
+        home_first=arguments.home_first,
         http_outputs=tuple(origin_of(url) for url in arguments.http_outputs),
         routers=tuple(arguments.router),
         measure_seconds=arguments.measure_every,
@@ -351,6 +359,7 @@ async def serve(options: Options) -> None:
                 home_region=options.region,
                 measure_interval=options.measure_seconds,
                 fair_half_life=3600.0 * options.fair_half_life_hours,
+                home_first=options.home_first,
             ),
             routers=options.routers,
             owner=instance_of(state),

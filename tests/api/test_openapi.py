@@ -19,7 +19,7 @@ from tests.api.test_events import served
 
 # What a schema cannot say: an input's path given twice, content that must have been uploaded, what fits the disk, that
 # a whole number is not written as 1.0, that the lengths in a pack add up, that a time is a whole hour, that SECRET is the name of a
-# secret here and of no dataset.
+# secret here and of no dataset, that a project's home is a site.
 BEYOND_A_SCHEMA = (
     "submit_task",
     "submit_batch",
@@ -36,6 +36,8 @@ BEYOND_A_SCHEMA = (
     "put_policy",
     "list_dataset_uses",
     "put_slice",
+    "create_project",
+    "change_project",
 )
 # Streams that do not end, what would end the session's own rights, and faces with suites of their own.
 LEFT_OUT = ("stream_events", "revoke_token", "put_user", "disable_user")

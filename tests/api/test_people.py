@@ -167,3 +167,21 @@ async def test_a_share_is_set_by_administrators_and_seen_by_members(
     assert shown["of_share"] == pytest.approx(0.9 / 0.75)
     await bo.post("/v1/tasks?project=physics", json={"command": ["a"]})
     assert (await bo.get("/v1/projects/physics")).json()["waiting"] == 1
+
+
+async def test_a_project_has_a_home_that_is_a_site(each_house: House, each_admin: httpx.AsyncClient) -> None:
+    """Set at the start or later, by administrators; a home that is no site is refused; an empty one is none; a share stays."""
+    await each_admin.post("/v1/sites", json={"kind": "null", "name": "alpha"})
+    made = (await each_admin.post("/v1/projects", json={"name": "physics", "home": "alpha"})).json()
+    assert made["home"] == "alpha"
+    problem_of(await each_admin.post("/v1/projects", json={"name": "art", "home": "nowhere"}), 422)
+    problem_of(await each_admin.patch("/v1/projects/physics", json={"home": "nowhere"}), 422)
+    problem_of(await each_admin.patch("/v1/projects/physics", json={"home": "No Site"}), 422)
+    problem_of(await each_admin.patch("/v1/projects/physics", json={}), 422)
+    await each_admin.patch("/v1/projects/physics", json={"share": 2})
+    shown = (await each_admin.get("/v1/projects/physics")).json()
+    assert (shown["home"], shown["share"]) == ("alpha", 2.0)
+    assert (await each_admin.patch("/v1/projects/physics", json={"home": ""})).json()["home"] == ""
+    assert [
+        one["home"] for one in (await each_admin.get("/v1/projects")).json()["items"] if one["name"] == "physics"
+    ] == [""]

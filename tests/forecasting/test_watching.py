@@ -124,3 +124,19 @@ def test_a_long_queue_becomes_a_short_view_with_the_same_work() -> None:
     assert (len(view.running), len(view.queued)) == (MOST, MOST)
     assert view.running.sum() == view.processors == 1000
     assert float(view.queued @ view.queued_requested) == pytest.approx(work + 1e6, rel=0.03)
+
+
+def test_the_queue_is_told_with_the_times_that_are_expected() -> None:
+    """Before anything is learned a job is expected to run to its limit, one that runs for what is left of it; held ones are left out."""
+    watch = SiteWatch()
+    jobs = (
+        QueuedJob(
+            id="1", pools=("cpu",), running=True, processors=2, limit_seconds=100, submitted_at=0.0, started_at=40.0
+        ),
+        QueuedJob(id="2", pools=("cpu", "gpu"), processors=3, limit_seconds=60, submitted_at=50.0),
+        QueuedJob(id="3", pools=("cpu",), held=True, processors=9, limit_seconds=60, submitted_at=50.0),
+        QueuedJob(id="4", pools=("gpu",), processors=9, limit_seconds=60, submitted_at=50.0),
+    )
+    watch.look(SiteQueue(at=60.0, jobs=jobs), [POOL])
+    told = [(job.id, job.running, job.processors, job.seconds) for job in watch.expected("cpu")]
+    assert told == [("1", True, 2, 80.0), ("2", False, 3, 60.0)]

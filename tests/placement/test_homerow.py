@@ -91,7 +91,9 @@ def starts(cpus: int, holding: list[tuple[int, int]], own: list[tuple[int, int]]
     found = []
     for wanted, seconds in own:
         begin = next(
-            at for at in range(HORIZON * 2) if all(left >= wanted for left in free[at : at + seconds]) and at < HORIZON * 2 - seconds
+            at
+            for at in range(HORIZON * 2)
+            if all(left >= wanted for left in free[at : at + seconds]) and at < HORIZON * 2 - seconds
         )
         for second in range(begin, begin + seconds):
             free[second] -= wanted
@@ -157,7 +159,9 @@ def test_devices_are_kept_too() -> None:
         running=(Claim(cpus=1, accelerators=1, seconds=30.0),), waiting=(Claim(cpus=1, accelerators=2, seconds=60.0),)
     )
     guest = task("t", 1, 90, 90, "")
-    with_device = replace(guest, demand=Demand(cpus=1, memory_bytes=1024**2, accelerators=Accelerators(count=1), walltime_seconds=100))
+    with_device = replace(
+        guest, demand=Demand(cpus=1, memory_bytes=1024**2, accelerators=Accelerators(count=1), walltime_seconds=100)
+    )
     snapshot = Snapshot(now=NOW, pools=(PoolView(site="a", pool=pool, home=line),))
     plain, device = decide(snapshot, [guest, replace(with_device, id="u")]).receipts
     assert plain.chosen_site == "a"

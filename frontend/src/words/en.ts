@@ -232,6 +232,7 @@ export const en = {
   'why.no_containers': 'it runs no containers',
   'why.option_refused': 'it takes no such option from users',
   'why.kept_apart': 'another task of its group is there',
+  'why.home_first': 'its own users come first',
   'why.failed_here': 'it failed here before',
   'why.misses_deadline': 'it would miss the deadline',
   'why.over_budget': 'it would cost more than the budget',

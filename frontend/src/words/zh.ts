@@ -234,6 +234,7 @@ export const zh: Record<keyof typeof en, string> = {
   'why.no_containers': '不支持容器',
   'why.option_refused': '不接受该选项',
   'why.kept_apart': '同组任务已在该处',
+  'why.home_first': '本站用户优先',
   'why.failed_here': '曾在此失败',
   'why.misses_deadline': '会超过期限',
   'why.over_budget': '会超出预算',

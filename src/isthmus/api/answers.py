@@ -21,6 +21,7 @@ Item = TypeVar("Item")
 Id = Annotated[str, Field(pattern="^[0-7][0-9a-hjkmnp-tv-z]{25}$")]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
+HomeName = Annotated[str, Field(pattern="^([a-z0-9][a-z0-9._-]{0,62})?$")]  # of a site; empty: none
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$")]
 
 
@@ -607,6 +608,7 @@ class Project(_Answer):
 
     name: Name
     role: str
+    home: HomeName
     created_at: datetime
 
 
@@ -618,6 +620,7 @@ class ProjectStanding(_Answer):
 
     name: Name
     created_at: datetime
+    home: HomeName
     share: float
     part: float | None
     of_share: float | None

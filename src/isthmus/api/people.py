@@ -26,10 +26,11 @@ from isthmus.api.body import (
     when,
 )
 from isthmus.api.routing import Router
-from isthmus.api.schemas import NameText
+from isthmus.api.schemas import HomeText, NameText
 from isthmus.api.service import Calling, Serving
 from isthmus.domain.errors import Conflict, Invalid, NotFound
 from isthmus.domain.ids import is_name
+from isthmus.domain.site import SiteState
 from isthmus.domain.task import FORBID_UNKNOWN
 from isthmus.engine.serving import standing_of
 from isthmus.store import tables
@@ -43,11 +44,18 @@ NameCursor = Annotated[str | None, Query(pattern=NAME)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectShare:
-    """How much a project may have beside the others."""
+class ProjectChange:
+    """How much a project may have beside the others, and the site of its people (empty: none); what is left out stays."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-    share: Annotated[float, Field(ge=MIN_SHARE, le=MAX_SHARE)]
+    share: Annotated[float, Field(ge=MIN_SHARE, le=MAX_SHARE)] | None = None
+    home: HomeText | None = None
+
+    def __post_init__(self) -> None:
+        if self.share is None and self.home is None:
+            raise Invalid("share", "nothing is to change.", remedy="Give a share, a home, or both.")
+        if self.home:
+            _check_name("home", self.home)
 
 
 def _check_name(field: str, name: str) -> None:
@@ -69,13 +77,16 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewProject:
-    """A project to make."""
+    """A project to make; `home` is the site of its people, empty where they have none."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
     name: NameText
+    home: HomeText = ""
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
+        if self.home:
+            _check_name("home", self.home)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +190,12 @@ async def list_projects(service: Serving, caller: Calling, limit: Limit = 100, c
         query = query.where(p.c.name.in_(list(caller.projects)))
     rows = await service.database.read(lambda connection: connection.execute(query).all())
     items = [
-        {"name": row.name, "role": caller.projects.get(row.name, ""), "created_at": when(row.created_at)}
+        {
+            "name": row.name,
+            "role": caller.projects.get(row.name, ""),
+            "home": row.home,
+            "created_at": when(row.created_at),
+        }
         for row in rows[:limit]
     ]
     return answer({"items": items, "next_cursor": rows[limit - 1].name if len(rows) > limit else None})
@@ -199,12 +215,13 @@ async def create_project(request: Request, service: Serving, caller: Calling, ke
             p = tables.projects
             if connection.execute(sa.select(p.c.name).where(p.c.name == new.name)).first() is not None:
                 raise Conflict(f"There is a project {new.name} already.")
-            connection.execute(p.insert().values(name=new.name, created_at=now))
+            _check_home(connection, new.home)
+            connection.execute(p.insert().values(name=new.name, home=new.home, created_at=now))
             connection.execute(
                 tables.members.insert().values(project=new.name, user=caller.user, role=Role.MANAGER.value)
             )
             note(connection, now, caller.user, "project.create", new.name)
-            return {"name": new.name, "role": Role.MANAGER, "created_at": when(now)}
+            return {"name": new.name, "role": Role.MANAGER, "home": new.home, "created_at": when(now)}
 
         return once(connection, now=now, user=caller.user, key=key, request_hash=request_hash, make=make)
 
@@ -228,34 +245,47 @@ async def show_project(service: Serving, project: ProjectPath) -> Response:
     "PATCH",
     "/v1/projects/{project}",
     rule=Administrators(),
-    body=ProjectShare,
+    body=ProjectChange,
     answer=answers.ProjectStanding,
 )
 async def change_project(request: Request, service: Serving, caller: Calling, project: ProjectPath) -> Response:
-    """Set a project's share: 1 when it was never set; only the ratios between projects matter."""
-    change = await read_body(request, ProjectShare)
+    """Set a project's share (1 when it was never set; only the ratios between projects matter) and its home (see own users first in
+    docs/placement.md)."""
+    change = await read_body(request, ProjectChange)
     now = service.clock()
 
     def store(connection: sa.Connection) -> dict[str, Any]:
         p = tables.projects
-        if connection.execute(p.update().where(p.c.name == project).values(share=change.share)).rowcount == 0:
+        given = {"share": change.share, "home": change.home}
+        values = {name: value for name, value in given.items() if value is not None}
+        _check_home(connection, change.home or "")
+        if connection.execute(p.update().where(p.c.name == project).values(values)).rowcount == 0:
             raise NotFound(f"There is no project {project!r}.")
-        note(connection, now, caller.user, "project.share", project, {"share": change.share})
+        note(connection, now, caller.user, "project.change", project, values)
         return _standing(connection, project, now, service.settings.fair_half_life)
 
     return answer(await service.database.write(store))
 
 
+def _check_home(connection: sa.Connection, home: str) -> None:
+    """Invalid where a home is named that is no site, or left."""
+    s = tables.sites.c
+    known = sa.select(s.name).where(s.name == home).where(s.state != SiteState.LEFT.value)
+    if home and connection.execute(known).first() is None:
+        raise Invalid("home", f"there is no site {home!r}.", remedy="Name one of `isthmus site ls`.")
+
+
 def _standing(connection: sa.Connection, project: str, now: float, half_life: float) -> dict[str, Any]:
     p, t = tables.projects.c, tables.tasks.c
-    made = connection.execute(sa.select(p.created_at).where(p.name == project)).scalar()
-    if made is None:
+    row = connection.execute(sa.select(p.created_at, p.home).where(p.name == project)).one_or_none()
+    if row is None:
         raise NotFound(f"There is no project {project!r}.")
     waiting = sa.select(sa.func.count()).where(t.project == project).where(t.state == sa.text("'waiting'"))
     account, standing = standing_of(connection, now, half_life, project)
     return {
         "name": project,
-        "created_at": when(made),
+        "created_at": when(row.created_at),
+        "home": row.home,
         "share": account.share,
         "part": None if standing is None else standing.part,
         "of_share": None if standing is None else standing.of_share,

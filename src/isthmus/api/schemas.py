@@ -117,5 +117,6 @@ def add_invariants(schemas: dict[str, Any]) -> None:
 
 # For the bodies of this face: said in the schema, checked by the type itself, with its own words.
 NameText = Annotated[str, Field(json_schema_extra={"pattern": NAME})]
+HomeText = Annotated[str, Field(json_schema_extra={"pattern": f"^({NAME[1:-1]})?$"})]
 IdText = Annotated[str, Field(json_schema_extra={"pattern": ID})]
 HashText = Annotated[str, Field(json_schema_extra={"pattern": SHA256})]

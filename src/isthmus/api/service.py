@@ -65,7 +65,9 @@ class EngineFace(Protocol):
         """Ask a site to end all that it has of ours; whether it took the order."""
         ...
 
-    async def plan(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> tuple[Receipt, ...]:
+    async def plan(
+        self, specs: Sequence[TaskSpec], user: str, project: str, input_bytes: Sequence[int]
+    ) -> tuple[Receipt, ...]:
         """What would be decided now, for each; stores nothing."""
         ...
 

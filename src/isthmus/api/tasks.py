@@ -132,7 +132,7 @@ async def submit_task(
         raise _of_one(error) from None
     except _Rehearsed:
         sizes = await service.database.read(admission.input_bytes, project, [spec], manifests)
-        (receipt,) = await service.engine.plan([spec], caller.user, sizes)
+        (receipt,) = await service.engine.plan([spec], caller.user, project, sizes)
         return answer(orjson.Fragment(dump(receipt)))
     service.engine.wake()
     service.feed.prod()
@@ -182,7 +182,7 @@ async def submit_batch(
         body = await service.database.write(store)
     except _Rehearsed:
         sizes = await service.database.read(admission.input_bytes, project, batch.tasks, manifests)
-        receipts = await service.engine.plan(batch.tasks, caller.user, sizes)
+        receipts = await service.engine.plan(batch.tasks, caller.user, project, sizes)
         return answer({"plans": [orjson.Fragment(dump(receipt)) for receipt in receipts]})
     failpoint("submit.stored")
     service.engine.wake()

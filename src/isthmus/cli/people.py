@@ -31,6 +31,7 @@ project = Group(
         "ls": (_HERE + "project_ls", "List your projects", "Commands"),
         "show": (_HERE + "project_show", "Show a project's share and use", "Commands"),
         "share": (_HERE + "project_share", "Set a project's share", "Commands"),
+        "home": (_HERE + "project_home", "Set the site of a project's people", "Commands"),
         "member": (_HERE + "member", "Members of a project", "Commands"),
     },
     examples="isthmus project add climate\nisthmus project share climate 2\nisthmus project member add climate alice",
@@ -118,13 +119,19 @@ def user_disable(session: Session, name: str, yes: bool) -> int:
     return _made(session, {"name": name, "disabled": True}, _("{name} is shut out.").format(name=name))
 
 
-@command("add", examples="isthmus project add climate", help=_("Make a project (administrators)."))
+@command(
+    "add",
+    examples="isthmus project add climate\nisthmus project add climate --home alpha",
+    help=_("Make a project (administrators)."),
+)
 @click.argument("name")
+@click.option("--home", default="", metavar="SITE", help=_("The site of its people, where they come first."))
 @answers
-def project_add(session: Session, name: str) -> int:
+def project_add(session: Session, name: str, home: str) -> int:
     from isthmus.client import administration
 
-    return _made(session, session.run(administration.add_project(name)), _("project {name}").format(name=name))
+    steps = administration.add_project(name, home=home)
+    return _made(session, session.run(steps), _("project {name}").format(name=name))
 
 
 @command("ls", examples="isthmus project ls", help=_("List your projects."))
@@ -132,7 +139,9 @@ def project_add(session: Session, name: str) -> int:
 def project_ls(session: Session) -> int:
     from isthmus.client import administration
 
-    return _rows(session, session.run(administration.projects()), ["name", "role", "created_at"], _("No projects."))
+    return _rows(
+        session, session.run(administration.projects()), ["name", "role", "home", "created_at"], _("No projects.")
+    )
 
 
 @command(
@@ -165,6 +174,26 @@ def project_share(session: Session, name: str, share: float) -> int:
     return _show_project(session, session.run(administration.share_project(name, share)))
 
 
+@command(
+    "home",
+    examples="isthmus project home climate alpha\nisthmus project home climate --none",
+    help=_(
+        "Set the site of a project's people (administrators). There they come first: tasks of others start only where they make no task "
+        "or job of the site's own users wait longer than it would alone."
+    ),
+)
+@click.argument("name")
+@click.argument("site", required=False, default="")
+@click.option("--none", "nowhere", is_flag=True, help=_("It has no home any more."))
+@answers
+def project_home(session: Session, name: str, site: str, nowhere: bool) -> int:
+    from isthmus.client import administration
+
+    if bool(site) == nowhere:
+        raise click.UsageError(_("Name a site, or give --none."))
+    return _show_project(session, session.run(administration.home_project(name, site)))
+
+
 def _show_project(session: Session, found: dict[str, Any]) -> int:
     if session.as_json:
         screen.put_json(found)
@@ -172,6 +201,8 @@ def _show_project(session: Session, found: dict[str, Any]) -> int:
     from isthmus.domain.units import show_duration
 
     screen.put(_("{name}: share {share:g}").format(name=found["name"], share=found["share"]))
+    if found["home"]:
+        screen.put(_("Its people are at home at {site}, where they come first.").format(site=found["home"]))
     if found["of_share"] is None:
         screen.put(_("Nobody used anything lately."))
     else:

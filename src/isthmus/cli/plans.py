@@ -178,14 +178,10 @@ def _home_rows(receipt: Receipt) -> list[str]:
     done = chosen.finish_seconds if chosen is not None else None
     lines = []
     for one in receipt.candidates:
-        if one.why is Why.HOME_FIRST and one.finish_seconds is not None and done is not None:
-            if one.finish_seconds < done:
-                sooner = show_duration(done - one.finish_seconds)
-                lines.append(
-                    _("That {site}'s own users come first costs it {time}: it would be done so much sooner there.").format(
-                        site=one.site, time=sooner
-                    )
-                )
+        there = one.finish_seconds if one.why is Why.HOME_FIRST else None
+        if there is not None and done is not None and there < done:
+            words = _("That {site}'s own users come first costs it {time}: it would be done so much sooner there.")
+            lines.append(words.format(site=one.site, time=show_duration(done - there)))
     return lines
 
 

@@ -92,6 +92,11 @@ def _directory(given: Path | None) -> Path:
     metavar="HOURS",
     help=_("What a project used this long ago counts half in its fair share (24)."),
 )
+@click.option(
+    "--home-first/--no-home-first",
+    default=True,
+    help=_("At a project's home its own users start no later because of guests (the default)."),
+)
 @click.option("--detach", "-d", is_flag=True, help=_("Return once it answers; `isthmus down` stops it."))
 def up(
     state: Path | None,
@@ -106,6 +111,7 @@ def up(
     http_outputs: tuple[str, ...],
     region: str,
     fair_half_life: float | None,
+    home_first: bool,
     detach: bool,
 ) -> int:
     where = _directory(state)
@@ -120,6 +126,7 @@ def up(
         arguments += [flag, value] if value else []
     arguments += ["--region", region] if region else []
     arguments += ["--fair-half-life", f"{fair_half_life:g}"] if fair_half_life is not None else []
+    arguments += [] if home_first else ["--no-home-first"]
     arguments += ["--insecure"] if insecure else []
     arguments += ["--join-local", "--local-images", local_images] if join_local else []
     for directory in tes_files:

@@ -150,9 +150,9 @@ def projects() -> Steps[list[Document]]:
     return (yield from every("/v1/projects", dict))
 
 
-def add_project(name: str) -> Steps[Document]:
-    """Make a project."""
-    return (yield from _post("/v1/projects", {"name": name}, keyed=True))
+def add_project(name: str, *, home: str = "") -> Steps[Document]:
+    """Make a project; `home` is the site of its people."""
+    return (yield from _post("/v1/projects", {"name": name} | ({"home": home} if home else {}), keyed=True))
 
 
 def project(name: str) -> Steps[Document]:
@@ -162,7 +162,16 @@ def project(name: str) -> Steps[Document]:
 
 def share_project(name: str, share: float) -> Steps[Document]:
     """Set a project's share."""
-    call = request("PATCH", f"/v1/projects/{_part(name)}", json={"share": share}, repeatable=True)
+    return (yield from _change_project(name, {"share": share}))
+
+
+def home_project(name: str, home: str) -> Steps[Document]:
+    """Set the site of a project's people; empty: it has none."""
+    return (yield from _change_project(name, {"home": home}))
+
+
+def _change_project(name: str, body: Document) -> Steps[Document]:
+    call = request("PATCH", f"/v1/projects/{_part(name)}", json=body, repeatable=True)
     return dict((yield from send(call)).document())
 
 

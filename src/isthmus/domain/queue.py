@@ -26,6 +26,16 @@ class QueuedJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedJob:
+    """A job of a queue with the seconds that it is expected to run, or to run on: learned, or its limit."""
+
+    id: str
+    running: bool
+    processors: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteQueue:
     """The jobs of a site at one moment `at` by its clock; those that wait in the order in which the site serves them.
 

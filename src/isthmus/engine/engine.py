@@ -198,16 +198,21 @@ class Engine:
             return False
         return True
 
-    async def plan(self, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]) -> tuple[Receipt, ...]:
+    async def plan(
+        self, specs: Sequence[TaskSpec], user: str, project: str, input_bytes: Sequence[int]
+    ) -> tuple[Receipt, ...]:
         """What the brain would decide for tasks of one round now, a receipt for each; nothing is stored. `input_bytes`: see
         `admission.input_bytes`."""
         now = self.clock.now()
         snapshot = replace(await self.database.read(read_snapshot, now), prices=self._round.prices)
         data = await self.database.read(self._round.roads.read, now, specs)
-        tasks = self._as_waiting(specs, user, input_bytes, data)
+        homes = await self._round.homes(self.database)
+        home = homes.of.get(project, "")
+        tasks = [replace(task, home=home) for task in self._as_waiting(specs, user, input_bytes, data)]
         snapshot = replace(snapshot, roads=data.roads)
         snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
         snapshot = self._round.ends.into(self._round.handling.into(snapshot))
+        snapshot = await asyncio.to_thread(self._round.at_home, snapshot, homes)
         receipts = (await asyncio.to_thread(decide, snapshot, tasks, pricing=False)).receipts
         return tuple(
             replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)

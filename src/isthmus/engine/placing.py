@@ -32,6 +32,7 @@ from isthmus.engine.ends import Ends
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.handling import AGAIN_SECONDS as HANDLING_SECONDS
 from isthmus.engine.handling import Handling
+from isthmus.engine.homes import NOBODY, Homes, read_homes
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.rebalancing import Look, RoomToCome, as_queued, following, free_room, look, unplaced
@@ -122,7 +123,8 @@ class Round:
             data = await self._data(database, now, specs)
             self._reading = bool(data.pieces)
             snapshot = replace(snapshot, roads=data.roads)
-            tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data, line.leads)
+            homes = await self.homes(database)
+            tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data, line.leads, homes)
             wanting += unplaced(decision, tasks)
             if decision.contested:
                 self._warming.start()
@@ -159,16 +161,19 @@ class Round:
             readable = [row for row in seen.queued if row.id in specs]
             seen = replace(seen, snapshot=await self._apart(database, seen.snapshot, readable, specs), queued=readable)
             data = await self._data(database, now, specs)
-            notes = await asyncio.to_thread(self._better, seen, now, specs, data)
+            homes = await self.homes(database)
+            notes = await asyncio.to_thread(self._better, seen, now, specs, data, homes)
             asked += await database.write(take_back, now, lease, MOVE, notes) if notes else []
         return bool(asked)
 
-    def _better(self, seen: Look, now: float, specs: Mapping[str, TaskSpec], data: DataView) -> dict[str, str]:
+    def _better(
+        self, seen: Look, now: float, specs: Mapping[str, TaskSpec], data: DataView, homes: Homes
+    ) -> dict[str, str]:
         """Waiting jobs that should move, and why: those that gain most."""
         jobs = {(view.site, view.pool.name): view.pool.queued_jobs for view in seen.snapshot.pools}
         rows = seen.queued
-        tasks = self._tasks(now, rows, specs, data, None)
-        snapshot = self._informed(replace(seen.snapshot, roads=data.roads), tasks)
+        tasks = self._tasks(now, rows, specs, data, None, homes)
+        snapshot = self.at_home(self._informed(replace(seen.snapshot, roads=data.roads), tasks), homes)
         queued = [
             as_queued(row, task, now, jobs.get((row.site, row.pool), 0)) for row, task in zip(rows, tasks, strict=True)
         ]
@@ -203,6 +208,7 @@ class Round:
         specs: Mapping[str, TaskSpec],
         data: DataView,
         leads: Leads | None,
+        homes: Homes,
     ) -> list[WaitingTask]:
         """The rows as the brain sees them."""
         standings = {
@@ -218,6 +224,7 @@ class Round:
                     **self._run_times.known(row.user, specs[row.id], now),
                     avoid_sites=orjson.loads(row.avoid_sites),
                     standing=standings[row.project],
+                    home=homes.of.get(row.project, ""),
                 ),
                 specs[row.id],
                 data,
@@ -230,12 +237,31 @@ class Round:
         waits = self._wait_times.into(snapshot, {shape_of(task) for task in tasks})
         return self.ends.into(self.handling.into(waits))
 
+    async def homes(self, database: Database) -> Homes:
+        """Whose home is where, and what the rows of home sites are made from; nobody's where own users do not come first."""
+        return await database.read(read_homes) if self._settings.home_first else NOBODY
+
+    def at_home(self, snapshot: Snapshot, homes: Homes) -> Snapshot:
+        """The snapshot with a line at each pool of each home site."""
+        specs, _ = self._read_specs(homes.waiting)
+        rows = [row for row in homes.waiting if row.id in specs]
+        return homes.into(
+            snapshot, self._tasks(snapshot.now, rows, specs, NOTHING, None, homes), self._wait_times.lines
+        )
+
     def _decide(
-        self, snapshot: Snapshot, rows: Sequence[Any], specs: Mapping[str, TaskSpec], data: DataView, leads: Leads
+        self,
+        snapshot: Snapshot,
+        rows: Sequence[Any],
+        specs: Mapping[str, TaskSpec],
+        data: DataView,
+        leads: Leads,
+        homes: Homes,
     ) -> tuple[list[WaitingTask], Decision]:
         """The rows as tasks, and the brain's word on them; in a thread of its own, since it computes."""
-        tasks = self._tasks(snapshot.now, rows, specs, data, leads)
-        return tasks, decide(self._informed(snapshot, tasks), tasks, pricing=self._warming.ready)
+        tasks = self._tasks(snapshot.now, rows, specs, data, leads, homes)
+        informed = self.at_home(self._informed(snapshot, tasks), homes)
+        return tasks, decide(informed, tasks, pricing=self._warming.ready)
 
     async def stop(self) -> None:
         """End what goes on beside the rounds."""

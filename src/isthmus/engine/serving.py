@@ -167,6 +167,16 @@ def _queue(connection: sa.Connection, now: float, project: str, rows: list[Any],
         rows = _pages(connection, now, [project], each, last).get(project, [])
 
 
+def first_of(connection: sa.Connection, projects: Sequence[str], limit: int) -> list[Any]:
+    """The first waiting tasks of some projects by rank, whether or not it is time to look at them again."""
+    found: list[Any] = []
+    for start in range(0, len(projects), _AT_A_TIME):
+        parts = [_page(None, name, limit, None).subquery() for name in projects[start : start + _AT_A_TIME]]
+        found += connection.execute(sa.union_all(*(sa.select(part) for part in parts))).all()
+    found.sort(key=lambda row: (row.rank, row.id))
+    return found[:limit]
+
+
 def _pages(
     connection: sa.Connection, now: float, projects: Sequence[str], each: int, after: Mapping[str, tuple[float, str]]
 ) -> dict[str, list[Any]]:
@@ -181,16 +191,17 @@ def _pages(
     return found
 
 
-def _page(now: float, project: str, each: int, after: tuple[float, str] | None) -> sa.Select[Any]:
+def _page(now: float | None, project: str, each: int, after: tuple[float, str] | None) -> sa.Select[Any]:
     t = tables.tasks.c
     query = (
         sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites, t.input_bytes)
         .where(t.state == sa.literal_column(f"'{TaskState.WAITING.value}'"))  # as the index of waiting tasks has it
         .where(t.project == project)
-        .where(is_due(t.due_at, now))
         .order_by(t.rank, t.id)
         .limit(each)
     )
+    if now is not None:
+        query = query.where(is_due(t.due_at, now))
     if after is not None:
         query = query.where(sa.or_(t.rank > after[0], sa.and_(t.rank == after[0], t.id > after[1])))
     return query

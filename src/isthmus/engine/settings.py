@@ -41,6 +41,7 @@ class EngineSettings:
     preempt_after: float = 15.0  # a job that waits at a site has its room made after this long
     fair_half_life: float = 86400.0  # what a project used this long ago counts half in its fair share
     fair_weight: float = 1.0  # seconds of order for each second that a project is ahead of its share; 0 = no fair share
+    home_first: bool = True  # at a site that is a project's home its own users start no later because of guests
     home_region: str = ""  # where the service itself keeps content
     transfer_interval: float = 1.0  # between two looks at a transfer on its way
     clean_after: float = 0.0  # how long an ended attempt's directory stays at its site

@@ -161,11 +161,13 @@ def waiting_task(
     run_at: RunTimesByPool | None = None,
     avoid_sites: Sequence[str] = (),
     standing: Standing | None = None,
+    home: str = "",
 ) -> WaitingTask:
     """A task as the brain sees it."""
     return WaitingTask(
         id=task_id,
         user=user,
+        home=home,
         demand=spec.demand,
         objective=spec.objective,
         constraints=spec.constraints,

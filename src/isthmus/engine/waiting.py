@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from isthmus.domain.placement import Estimate, PoolView, Snapshot, WaitingTask
-from isthmus.domain.queue import SiteQueue
+from isthmus.domain.queue import ExpectedJob, SiteQueue
 from isthmus.domain.site import Pool, SiteDescription
 from isthmus.domain.waiting import Kind, WaitTable, kind_of
 from isthmus.engine import queues
@@ -55,6 +55,7 @@ class WaitTimes:
         self._seen: dict[str, float] = {}
         self._tables: dict[Key, dict[Kind, Estimate]] = {}
         self._wanted: dict[Key, dict[Kind, float]] = {}
+        self.lines: dict[Key, list[ExpectedJob]] = {}  # by pool of the sites that show a queue, as last seen
         self._lock = threading.Lock()  # over the watches while they take in a look
         self._absent = False
         self._warming = Warming("isthmus.forecasting", "waits are not learned")
@@ -87,6 +88,7 @@ class WaitTimes:
                 await self._database.write(_keep, now, lease, site, ended)
         for gone in set(self._watches) - set(pools):
             del self._watches[gone]
+            self.lines = {key: line for key, line in self.lines.items() if key[0] != gone}
         return len(rows)
 
     def into(self, snapshot: Snapshot, jobs: Iterable[tuple[int, int]]) -> Snapshot:
@@ -135,6 +137,8 @@ class WaitTimes:
         with self._lock:
             ended = watch.look(queue, pools)
             self._watches[site] = watch
+            lines = {(site, pool.name): watch.expected(pool.name) for pool in pools}
+        self.lines = {key: line for key, line in self.lines.items() if key[0] != site} | lines
         if watch.due:
             watch.train()
         until = time.monotonic() + LOOK_SECONDS

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isthmus.domain.queue import QueuedJob, SiteQueue
+from isthmus.domain.queue import ExpectedJob, QueuedJob, SiteQueue
 from isthmus.domain.site import Pool
 from isthmus.forecasting.choosing import Training
 from isthmus.forecasting.condensing import Job, view_of
@@ -127,6 +127,19 @@ class SiteWatch:
         job = QueuedJob(id="", pools=(pool,), processors=processors, limit_seconds=limit_seconds, submitted_at=self._at)
         found = known.model.predict(self._asks(job, pool), self._view(pool, job))
         return replace(found, source=Source.LEARNED)
+
+    def expected(self, pool: str) -> list[ExpectedJob]:
+        """The pool's queue as last seen, in the site's order, what is held left out; each with the seconds that it is expected to run."""
+        now = self._at or 0.0
+        found = []
+        for job in self._rows.values():
+            if pool not in job.pools or job.held:
+                continue
+            ran = max(0.0, now - job.started_at) if job.running and job.started_at is not None else 0.0
+            most = max(0.0, (job.limit_seconds or UNLIMITED_SECONDS) - ran)
+            seconds = min(most, max(self._belief(job, pool).point - ran, 0.1 * ran))
+            found.append(ExpectedJob(id=job.id, running=job.running, processors=job.processors, seconds=seconds))
+        return found
 
     @property
     def due(self) -> bool:

@@ -49,6 +49,9 @@ projects = Table(
     metadata,
     Column("name", _Name, primary_key=True),
     Column("share", Double, nullable=False, default=1.0),  # beside those of the other projects: see placement.fairshare
+    Column(
+        "home", _Name, nullable=False, server_default=""
+    ),  # the site of its people, see placement.homerow; empty = none
     _at("created_at", nullable=False),
 )
 
