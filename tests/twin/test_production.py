@@ -13,9 +13,10 @@ import pytest
 from isthmus.domain.placement import Snapshot
 from isthmus.domain.roads import Roads, Route, Way
 from isthmus.domain.task import Goal
+from isthmus.engine import homes
 from isthmus.engine.settings import EngineSettings
 from isthmus.placement import Decision, decide
-from isthmus.twin.federation import Federation, Workload, federate, production, queuewatch, turns
+from isthmus.twin.federation import Federation, Workload, federate, homelines, production, queuewatch, turns
 from isthmus.twin.federation.production import govern
 from isthmus.twin.federation.surroundings import Surroundings, Tariff
 from isthmus.twin.readers import read_swf
@@ -134,9 +135,27 @@ def test_an_attempt_that_a_failure_ends_goes_elsewhere() -> None:
     assert got.start_seconds[1] >= 5000  # b drains: it takes nobody
     assert 5300 <= got.start_seconds[2] < 5400  # after it
     assert 7000 <= got.start_seconds[3] < 7100
-    one = govern(jobs.take(slice(0, 2)), replace(TWO, outages=outages[:1]), Surroundings(names=("a", "b")), learn=False)
-    assert one.outcome.site.tolist() == [1, 1]
-    assert one.outcome.start_seconds.tolist() == [0, 300]
+    for home_first, second in ((False, 300), (True, 301)):  # in b's queue; as b's guest it is placed once there is room
+        one = govern(
+            jobs.take(slice(0, 2)),
+            replace(TWO, outages=outages[:1]),
+            Surroundings(names=("a", "b")),
+            learn=False,
+            home_first=home_first,
+        )
+        assert one.outcome.site.tolist() == [1, 1]
+        assert one.outcome.start_seconds.tolist() == [0, second]
+
+
+def test_a_guest_makes_no_own_job_of_a_home_wait() -> None:
+    """Both sites are full, b for 100 s; a's second job would queue at b before b's own wide one comes. With the row it does not, and
+    starts there as a guest after that one has ended; with the row off the wide one waits for it."""
+    jobs = work((0, 100, 8, 100, 1, 0), (1, 2000, 4, 2000, 0, 0), (3, 1000, 4, 1000, 0, 0), (4, 50, 8, 50, 1, 0))
+    for home_first in (True, False):
+        got = govern(jobs, TWO, Surroundings(names=("a", "b")), learn=False, home_first=home_first).outcome
+        assert got.site.tolist() == [1, 0, 1, 1]
+        guest, wide = got.start_seconds[2:].tolist()
+        assert (wide == 100 and 150 <= guest < 250) if home_first else (guest == 100 and wide == 1100)
 
 
 def test_rounds_are_told_what_was_learned_of_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +183,8 @@ def test_the_figures_are_those_of_the_service() -> None:
     assert (engine.move_least_seconds, engine.move_least_part) == (production.MOVE_LEAST, production.MOVE_LEAST_PART)
     assert (engine.moves_at_once, engine.moves_most) == (production.MOVES_AT_ONCE, production.MOVES_MOST)
     assert engine.describe_interval == queuewatch.LOOK_SECONDS
+    assert engine.home_first
+    assert homelines.MOST_WAITING == homes.MOST_WAITING
 
 
 def test_a_scenario_chooses_its_brain() -> None:

@@ -25,6 +25,7 @@ from isthmus.placement import decide
 from isthmus.placement.moving import Queued, find_better
 from isthmus.twin.federation.batches import change_size, end_before, hand_in, take_back, waiting_at
 from isthmus.twin.federation.federate import Federation, Outcome, Workload, modes_of
+from isthmus.twin.federation.homelines import with_homes
 from isthmus.twin.federation.queuewatch import LOOK_SECONDS, QUIET_SECONDS, QueueWatch
 from isthmus.twin.federation.surroundings import MEMORY, POOL, Promises, Surroundings
 from isthmus.twin.federation.turns import Turns
@@ -56,15 +57,16 @@ def govern(
     round_seconds: int = 1,
     learn: bool = True,
     pricing: bool = True,
+    home_first: bool = True,
     on_jobs: Callable[[int, int], None] | None = None,
 ) -> Governed:
     """Run the workload, with a round as soon as a task comes or a site changes, at most one in `round_seconds`.
 
     `users` are numbers, by whose earlier jobs run times are forecast; without them each home is one user. Of `sites` the
     processors, schedulers and outages count, the network is that of `around`. Without `learn` run times are those requested, and
-    waits the work ahead. Pure: the same answer for the same arguments. `on_jobs` is told how many have ended, of how many.
+    waits the work ahead; with `home_first` guests make nobody wait longer at home (`placement.homerow`). Pure: the same answer for the same arguments. `on_jobs` is told how many have ended, of how many.
     """
-    run = _Run(work, sites, around, users if users is not None else work.home, goal, learn, pricing)
+    run = _Run(work, sites, around, users if users is not None else work.home, goal, learn, pricing, home_first)
     return run.run(round_seconds, on_jobs)
 
 
@@ -78,11 +80,12 @@ class _Run:
         goal: Goal,
         learn: bool,
         pricing: bool,
+        home_first: bool,
     ) -> None:
         self._order = np.argsort(work.submit_seconds, kind="stable")
         self._work = ordered = work.take(self._order)
         self._users = users[self._order]
-        self._around, self._pricing = around, pricing
+        self._around, self._pricing, self._home_first = around, pricing, home_first
         self._objective = Objective(goal=goal)
         jobs_in_all, count = len(ordered), len(sites.processors)
         columns = (
@@ -237,6 +240,7 @@ class _Run:
         return WaitingTask(
             id=str(job),
             user=str(self._users[job]),
+            home=names[work.home[job]] if self._home_first else "",
             demand=Demand(cpus=width, memory_bytes=MEMORY, walltime_seconds=requested),
             objective=self._objective,
             constraints=Constraints(),
@@ -247,7 +251,16 @@ class _Run:
 
     def _snapshot(self, now: int, tasks: Sequence[WaitingTask]) -> Snapshot:
         snapshot = self._promises.snapshot(self._state, now, self._prices)
-        return snapshot if self._watch is None else self._watch.into(snapshot, tasks)
+        if self._watch is not None:
+            snapshot = self._watch.into(snapshot, tasks)
+        if not self._home_first:
+            return snapshot
+        coming = [(job, int(self._where[job])) for _, job in self._under_way]
+        return with_homes(snapshot, self._state, self._work.home, self._waiting, coming, self._expected)
+
+    def _expected(self, job: int) -> float:
+        """Seconds that a placed job was believed to run."""
+        return self._live[job][1] / float(self._work.processors[job])
 
     def _look(self, now: int) -> None:
         due = self._looked + (LOOK_SECONDS if self._unseen else QUIET_SECONDS)

@@ -140,7 +140,13 @@ def _governed(
 
     around = surroundings(scenario)
     return govern(
-        work, sites, around, goal=scenario.goal, round_seconds=scenario.round_seconds, on_jobs=on_jobs
+        work,
+        sites,
+        around,
+        goal=scenario.goal,
+        round_seconds=scenario.round_seconds,
+        home_first=scenario.rational,
+        on_jobs=on_jobs,
     ).outcome
 
 
