@@ -58,7 +58,7 @@ async def test_an_output_that_stays_takes_the_task_to_a_site_that_keeps_data(
     spec = TaskSpec(command=("true",), outputs=(Output(path="out", data="p/d", stays=True),))
     await until(lambda: len(store.read_now(read_snapshot, time.time()).pools) == 3)
     store.write_now(lambda c: c.execute(tables.sites.update().values(last_seen_at=now)))
-    [receipt] = await engine.plan([spec], "ada", [0])
+    [receipt] = await engine.plan([spec], "ada", "p", [0])
     whys = {candidate.site: candidate.why for candidate in receipt.candidates}
     assert whys == {"bare": "site_keeps_no_data", "keeps": "chosen", "stopped": "site_keeps_no_data"}
     [[placed]] = await submit(store, spec)
