@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -18,7 +19,7 @@ from tests.placement.test_round import NOW, pool, waiting
 
 
 async def test_handling_is_learned_and_counts_in_the_predicted_end(store: Database, make_engine: EngineMaker) -> None:
-    """Nothing is known of a site before enough ended there; then the end is predicted later by the median."""
+    """Nothing is known before enough ended; then the end is predicted later by the median, also where nothing has ended yet."""
     join(store)
     handling = Handling(store)
     snapshot = Snapshot(now=NOW, pools=(pool("null", free_cpus=16), pool("other", free_cpus=16)))
@@ -42,16 +43,16 @@ async def test_handling_is_learned_and_counts_in_the_predicted_end(store: Databa
     await handling.refresh(time.time())
     told = handling.into(snapshot)
     here, other = told.pools
-    assert other.handling is None
     assert here.handling is not None
     assert here.handover is not None
     alone = here.handover.of(1, 0.0) + here.handling.seconds
     assert alone == pytest.approx(10.0, abs=1.0)
     assert here.handling.source == "learned"
+    assert (other.handling, other.handover) == (here.handling, here.handover)
     [receipt] = decide(told, [waiting()]).receipts
-    ends = {one.site: one.finish_seconds or 0.0 for one in receipt.candidates}
-    assert ends["null"] - ends["other"] == pytest.approx(alone)
-    assert receipt.chosen_site == "other"
+    [before] = decide(snapshot, [waiting()]).receipts
+    for one, cold in zip(receipt.candidates, before.candidates, strict=True):
+        assert (one.finish_seconds or 0.0) - (cold.finish_seconds or 0.0) == pytest.approx(alone)
 
 
 def test_what_is_to_be_brought_before_a_task_counts_for_each_task_and_byte() -> None:
@@ -88,3 +89,17 @@ def test_bringing_is_learned_before_anything_of_it_has_ended() -> None:
     ]
     after, handover = learnt([*calm, *burst], [2.0] * 40)
     assert handover.of(1, 0.0) + after.seconds == pytest.approx(14.0, abs=2.0)
+
+
+def test_what_is_on_its_way_or_reads_data_is_before_others_and_teaches_nothing() -> None:
+    """One after another at 1 s each: forty that read data sets are brought before every other one."""
+    brought = []
+    for burst in range(12):
+        begun = 1000.0 * burst
+        brought += [Brought(begun, begun + 1 + n, 0.0, teaches=False) for n in range(40)]
+        brought.append(Brought(begun + 0.1, begun + 41.0, 0.0))
+        brought.append(Brought(begun + 500, begun + 501.0, 0.0))
+    brought += [Brought(12000.0, math.inf, 0.0, teaches=False) for _ in range(40)]
+    _, handover = learnt(brought, [1.0] * 20)
+    assert handover.of(41, 0.0) == pytest.approx(41.0, rel=0.1)
+    assert handover.of(1, 0.0) == pytest.approx(1.0, abs=1.0)

@@ -1,6 +1,7 @@
 """What handling a task takes at each site, learned from the newest: from the decision to the site's queue, the longer the more
 is to be brought there before it, and from the end of the run until its outputs are here and checked. The one is learned as soon as a task
-is in the queue, the other as soon as it has ended. Not of tasks that read data sets: their transfers have estimates of their own.
+is in the queue, the other as soon as it has ended. Not from tasks that read data sets: their transfers have estimates of their own; but
+they are brought before others like any. A site of which too little is known takes the figures of all.
 """
 
 from __future__ import annotations
@@ -29,13 +30,17 @@ _TRUST = 5.0  # attempts that this counts like
 _FADES = 0.95  # what each newer attempt leaves of an older one's weight: about 20 count
 
 
+_ON_THE_WAY = (AttemptState.PLACED.value, AttemptState.STAGING.value, AttemptState.SUBMITTING.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Brought:
     """One attempt on its way to its site's queue: when it was placed, when it was there, with how many bytes."""
 
     placed_at: float
-    there_at: float
+    there_at: float  # infinite while it is on its way
     size_bytes: float
+    teaches: bool = True  # what it took says what others will take
 
 
 class Handling:
@@ -52,17 +57,21 @@ class Handling:
             return
         self._read_at = now
         brought: dict[str, list[Brought]] = {}
-        after: dict[str, list[float]] = {}
+        after: dict[str, list[float]] = {"": []}
         for row in await self._database.read(_brought, now - PAST_SECONDS):
-            there_at = max(row.submitted_at, row.created_at)
-            brought.setdefault(row.site, []).append(Brought(row.created_at, there_at, float(row.input_bytes)))
+            there_at = math.inf if row.submitted_at is None else max(row.submitted_at, row.created_at)
+            one = Brought(row.created_at, there_at, float(row.input_bytes), not (row.reads or row.submitted_at is None))
+            brought.setdefault(row.site, []).append(one)
         for row in await self._database.read(_collected, now - PAST_SECONDS):
-            took = float(row.task_ended_at - row.started_at - row.elapsed_seconds)
-            after.setdefault(row.site, []).append(max(0.0, took))
+            took = max(0.0, float(row.task_ended_at - row.started_at - row.elapsed_seconds))
+            for which in (row.site, ""):
+                after.setdefault(which, []).append(took)
+        ways = {site: _with_before(some) for site, some in brought.items()}
+        ways[""] = sorted((one for of in ways.values() for one in of), key=lambda one: one[0].there_at)
         self._known = {
-            site: learnt(brought[site][:MOST], took[:MOST])
+            site: _learnt(ways[site][-MOST:], took[:MOST])
             for site, took in after.items()
-            if min(len(took), len(brought.get(site, ()))) >= ENOUGH
+            if min(len(took), len(ways.get(site, ()))) >= ENOUGH
         }
 
     def into(self, snapshot: Snapshot) -> Snapshot:
@@ -71,7 +80,7 @@ class Handling:
             return snapshot
         views = []
         for view in snapshot.pools:
-            after, before = self._known.get(view.site, (None, None))
+            after, before = self._known.get(view.site) or self._known.get("") or (None, None)
             views.append(replace(view, handling=after, handover=before))
         return replace(snapshot, pools=tuple(views))
 
@@ -79,16 +88,18 @@ class Handling:
 def learnt(brought: Sequence[Brought], after: Sequence[float]) -> tuple[Estimate, Handover]:
     """What collecting takes at a site, with what bringing may be off in it; and what bringing takes. `after`: seconds from a run's end to
     the task's, those that ended last first."""
-    brought = sorted(brought, key=lambda one: (one.placed_at, one.there_at))
-    before = _before(brought)
-    handover = _fitted(brought, before)
-    off = [one.there_at - one.placed_at - handover.of(*of) for one, of in zip(brought, before, strict=True)]
+    return _learnt(_with_before(brought), after)
+
+
+def _learnt(ways: Sequence[tuple[Brought, tuple[int, float]]], after: Sequence[float]) -> tuple[Estimate, Handover]:
+    seconds = [one.there_at - one.placed_at for one, _ in ways]
+    before = [of for _, of in ways]
+    handover = _fitted(seconds, before)
+    off = [took - handover.of(*of) for took, of in zip(seconds, before, strict=True)]
     (low, middle, high), (early, usual, late) = _quantiles(off), _quantiles(after[::-1])
-    seconds = max(0.0, usual + middle)
-    p10 = max(0.0, seconds - math.hypot(usual - early, middle - low))
-    return Estimate(
-        seconds=seconds, source="learned", p10=p10, p90=seconds + math.hypot(late - usual, high - middle)
-    ), handover
+    p50 = max(0.0, usual + middle)
+    p10 = max(0.0, p50 - math.hypot(usual - early, middle - low))
+    return Estimate(seconds=p50, source="learned", p10=p10, p90=p50 + math.hypot(late - usual, high - middle)), handover
 
 
 def _quantiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -102,8 +113,9 @@ def _weights(count: int) -> list[float]:
     return [_FADES ** (count - 1 - number) for number in range(count)]
 
 
-def _before(brought: Sequence[Brought]) -> list[tuple[int, float]]:
-    """For each attempt how many, itself included, were to be brought when it was placed, and how many bytes."""
+def _with_before(brought: Sequence[Brought]) -> list[tuple[Brought, tuple[int, float]]]:
+    """Each attempt of a site that teaches, with how many, itself included, were to be brought when it was placed, and how many bytes."""
+    brought = sorted(brought, key=lambda one: (one.placed_at, one.there_at))
     placed = [one.placed_at for one in brought]
     there = sorted(brought, key=lambda one: one.there_at)
     arrivals = [one.there_at for one in there]
@@ -112,14 +124,14 @@ def _before(brought: Sequence[Brought]) -> list[tuple[int, float]]:
     found = []
     for number, one in enumerate(brought):
         gone = min(bisect_right(arrivals, one.placed_at), bisect_left(placed, one.placed_at))
-        found.append((number + 1 - gone, max(one.size_bytes, came[number + 1] - left[gone])))
+        if one.teaches:
+            found.append((one, (number + 1 - gone, max(one.size_bytes, came[number + 1] - left[gone]))))
     return found
 
 
-def _fitted(brought: Sequence[Brought], before: Sequence[tuple[int, float]]) -> Handover:
+def _fitted(seconds: Sequence[float], before: Sequence[tuple[int, float]]) -> Handover:
     """Least squares over what was to be brought, newer attempts first of all, held to what is plausible."""
-    weights = _weights(len(brought))
-    seconds = [one.there_at - one.placed_at for one in brought]
+    weights = _weights(len(seconds))
     rows = [(1.0, float(jobs), size / _BYTES_PER_SECOND) for jobs, size in before]
     prior = ((0.1 * _TRUST, 0.5), (_TRUST, _PER_JOB), (_TRUST, 1.0))
     matrix = [
@@ -151,12 +163,12 @@ def _solved(matrix: list[list[float]], sums: list[float]) -> list[float]:
 
 
 def _brought(connection: sa.Connection, since: float) -> list[Any]:
-    """Those that came to their sites' queues, the newest first."""
+    """Those that came to their sites' queues or are on their way, the newest first."""
     a, t = tables.attempts.c, tables.tasks.c
     query = (
-        sa.select(a.site, a.created_at, a.submitted_at, t.input_bytes)
+        sa.select(a.site, a.created_at, a.submitted_at, t.input_bytes, _reads_data().label("reads"))
         .select_from(tables.attempts.join(tables.tasks, t.id == a.task_id))
-        .where(a.created_at > since, a.submitted_at.is_not(None), ~_reads_data())
+        .where(a.created_at > since, sa.or_(a.submitted_at.is_not(None), a.state.in_(_ON_THE_WAY)))
         .order_by(a.key.desc())
         .limit(NEWEST)
     )
