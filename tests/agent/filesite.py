@@ -104,6 +104,10 @@ class FileSite:
         for ref in refs:
             (self.root / "cancelled" / ref.key).touch()
 
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """Write it down only."""
+        await self._enter("let_go", [ref.key for ref in refs])
+
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """Write it down only."""
         await self._enter("cancel_native", native_ids)

@@ -78,6 +78,7 @@ METHODS = {
     "find": lambda site, key: site.find([ref(key)]),
     "observe": lambda site, key: site.observe([ref(key)]),
     "cancel": lambda site, key: site.cancel([ref(key)]),
+    "let_go": lambda site, key: site.let_go([ref(key)]),
     "cancel_native": lambda site, key: site.cancel_native([key]),
     "logs": lambda site, key: site.logs(ref(key), LogStream.STDERR, 0, 10),
     "collect": lambda site, key: site.collect([job(key)]),

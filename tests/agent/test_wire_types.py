@@ -67,13 +67,14 @@ jobs = st.builds(
     outputs=st.lists(st.builds(JobOutput, path=TEXT, directory=st.booleans(), required=st.booleans())).map(tuple),
     volumes=st.lists(TEXT, max_size=2).map(tuple),
     native=MAPS,
+    hold_seconds=COUNT,
 )
 refs = st.builds(JobRef, key=TEXT, account=TEXT, pool=TEXT, native_id=TEXT, submitted_at=TIME, fence=COUNT)
 arguments = st.one_of(
     st.tuples(st.just("describe"), st.builds(wire.Nothing)),
     st.tuples(st.sampled_from(["stage", "submit", "collect"]), st.builds(wire.Jobs, jobs=st.lists(jobs).map(tuple))),
     st.tuples(
-        st.sampled_from(["find", "observe", "cancel", "usage", "clean"]),
+        st.sampled_from(["find", "observe", "cancel", "let_go", "usage", "clean"]),
         st.builds(wire.Refs, refs=st.lists(refs).map(tuple)),
     ),
     st.tuples(st.just("cancel_native"), st.builds(wire.NativeIds, native_ids=st.lists(TEXT).map(tuple))),
@@ -152,7 +153,7 @@ results = st.one_of(
     st.tuples(st.just("observe"), by_key(observations)),
     st.tuples(st.just("usage"), by_key(usages)),
     st.tuples(st.just("logs"), st.binary(max_size=300)),
-    st.tuples(st.sampled_from(["cancel", "cancel_native", "clean"]), st.none()),
+    st.tuples(st.sampled_from(["cancel", "let_go", "cancel_native", "clean"]), st.none()),
 )
 
 

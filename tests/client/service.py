@@ -38,6 +38,12 @@ class RunningService:
                 raise AssertionError(f"no service: {(self.state.parent / 'server.log').read_text()[-4000:]}")
             time.sleep(0.05)
 
+    def kill(self) -> None:
+        """End it as a crash does; `start` begins its next life."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         """Stop it; by force when it does not go."""
         if self._process is not None:

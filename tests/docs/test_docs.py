@@ -38,6 +38,7 @@ SPEC_TYPES = (
     tasks.Output,
     tasks.Executor,
     tasks.Array,
+    tasks.Together,
     tasks.Dependency,
 )
 

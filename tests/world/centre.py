@@ -25,6 +25,7 @@ from isthmus.sites.port import (
     Rejected,
     Sighting,
     Staged,
+    StepResult,
     SubmitOutcome,
     Submitted,
     Uncertain,
@@ -80,6 +81,7 @@ class Directory:
     result: tuple[EndReason, int | None, float, float] | None = None
     cancelled: bool = False
     preempted: bool = False
+    let_go: bool = False
     out: bytes | None = None
 
 
@@ -106,6 +108,7 @@ class Centre:
     natives: list[Native] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     overfull: list[str] = field(default_factory=list)
+    claimed: dict[str, float] = field(default_factory=dict)  # true time at which a key was claimed
     _next_id: int = 0
 
     # --- the scheduler ------------------------------------------------------------------------------------------------
@@ -133,6 +136,7 @@ class Centre:
             self._end(native, "COMPLETED", 0)
             return
         place.claim, place.claim_fence = native, place.job.fence
+        self.claimed.setdefault(native.job.key, now)
         if place.cancelled:
             place.result = (EndReason.CANCELLED_BY_USER, None, now + self.drift, now + self.drift)
             self._end(native, "COMPLETED", 0)
@@ -141,6 +145,37 @@ class Centre:
             place.result = (EndReason.PREEMPTED, None, now + self.drift, now + self.drift)
             self._end(native, "COMPLETED", 0)
             return
+        if native.job.hold_seconds and not place.let_go:
+            seconds = native.job.hold_seconds
+            native.timer = asyncio.get_running_loop().call_later(seconds, self._hold_is_over, native, place)
+            return
+        self._run(native, place, pool)
+
+    def _hold_is_over(self, native: Native, place: Directory) -> None:
+        """The others did not come: the wrapper ends without having started the command."""
+        assert native.started_at is not None
+        place.result = (EndReason.PEERS_LATE, None, native.started_at + self.drift, self.true_now() + self.drift)
+        self._end(native, "COMPLETED", 0)
+
+    def let_go(self, refs: Sequence[JobRef]) -> None:
+        for ref in refs:
+            place = self.directories.get(ref.key)
+            if place is None or place.let_go:
+                continue
+            native = place.claim
+            if native is None or native.state != "RUNNING" or native.run is not None:
+                place.let_go = (
+                    native is None
+                )  # one whose hold was over before, or that was ended, is not started any more
+                continue
+            place.let_go = True
+            if native.timer is not None:
+                native.timer.cancel()
+            self._run(native, place, next(pool for pool in self.pools if pool.name == native.job.pool))
+
+    def _run(self, native: Native, place: Directory, pool: Pool) -> None:
+        """The user's command begins."""
+        now = self.true_now()
         job = native.job
         native.run = Run(job.key, job.task_id, place.job.fence, native.native_id, job.demand.cpus, job.pool, now)
         self.runs.append(native.run)
@@ -292,6 +327,7 @@ class Centre:
                 started_at=started,
                 ended_at=ended,
                 claim_fence=fence,
+                steps=_steps(place.claim, code, ended, self.drift),
             )
         if ids:
             return Observation(sighting=Sighting.QUEUED, native_ids=ids, claim_fence=fence)
@@ -389,6 +425,13 @@ class Centre:
         for ref in refs:
             self.gone.add(ref.key)
             self.directories.pop(ref.key, None)
+
+
+def _steps(native: Native | None, code: int | None, ended: float, drift: float) -> tuple[StepResult, ...]:
+    """Of a job that was held, when its command began."""
+    if native is None or native.run is None or not native.job.hold_seconds:
+        return ()
+    return (StepResult(exit_code=code or 0, started_at=native.run.started_at + drift, ended_at=ended),)
 
 
 def usage_of(native: Native, drift: float) -> Usage:

@@ -21,10 +21,11 @@ import sqlalchemy as sa
 from isthmus.domain.errors import IsthmusError
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, TASK_ENDED
 from isthmus.domain.site import Pool
-from isthmus.domain.task import Array, Demand, Dependency, DependencyCondition, Output, TaskSpec
+from isthmus.domain.task import Array, Demand, Dependency, DependencyCondition, Output, TaskSpec, Together
 from isthmus.engine import clock as engine_clock
 from isthmus.engine import failpoints, intents
 from isthmus.engine.engine import Engine
+from isthmus.engine.gangs import with_their_gangs
 from isthmus.engine.settings import EngineSettings
 from isthmus.store import tables
 from isthmus.store.database import Database
@@ -170,7 +171,7 @@ class World:
     def cancel(self, task_ids: list[str]) -> None:
         """A user cancels; those that were alive must end, and not start afterwards."""
         self.database.write_now(intents.cancel, now=self.now() + self.jump, task_ids=task_ids, by="ann")
-        self.cancelled.update(task_ids)
+        self.cancelled.update(self.database.read_now(with_their_gangs, task_ids))
         for _, engine in self.engines.values():
             engine.wake()
 
@@ -296,8 +297,8 @@ def make_fleet(world: World, *, sites: int = 0, plain: bool = False) -> None:
     world.database.write_now(lambda connection: connection.execute(tables.sites.insert(), rows) and None)
 
 
-def make_specs(rng: random.Random) -> list[TaskSpec]:
-    """A few tasks of mixed kinds: plain, arrays, chains, failing ones, with and without outputs."""
+def make_specs(rng: random.Random, sites: int = 1) -> list[TaskSpec]:
+    """A few tasks of mixed kinds: plain, arrays, gangs where there are sites, chains, failing ones, with and without outputs."""
     specs: list[TaskSpec] = []
     for number in range(rng.randint(1, 4)):
         fails = rng.random() < 0.15
@@ -316,7 +317,9 @@ def make_specs(rng: random.Random) -> list[TaskSpec]:
         )
         if rng.random() < 0.25:
             spec = replace(spec, preemptible=True, checkpoint=("state",), checkpoint_grace_seconds=rng.choice((2, 30)))
-        if rng.random() < 0.2:
+        elif sites > 1 and rng.random() < 0.4:
+            spec = replace(spec, together=Together(hold_seconds=rng.choice((15, 60, 600))))
+        if spec.together is None and rng.random() < 0.2:
             spec = replace(spec, array=Array(size=rng.randint(2, 3)))
         if specs and rng.random() < 0.3:
             condition = rng.choice(tuple(DependencyCondition))

@@ -12,7 +12,7 @@ from isthmus.domain.errors import Unavailable
 from tests.world.centre import Centre
 from tests.world.process import Process
 
-PARTIAL = {"stage", "submit", "cancel", "collect", "clean"}
+PARTIAL = {"stage", "submit", "cancel", "let_go", "collect", "clean"}
 
 
 @dataclass(slots=True)
@@ -101,5 +101,5 @@ def _forward(name: str) -> Any:
     return method
 
 
-for _name in ("stage", "submit", "find", "observe", "cancel", "cancel_native", "collect", "usage", "clean"):
+for _name in ("stage", "submit", "find", "observe", "cancel", "let_go", "cancel_native", "collect", "usage", "clean"):
     setattr(FarSite, _name, _forward(_name))

@@ -42,7 +42,7 @@ async def play(world: World) -> None:
     while world.loop.time() < end:
         now = world.loop.time()
         if now >= next_submit and len(ids) < 14:
-            ids += world.submit(make_specs(rng))
+            ids += world.submit(make_specs(rng, len(world.centres)))
             next_submit = now + rng.expovariate(1 / 40)
         if now >= next_fault:
             await rng.choice(faults)(world)

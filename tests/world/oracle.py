@@ -24,6 +24,7 @@ def judge(world: World) -> list[str]:
     return [
         *rows["wrongs"],
         *_tasks(world, rows, runs),
+        *_gangs(world, rows),
         *_usage(world, rows),
         *(line for centre in world.centres.values() for line in centre.overfull if centre.pools[0].immediate),
     ]
@@ -57,9 +58,11 @@ def _tasks(world: World, rows: dict[str, Any], runs: dict[str, list[Run]]) -> li
             said.append(f"task {task_id} ran to completion {len(done)} times: {keys}")
         if task.state == TaskState.SUCCEEDED and not any(run.exit_code == 0 for run in done):
             said.append(f"task {task_id} is called succeeded and never ran to its end")
-        if task.state == TaskState.FAILED and (code == 0 or not done) and not _used_up(task, rows):
+        caused = task.reason == "peer_ended" or (code != 0 and done) or _used_up(task, rows) or _alone(task, rows)
+        if task.state == TaskState.FAILED and not caused:
             said.append(f"task {task_id} is called failed ({task.reason}: {task.message}) without a cause")
-        if task.state == TaskState.CANCELLED and task_id not in world.cancelled and task.reason != "dependency_failed":
+        brought_about = task.reason == "dependency_failed" or task.reason == "peer_ended"  # see _gangs
+        if task.state == TaskState.CANCELLED and task_id not in world.cancelled and not brought_about:
             said.append(f"task {task_id} is called cancelled ({task.reason}) and nobody did so")
         over = world.ended_at.get(task_id)
         if task.state == TaskState.CANCELLED and over is not None:
@@ -73,9 +76,60 @@ def _tasks(world: World, rows: dict[str, Any], runs: dict[str, list[Run]]) -> li
     return said
 
 
+def _alone(task: Any, rows: dict[str, Any]) -> bool:
+    """Whether another part of its gang succeeded, so that it could not start again."""
+    return bool(task.gang) and any(
+        other.gang == task.gang and other.state == TaskState.SUCCEEDED for other in rows["tasks"].values()
+    )
+
+
+def _gangs(world: World, rows: dict[str, Any]) -> list[str]:
+    """Parts that start together: placed in one round or not at all, at different sites; the command of none begins before all were
+    there, nor later than the others by more than the hold and a lost order's repetition; none ends without the other's cause."""
+    said = []
+    members: dict[str, list[Any]] = defaultdict(list)
+    rounds: dict[tuple[str, int], list[Any]] = defaultdict(list)
+    for task in rows["tasks"].values():
+        if task.gang:
+            members[task.gang].append(task)
+    for attempt in rows["attempts"].values():
+        if attempt.gang:
+            rounds[attempt.gang, attempt.number].append(attempt)
+    began = {run.key: run.started_at for centre in world.centres.values() for run in centre.runs}
+    there = {key: at for centre in world.centres.values() for key, at in centre.claimed.items()}
+    for (gang, number), tries in rounds.items():
+        hold = world.specs[gang].together.hold_seconds
+        if len(tries) != 2 or len({one.site for one in tries}) != 2 or len({one.created_at for one in tries}) != 1:
+            said.append(
+                f"try {number} of gang {gang} was not placed as a pair: {[(t.site, t.created_at) for t in tries]}"
+            )
+        starts = [began[one.key] for one in tries if one.key in began]
+        if starts and (len({one.let_go_at for one in tries}) != 1 or tries[0].let_go_at is None):
+            said.append(f"try {number} of gang {gang} began and was not let go")
+        if starts and any(there.get(one.key, float("inf")) > min(starts) for one in tries):
+            said.append(f"try {number} of gang {gang} began before both were there")
+        if starts and max(starts) - min(starts) > hold:
+            said.append(f"try {number} of gang {gang} began {max(starts) - min(starts):.0f} s apart, held for {hold} s")
+    for gang, parts in members.items():
+        ends = {task.state for task in parts}
+        if "succeeded" in ends and len(ends) > 1 and not all(task.attempts for task in parts):
+            said.append(f"a part of gang {gang} succeeded alone")
+        if ends != {"succeeded"} and all(task.reason == "peer_ended" for task in parts if task.state != "succeeded"):
+            spent = [
+                t for t in parts if t.reason == "peer_ended" and (t.attempts >= t.max_attempts or "succeeded" in ends)
+            ]
+            if not spent:
+                said.append(f"gang {gang} ended, and no part of it is the cause")
+    return said
+
+
 def _used_up(task: Any, rows: dict[str, Any]) -> bool:
     """Whether the sites ended every try that the task had, as one does that ends whatever it accepted."""
-    own = [EndReason(row.reason) for row in rows["attempts"].values() if row.task_id == task.id and not row.ending]
+    own = [
+        EndReason(row.reason)
+        for row in rows["attempts"].values()
+        if row.task_id == task.id and row.ending in ("", "peer")
+    ]
     return len(own) == task.max_attempts and all(reason.is_site_fault for reason in own)
 
 

@@ -64,6 +64,11 @@ class AccountGuard:
         if ours := self._ours(refs):
             await self._site.cancel(ours)
 
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """Let jobs of allowed accounts start; others are left alone."""
+        if ours := self._ours(refs):
+            await self._site.let_go(ours)
+
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """The site's own."""
         await self._site.cancel_native(native_ids)

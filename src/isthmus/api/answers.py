@@ -67,6 +67,8 @@ class TaskRow(_Answer):
     priority: int
     array_id: str
     array_index: int | None
+    gang: str
+    part: int | None
     attempts: int
     max_attempts: int
     attempt: str
@@ -93,7 +95,7 @@ class Task(TaskRow):
 
 
 class TaskArray(_Answer):
-    """The tasks made of one array."""
+    """The tasks made of one array, or the parts of one group that starts together."""
 
     array_id: Id
     ids: list[Id]

@@ -67,6 +67,8 @@ def _reasons(bodies: Iterable[str]) -> list[dict[str, Any]]:
         at: dict[str, set[str]] = defaultdict(set)
         for candidate in receipt["candidates"]:
             at[candidate["why"]].add(f"{candidate['site']}/{candidate['pool']}")
+        if not receipt["candidates"] and receipt.get("together"):
+            at[receipt["together"]["why"]] = set()
         for why, where in at.items():
             tasks[why] += 1
             pools[why] |= where

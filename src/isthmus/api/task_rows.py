@@ -27,6 +27,8 @@ _SHOWN = [
     "priority",
     "array_id",
     "array_index",
+    "gang",
+    "part",
     "attempts",
     "max_attempts",
     "attempt",
@@ -232,7 +234,16 @@ def receipts_of(connection: sa.Connection, task_id: str) -> list[str]:
     """A task's receipts, oldest first, those of attempts with what came of them."""
     r, a, u = tables.receipts, tables.attempts, tables.usage_records
     query = (
-        sa.select(r.c.body, a.c.site, a.c.created_at, a.c.submitted_at, a.c.started_at, u.c.elapsed_seconds)
+        sa.select(
+            r.c.body,
+            a.c.site,
+            a.c.created_at,
+            a.c.submitted_at,
+            a.c.started_at,
+            a.c.gang,
+            a.c.held_seconds,
+            u.c.elapsed_seconds,
+        )
         .select_from(r.outerjoin(a, a.c.key == r.c.attempt).outerjoin(u, u.c.attempt == r.c.attempt))
         .where(r.c.task_id == task_id)
         .order_by(r.c.decided_at, r.c.attempt)
@@ -285,7 +296,10 @@ def _with_actuals(row: sa.Row[Any], moved: Sequence[dict[str, Any]]) -> str:
     if row.started_at is not None:
         actual["actual_wait_seconds"] = max(0.0, row.started_at - row.submitted_at)
     if row.elapsed_seconds is not None:
-        actual["actual_run_seconds"] = float(row.elapsed_seconds)
+        held = min(row.held_seconds, float(row.elapsed_seconds))
+        actual["actual_run_seconds"] = row.elapsed_seconds - held
+        if row.gang:
+            actual["actual_held_seconds"] = held
     return orjson.dumps(orjson.loads(row.body) | actual).decode()
 
 

@@ -105,7 +105,7 @@ async def submit_task(
     unsent: Unsent = False,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Submit one task, or with `array` many; `dry_run` checks all and answers the plan, storing nothing."""
+    """Submit one task, or with `array`, or `together` without a name, many; `dry_run` checks all and answers the plan, storing nothing."""
     spec = await read_body(request, TaskSpec)
     try:
         manifests = await manifests_of(service, project, [spec])
@@ -117,7 +117,7 @@ async def submit_task(
     def store(connection: sa.Connection) -> bytes:
         def make() -> Any:
             ids = _submit(service, connection, now, caller, project, [spec], manifests, unsent=dry_run and unsent)[0]
-            if spec.array is not None:
+            if spec.array is not None or len(ids) > 1:
                 return {"array_id": ids[0], "ids": ids}
             return task_rows.one_task(connection, ids[0])
 

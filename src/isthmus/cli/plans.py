@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus.cli import screen
 from isthmus.cli.messages import _
 from isthmus.domain.lifecycle import EndReason
-from isthmus.domain.placement import Candidate, Moved, Receipt, Why
+from isthmus.domain.placement import Candidate, Moved, Receipt, Together, Why
 from isthmus.domain.roads import HOME, Carriage
 from isthmus.domain.units import show_duration, show_size
 
@@ -46,6 +46,9 @@ WORDS = {
     Why.HOME_FIRST: "its own users come first",
     Why.LATER_FINISH: "it would be done later",
     Why.DEARER: "it would cost more",
+    Why.PARTS_MISSING: "not all parts of its group wait for a place yet",
+    Why.NO_PAIR_OF_SITES: "no two sites can have the group at once",
+    Why.STARTS_TOO_FAR_APART: "its parts would start too far apart",
     Why.KEPT_APART: "another task of its group is there",
     Why.MORE_CARBON: "it would emit more",
     Why.WORSE_BY_WEIGHTS: "it is worse by the task's weights",
@@ -60,6 +63,8 @@ ENDS = {
     EndReason.NODE_FAILED: "its node failed",
     EndReason.PREEMPTED: "it made room for others",
     EndReason.MOVED: "it would start sooner elsewhere",
+    EndReason.PEERS_LATE: "the other parts of its group were not there in time; let it be held longer with --together-hold",
+    EndReason.PEER_ENDED: "another part of its group ended",
     EndReason.REJECTED_BY_SITE: "the site refused it",
     EndReason.INPUT_MISSING: "an input could not be had",
     EndReason.OUTPUT_MISSING: "it did not leave an output that it declared",
@@ -130,17 +135,20 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
             screen.put(screen.clean(_moves(one, receipt.decided_at)))
     else:
         screen.put(_("No place now."))
+    if receipt.together is not None:
+        _show_together(receipt.together)
     if receipt.plans:
         _show_plans(receipt)
     if receipt.candidates:
         headers = [_("SITE"), _("POOL"), _("WAIT"), _("TRANSFER"), _("RUN"), _("PRICE"), _("WHY")]
         rows = [_row(item, wide) for item in sorted(receipt.candidates, key=_order)]
         screen.table(headers, rows, right=(2, 3, 4, 5))
-    else:
+    elif receipt.together is None:
         screen.put(_("No site has joined."))
     actual = [
         (_("waited"), receipt.actual_wait_seconds),
         (_("moved data"), receipt.actual_transfer_seconds),
+        (_("was held"), receipt.actual_held_seconds),
         (_("ran"), receipt.actual_run_seconds),
     ]
     known = [f"{name} {show_duration(seconds)}" for name, seconds in actual if seconds is not None]
@@ -183,6 +191,34 @@ def _home_rows(receipt: Receipt) -> list[str]:
             words = _("That {site}'s own users come first costs it {time}: it would be done so much sooner there.")
             lines.append(words.format(site=one.site, time=show_duration(done - there)))
     return lines
+
+
+def _show_together(one: Together) -> None:
+    """Where the parts of a group start together, or why they do not."""
+    if one.why is not Why.CHOSEN:
+        words = _(WORDS.get(one.why, str(one.why)))
+        line = _("Together: {words}: wants {wanted}, has {offered}")
+        screen.put(screen.clean(line.format(words=words, wanted=one.wanted, offered=one.offered)))
+        return
+    listed = []
+    for plan in one.plans:
+        text = f"{plan.part} {plan.site}/{plan.pool}"
+        if plan.held_seconds >= 1:
+            text += _(" (held {time})").format(time=show_duration(plan.held_seconds))
+        listed.append(text)
+    start = max((plan.start_seconds + plan.held_seconds for plan in one.plans), default=0.0)
+    line = _("Together: {parts}, start in about {time}; the best of {pairs} pairs ({method}), {price} in all")
+    screen.put(
+        screen.clean(
+            line.format(
+                parts=", ".join(listed),
+                time=show_duration(start),
+                pairs=one.pairs,
+                method=one.method,
+                price=f"{one.price or 0:.4f}",
+            )
+        )
+    )
 
 
 def _show_plans(receipt: Receipt) -> None:

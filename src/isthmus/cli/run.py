@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     isthmus run -- hostname
     isthmus run --cpus 4 --memory 8G --time 2h --workdir . --out model.bin -- python train.py
     isthmus run --gpus a100:1 --in data.csv:in.csv --out result/=./result -- ./solve in.csv
+    isthmus run --over 2 --cpus 8 -- ./coupled
     isthmus run --dry-run --nodes 4 --deadline +6h -- ./simulate
     """,
     help=_(
@@ -131,11 +132,13 @@ def hand_in(session: Session, draft: Draft, *, talk: bool) -> list[str]:
         screen.say(_("It is not known whether the task was submitted; look with: isthmus ls"))
         raise
     if talk:
-        screen.say(
-            _("array {id} of {count} tasks").format(id=done.array_id, count=len(done.ids))
-            if done.array_id
-            else _("task {id}").format(id=done.ids[0])
-        )
+        if spec.get("together") and len(done.ids) > 1:
+            line = _("group {id} of {count} parts that start together").format(id=done.ids[0], count=len(done.ids))
+        elif done.array_id:
+            line = _("array {id} of {count} tasks").format(id=done.array_id, count=len(done.ids))
+        else:
+            line = _("task {id}").format(id=done.ids[0])
+        screen.say(line)
     return done.ids
 
 

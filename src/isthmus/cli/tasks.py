@@ -150,6 +150,7 @@ def show(session: Session, task_id: str) -> int:
             (_("project"), task.project),
             (_("user"), task.user),
             (_("waits for"), ", ".join(task.waiting_for)),
+            (_("together"), f"{task.gang} [{task.part}]" if task.gang else ""),
             (_("array"), f"{task.array_id} [{task.array_index}]" if task.array_id else ""),
             (_("tags"), ", ".join(f"{key}={value}" for key, value in task.tags.items())),
             (_("created"), screen.moment(task.created_at)),

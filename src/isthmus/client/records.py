@@ -117,6 +117,8 @@ class Task(_Shown):
     priority: int = 0
     array_id: str = ""
     array_index: int | None = None
+    gang: str = ""
+    part: int | None = None
     attempts: int = 0
     max_attempts: int = 0
     attempt: str = ""

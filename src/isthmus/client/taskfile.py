@@ -73,6 +73,13 @@ def _dependency(text: str) -> dict[str, str]:
     return {"task": name, "condition": condition} if condition else {"task": name}
 
 
+def _together(value: object) -> dict[str, Any]:
+    """A group's name, or `{parts, name, hold_seconds}`."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {"name": str(value)}
+
+
 # human name -> (where it goes in the specification, how it is read)
 _HUMAN: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "cpus": (("demand", "cpus"), _count),
@@ -100,6 +107,9 @@ _HUMAN: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "checkpoint_grace": (("checkpoint_grace_seconds",), lambda value: parse_duration(value, "checkpoint_grace")),
     "after": (("depends_on",), _dependencies),
     "array": (("array",), parse_array),
+    "over": (("together", "parts"), _count),
+    "together": (("together",), _together),
+    "together_hold": (("together", "hold_seconds"), lambda value: parse_duration(value, "together_hold")),
     "env": (("env",), _texts),
     "secrets": (("secrets",), _texts),
     "tags": (("tags",), _texts),
@@ -183,7 +193,8 @@ def _taken(name: str, take: Callable[[Any], Any], value: object) -> Any:
 
 def _put(spec: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     if len(place) == 1:
-        spec[place[0]] = value
+        before = spec.get(place[0])
+        spec[place[0]] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
         return
     spec[place[0]] = {**spec.get(place[0], {}), place[1]: value}
 

@@ -82,6 +82,8 @@ class EndReason(StrEnum):
     NODE_FAILED = "node_failed"
     PREEMPTED = "preempted"
     MOVED = "moved"  # it waited at a site, and would start sooner elsewhere
+    PEERS_LATE = "peers_late"  # it waited to start together with others, which did not come in time
+    PEER_ENDED = "peer_ended"  # another part of its group ended, or could not go on
     REJECTED_BY_SITE = "rejected_by_site"
     INPUT_MISSING = "input_missing"
     OUTPUT_MISSING = "output_missing"
@@ -105,6 +107,8 @@ _SITE_FAULTS: Final = frozenset(
     {
         EndReason.NODE_FAILED,
         EndReason.PREEMPTED,
+        EndReason.PEERS_LATE,
+        EndReason.PEER_ENDED,
         EndReason.REJECTED_BY_SITE,
         EndReason.CANCELLED_AT_SITE,
         EndReason.OUTPUT_CORRUPT,

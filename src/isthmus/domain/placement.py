@@ -147,6 +147,18 @@ class KeptOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """A task's place among tasks that start together: part `part` of `parts`, counted from 0. A part that is there first is held at
+    its site for `hold_seconds` at most. `lacking` says what the group waits for before it can be placed; empty = it is whole."""
+
+    id: str
+    part: int
+    parts: int
+    hold_seconds: float
+    lacking: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingTask:
     """A task that wants a place, in the order in which it is to be served."""
 
@@ -167,6 +179,12 @@ class WaitingTask:
     run_at: RunTimesByPool | None = None
     preemptible: bool = False  # it fills what is idle, and makes room when others need it
     standing: Standing | None = None  # of its project; None where only one project has work
+    gang: Gang | None = None  # it starts together with others
+
+    @property
+    def limit_seconds(self) -> float:
+        """The longest that it may hold its processors."""
+        return self.demand.walltime_seconds + (0.0 if self.gang is None else self.gang.hold_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +245,9 @@ class Why(StrEnum):
     OPTION_REFUSED = "option_refused"
     KEPT_APART = "kept_apart"
     HOME_FIRST = "home_first"
+    PARTS_MISSING = "parts_missing"
+    NO_PAIR_OF_SITES = "no_pair_of_sites"
+    STARTS_TOO_FAR_APART = "starts_too_far_apart"
     FAILED_HERE = "failed_here"
     MISSES_DEADLINE = "misses_deadline"
     OVER_BUDGET = "over_budget"
@@ -247,6 +268,8 @@ PASSING = frozenset(
         Why.NO_REPLICA,
         Why.PATH_FULL,
         Why.KEPT_APART,
+        Why.PARTS_MISSING,
+        Why.STARTS_TOO_FAR_APART,
         Why.FULL_NOW,
         Why.HOME_FIRST,
         Why.FAILED_HERE,
@@ -342,6 +365,37 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartPlan:
+    """Where one part of a group goes: it can start `start_seconds` from now, and is held for `held_seconds` until all can."""
+
+    part: int
+    task_id: str
+    site: str
+    pool: str
+    start_seconds: float
+    held_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """The decision for a group of tasks that start together: `chosen` with a plan for each part, or why there is none, with what
+    was wanted and what there was. `pairs`: how many pairs of pools could have had it; `method`: how one was found (`cp-sat`: with the
+    other groups of the round; `every pair`: the best of them, one group after another). `price` is that of all parts."""
+
+    gang: str
+    part: int
+    parts: int
+    hold_seconds: float
+    why: Why
+    wanted: str = ""
+    offered: str = ""
+    plans: tuple[PartPlan, ...] = ()
+    pairs: int = 0
+    method: str = ""
+    price: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """The record of one decision: every candidate and why it was refused, lost or won; `remedy` for a waiting task
     is the smallest change that would let it go; `binding` are the scarce resources of the pools that it could have had;
@@ -358,12 +412,14 @@ class Receipt:
     plans: tuple[Plan, ...] = ()
     round_gap: float | None = None
     standing: Standing | None = None
+    together: Together | None = None
     after: str = ""  # why its last attempt was taken back: it moved here, or made room for others before
     actual_wait_seconds: float | None = None
     actual_transfer_seconds: float | None = (
         None  # of the transfers themselves, where datasets moved; else until it was submitted
     )
     actual_transfers: tuple[Moved, ...] = ()
+    actual_held_seconds: float | None = None  # at its site, until all parts of its group could start
     actual_run_seconds: float | None = None
 
 

@@ -300,6 +300,33 @@ class Array:
                 raise Invalid(f"values.{name}", f"has {len(values)} entries.", remedy=f"Give {self.size}.")
 
 
+PARTS = 2  # sites that a group's tasks may be over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """A group of `parts` tasks that start together, each at another site (co-allocation): all are placed in one round, or none.
+
+    Without `name` this one description is every part; with it, it is one part, and the user's other tasks of that name in the project
+    are the rest. A part that starts before the others waits for them at its site, for `hold_seconds` at most.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    parts: int = PARTS
+    name: str = ""
+    hold_seconds: int = 600
+
+    def __post_init__(self) -> None:
+        if self.parts != PARTS:
+            raise Invalid(
+                "parts", f"is {self.parts}.", remedy=f"A group is over {PARTS} sites: leave it out, or give {PARTS}."
+            )
+        if self.name and not is_name(self.name):
+            raise Invalid("name", f"{self.name[:80]!r} is not a group's name.", remedy="Write it like coupled-run.")
+        if not 1 <= self.hold_seconds <= 86_400:
+            raise Invalid("hold_seconds", f"is {self.hold_seconds}.", remedy="It must be from 1 to 86400.")
+
+
 class DependencyCondition(StrEnum):
     """When a dependency is satisfied: the other task succeeded, or ended in whatever way."""
 
@@ -347,6 +374,7 @@ class TaskSpec:
     checkpoint_grace_seconds: int = 60
     tags: dict[str, str] = field(default_factory=dict)
     array: Array | None = None
+    together: Together | None = None
     depends_on: tuple[Dependency, ...] = ()
     hold: bool = False
     backend_parameters: dict[str, str] = field(default_factory=dict)
@@ -378,6 +406,7 @@ class TaskSpec:
         if not 1 <= self.max_attempts <= 20:
             raise Invalid("max_attempts", f"is {self.max_attempts}.", remedy="It must be from 1 to 20.")
         self._check_checkpoint()
+        self._check_together()
         for key, value in self.tags.items():
             _text("tags", key, 255)
             _text(f"tags.{key}", value, 4096)
@@ -407,6 +436,21 @@ class TaskSpec:
                 f"is {self.checkpoint_grace_seconds}.",
                 remedy="It must be from 1 to 3600.",
             )
+
+    def _check_together(self) -> None:
+        if self.together is None:
+            return
+        if self.array is not None:
+            raise Invalid("together", "is given beside array.", remedy="Hand in each group by itself.")
+        if self.preemptible:
+            raise Invalid("together", "is given, but the task is preemptible.", remedy="Leave out one of the two.")
+
+    @property
+    def size(self) -> int:
+        """How many tasks are made of it."""
+        if self.array is not None:
+            return self.array.size
+        return self.together.parts if self.together is not None and not self.together.name else 1
 
     def _check_absolute(self) -> None:
         """An absolute path means nothing at a site unless every step has a root of its own."""

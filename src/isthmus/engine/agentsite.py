@@ -46,6 +46,7 @@ class AgentTimeouts:
     find: float = 60.0
     observe: float = 60.0
     cancel: float = 60.0
+    let_go: float = 60.0
     cancel_native: float = 60.0
     logs: float = 30.0
     collect: float = 600.0
@@ -106,6 +107,10 @@ class AgentSite:
     async def cancel(self, refs: Sequence[JobRef]) -> None:
         """Ask that the jobs end."""
         await self._ask("cancel", wire.Refs(refs=tuple(refs)))
+
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """Let held jobs start."""
+        await self._ask("let_go", wire.Refs(refs=tuple(refs)))
 
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """End single native jobs."""

@@ -23,6 +23,7 @@ from isthmus.engine.delivering import Deliver
 from isthmus.engine.ends import Ends
 from isthmus.engine.failpoints import failpoint
 from isthmus.engine.fleet import AgentSiteMaker, Fleet
+from isthmus.engine.gangs import gangs_of
 from isthmus.engine.handling import Handling
 from isthmus.engine.home import Home
 from isthmus.engine.jobs import JobMaker, Presigner, Unseal, reference
@@ -208,15 +209,17 @@ class Engine:
         data = await self.database.read(self._round.roads.read, now, specs)
         homes = await self._round.homes(self.database)
         home = homes.of.get(project, "")
+        first, specs, input_bytes = _with_all_parts(specs, input_bytes)
         tasks = [replace(task, home=home) for task in self._as_waiting(specs, user, input_bytes, data)]
         snapshot = replace(snapshot, roads=data.roads)
         snapshot = await asyncio.to_thread(self._wait_times.into, snapshot, {shape_of(task) for task in tasks})
         snapshot = self._round.ends.into(self._round.handling.into(snapshot))
         snapshot = await asyncio.to_thread(self._round.at_home, snapshot, homes)
         receipts = (await asyncio.to_thread(decide, snapshot, tasks, pricing=False)).receipts
-        return tuple(
+        whole = [
             replace(receipt, plans=best_plans(task, receipt)) for task, receipt in zip(tasks, receipts, strict=True)
-        )
+        ]
+        return tuple(whole[number] for number in first)
 
     def check_possible(
         self, connection: sa.Connection, specs: Sequence[TaskSpec], user: str, input_bytes: Sequence[int]
@@ -238,8 +241,10 @@ class Engine:
         now = self.clock.now()
         known = self._run_times.known
         return [
-            with_data(waiting_task("0" * 26, user, spec, input_bytes=size, **known(user, spec, now)), spec, data)
-            for spec, size in zip(specs, input_bytes, strict=True)
+            with_data(
+                waiting_task("0" * 26, user, spec, input_bytes=size, gang=gang, **known(user, spec, now)), spec, data
+            )
+            for spec, size, gang in zip(specs, input_bytes, gangs_of(specs), strict=True)
         ]
 
     # --- leases -----------------------------------------------------------------------------------------------------
@@ -442,6 +447,21 @@ class Engine:
             waiter.cancel()
             sleeper.cancel()
         due.clear()
+
+
+def _with_all_parts(
+    specs: Sequence[TaskSpec], input_bytes: Sequence[int]
+) -> tuple[list[int], list[TaskSpec], list[int]]:
+    """The specifications with one for every part of those that are a whole gang; and the number of each one's first."""
+    first: list[int] = []
+    whole: list[TaskSpec] = []
+    sizes: list[int] = []
+    for spec, size in zip(specs, input_bytes, strict=True):
+        first.append(len(whole))
+        copies = 1 if spec.together is None or spec.together.name else spec.together.parts
+        whole += [spec] * copies
+        sizes += [size] * copies
+    return first, whole, sizes
 
 
 def _drop_old(connection: sa.Connection, now: float, settings: EngineSettings) -> None:

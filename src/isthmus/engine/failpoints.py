@@ -29,6 +29,8 @@ NAMES = (
     "clean.done",
     "submit.stored",
     "cancel.sent",
+    "gang.let_go",
+    "gang.told",
 )
 
 

@@ -20,6 +20,7 @@ from isthmus.domain.task import DependencyCondition, TaskSpec
 from isthmus.engine.admission import check_blobs, check_room, check_secrets, check_sites, chunks, input_bytes
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
+from isthmus.engine.gangs import join_gangs, reopen, with_their_gangs
 from isthmus.engine.settings import AGEING_SECONDS, PREEMPTIBLE_RANK, EngineSettings
 from isthmus.engine.taskdata import resolve
 from isthmus.engine.taskdata import task_rows as task_rows_of_data
@@ -48,17 +49,18 @@ def submit(
     `manifests` maps the hash of each directory manifest that the specs name to the hashes in it. With `unsent`, content may
     still be missing: only for a rehearsal that is rolled back.
     """
-    check_room(connection, project, sum(spec.array.size if spec.array else 1 for spec in specs), max_waiting)
+    check_room(connection, project, sum(spec.size for spec in specs), max_waiting)
     if not unsent:
         check_blobs(connection, project, specs, manifests or {})
     check_secrets(connection, project, specs)
     check_sites(connection, specs)
     specs = resolve(connection, specs, home_region)
-    sizes = [spec.array.size if spec.array else 1 for spec in specs]
+    sizes = [spec.size for spec in specs]
     in_order = iter(sorted(new_id(now) for _ in range(sum(sizes))))  # lists and the queue then keep the order given
     ids = [list(islice(in_order, size)) for size in sizes]
     needed = _resolve(connection, project, specs, ids)
     to_bring = input_bytes(connection, project, specs, manifests or {})
+    gangs = join_gangs(connection, now, user, project, specs, ids)
     task_rows: list[dict[str, Any]] = []
     tag_rows: list[dict[str, Any]] = []
     dependency_rows: list[dict[str, Any]] = []
@@ -68,7 +70,8 @@ def submit(
         links = needed[index]
         unmet = [link for link in links if not link["satisfied"]]
         state = TaskState.HELD if spec.hold else TaskState.BLOCKED if unmet else TaskState.WAITING
-        array_id = ids[index][0] if spec.array else ""
+        many = len(ids[index]) > 1 or spec.array is not None
+        array_id = ids[index][0] if many else ""
         plain = replace(spec, array=None, depends_on=(), hold=False)
         shared = dump(plain)
         for position, task_id in enumerate(ids[index]):
@@ -88,7 +91,8 @@ def submit(
                     "priority": spec.priority,
                     "rank": now - spec.priority * AGEING_SECONDS + (PREEMPTIBLE_RANK if spec.preemptible else 0.0),
                     "array_id": array_id,
-                    "array_index": position if spec.array else None,
+                    "array_index": position if many else None,
+                    **gangs.get(task_id, {"gang": "", "part": None}),
                     "blocked_by": len(unmet),
                     "max_attempts": spec.max_attempts,
                     "input_bytes": to_bring[index],
@@ -121,7 +125,7 @@ def submit(
 
 def cancel(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
     """Write the intent to cancel; what never reached a site ends at once. Answers how many were still alive."""
-    rows = _lock(connection, task_ids)
+    rows = _lock(connection, with_their_gangs(connection, task_ids))
     alive = [row for row in rows if TaskState(row.state) not in TASK_ENDED]
     idle = {TaskState.BLOCKED, TaskState.HELD, TaskState.WAITING}
     mark = [row for row in alive if row.cancel_requested_at is None]
@@ -154,7 +158,7 @@ def cancel(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by
 
 def hold(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
     """Keep tasks that are not placed yet from being placed."""
-    rows = _lock(connection, task_ids)
+    rows = _lock(connection, with_their_gangs(connection, task_ids))
     for row in rows:
         if row.state not in (TaskState.WAITING, TaskState.BLOCKED, TaskState.HELD):
             raise Conflict(f"Task {row.id} {_stands(row.state)}.", remedy="Only a task that still waits can be held.")
@@ -163,7 +167,10 @@ def hold(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: 
 
 def release(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
     """Let held tasks go on."""
-    rows = _lock(connection, task_ids)
+    named = set(task_ids)
+    rows = _lock(connection, with_their_gangs(connection, task_ids))
+    rows = [row for row in rows if row.id in named or row.state == TaskState.HELD]
+    task_ids = [row.id for row in rows]
     for row in rows:
         if row.state != TaskState.HELD:
             raise Conflict(f"Task {row.id} is {row.state}, not held.", remedy="Nothing needs to be released.")
@@ -183,6 +190,7 @@ def _let_go(connection: sa.Connection, now: float, rows: Sequence[Any], blocked:
 def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by: str) -> int:
     """Give failed or cancelled tasks one more attempt, anywhere. What they wait for and is still on its way, they wait for;
     what failed holds them up no longer."""
+    task_ids = with_their_gangs(connection, task_ids)
     awaited = _open_dependencies(connection, task_ids)
     locked = {row.id: row for row in _lock(connection, [*task_ids, *{link.on_task_id for link in awaited}])}
     rows = [locked[task_id] for task_id in sorted(set(task_ids))]
@@ -223,6 +231,7 @@ def retry(connection: sa.Connection, *, now: float, task_ids: Sequence[str], by:
                 for row in rows
             ],
         )
+        reopen(connection, [row.gang for row in rows if row.gang])
     return _let_go(connection, now, rows, blocked, by)
 
 

@@ -6,6 +6,7 @@ Nothing made here is stored: secrets are opened for the moment of staging only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
@@ -49,6 +50,15 @@ def reference(row: Any) -> JobRef:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _GangView:
+    """What a part needs to know of its gang: the sites of all parts, in their order."""
+
+    parts: int
+    hold_seconds: int
+    sites: tuple[str, ...]
+
+
 class JobMaker:
     """Builds jobs in bulk; remembers the directory manifests it read last."""
 
@@ -73,6 +83,8 @@ class JobMaker:
         tasks = await self._database.read(_load_tasks, [row.task_id for row in attempts])
         restarted = [task.id for task in tasks.values() if task.restarts] if staging else []
         saved = await self._database.read(_load_checkpoints, restarted) if restarted else {}
+        in_gangs = sorted({task.gang for task in tasks.values() if task.gang})
+        gangs = await self._database.read(_load_gangs, in_gangs) if in_gangs else {}
         sealed: dict[tuple[str, str], bytes] | None = None
         if staging:
             sealed = await self._database.read(_load_secrets, {task.project for task in tasks.values()})
@@ -80,13 +92,18 @@ class JobMaker:
         for row in attempts:
             task = tasks[row.task_id]
             try:
-                jobs[row.key] = await self._make(row, task, sealed, saved.get(task.id, ()))
+                jobs[row.key] = await self._make(row, task, sealed, saved.get(task.id, ()), gangs.get(task.gang))
             except (Refused, Unavailable) as error:
                 jobs[row.key] = error
         return jobs
 
     async def _make(
-        self, row: Any, task: Any, sealed: Mapping[tuple[str, str], bytes] | None, saved: Sequence[JobFile]
+        self,
+        row: Any,
+        task: Any,
+        sealed: Mapping[tuple[str, str], bytes] | None,
+        saved: Sequence[JobFile],
+        gang: _GangView | None,
     ) -> Job:
         spec = load(TaskSpec, task.spec)
         env = dict(spec.env)
@@ -95,6 +112,10 @@ class JobMaker:
             env["ISTHMUS_ARRAY_ID"] = task.array_id
         if spec.preemptible:
             env["ISTHMUS_RESTART"] = str(task.restarts)
+        if gang is not None:
+            env["ISTHMUS_PART"] = str(task.part)
+            env["ISTHMUS_PARTS"] = str(gang.parts)
+            env["ISTHMUS_PEERS"] = ",".join(gang.sites)
         files = [] if sealed is None else await self._files(row, spec)
         kept = {file.path for file in saved}  # what it saved takes the place of what it was given
         return Job(
@@ -112,6 +133,7 @@ class JobMaker:
             outputs=await self._outputs(row, spec),
             signal=spec.checkpoint_signal if spec.preemptible else "",
             grace_seconds=spec.checkpoint_grace_seconds if spec.preemptible else 0,
+            hold_seconds=0 if gang is None else gang.hold_seconds,
             volumes=spec.volumes,
             native=dict(spec.backend_parameters),
         )
@@ -250,6 +272,22 @@ def _load_checkpoints(connection: sa.Connection, ids: Sequence[str]) -> dict[str
         for row in connection.execute(c.select().where(c.c.task_id.in_(ids[start : start + _CHUNK]))):
             file = JobFile(path=row.path, blob=row.sha256, size_bytes=row.size_bytes, executable=row.executable)
             found.setdefault(row.task_id, []).append(file)
+    return found
+
+
+def _load_gangs(connection: sa.Connection, ids: Sequence[str]) -> dict[str, _GangView]:
+    g, t = tables.gangs.c, tables.tasks.c
+    found: dict[str, _GangView] = {}
+    for start in range(0, len(ids), _CHUNK):
+        part = ids[start : start + _CHUNK]
+        sites: dict[str, list[str]] = {}
+        members = sa.select(t.gang, t.site).where(t.gang.in_(part)).where(sa.text("gang <> ''"))
+        for row in connection.execute(members.order_by(t.gang, t.part)):
+            sites.setdefault(row.gang, []).append(row.site)
+        for row in connection.execute(sa.select(g.id, g.parts, g.hold_seconds).where(g.id.in_(part))):
+            found[row.id] = _GangView(
+                parts=row.parts, hold_seconds=row.hold_seconds, sites=tuple(sites.get(row.id, ()))
+            )
     return found
 
 

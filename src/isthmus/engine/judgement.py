@@ -86,8 +86,16 @@ def _ended(row: Any, seen: Observation) -> Move | None:
     if seen.ended_at is not None:
         fields["ended_at"] = seen.ended_at
     fields["observed"] = _shown(seen)
+    if row.gang:
+        fields["held_seconds"] = _held_seconds(seen)
     reason = seen.reason or (EndReason.EXIT_ZERO if seen.exit_code == 0 else EndReason.EXIT_NONZERO)
     return Move(key=row.key, to=_A.COLLECTING, reason=reason, message=seen.message, fields=fields)
+
+
+def _held_seconds(seen: Observation) -> float:
+    """How long the job was held before its command started, or until it ended; by the site's clock."""
+    until = seen.steps[0].started_at if seen.steps else seen.ended_at
+    return 0.0 if until is None or seen.started_at is None else max(0.0, until - seen.started_at)
 
 
 def _absent(row: Any, now: float, settings: EngineSettings) -> Move | None:

@@ -186,7 +186,7 @@ def _columns() -> sa.Select[Any]:
             u.c.attempt,
             u.c.user,
             u.c.created_at,
-            u.c.elapsed_seconds,
+            (u.c.elapsed_seconds - a.c.held_seconds).label("elapsed_seconds"),  # what it ran, not what it was held
             u.c.ended_at,
             u.c.site,
             u.c.pool,

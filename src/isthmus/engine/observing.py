@@ -33,6 +33,9 @@ async def observe(work: SiteWork) -> int:
     if not rows:
         return 0
     work.check_ours()
+    await _let_go(
+        work, [row for row in rows if row.let_go_at and not row.let_go_sent_at and not is_wanted_back(row)], now
+    )
     await _cancel(work, [row for row in rows if is_wanted_back(row) and not _is_to_move(row)], now)
     try:
         async with asyncio.timeout(work.settings.call_timeout):
@@ -61,8 +64,25 @@ async def _write(work: SiteWork, rows: Sequence[Any], seen: Mapping[str, Observa
         work.wake_placement()
     if any(move.to is _A.SUBMITTING for move in changed):
         work.dispatch_due.set()
-    if any(move.to in (_A.LOST, _A.CANCELLED) for move in changed):
+    gangs = {row.key for row in rows if row.gang and row.let_go_at is None}
+    if any(move.to in (_A.LOST, _A.CANCELLED) or (move.to is _A.RUNNING and move.key in gangs) for move in changed):
         work.wake_placement()
+
+
+async def _let_go(work: SiteWork, rows: Sequence[Any], now: float) -> None:
+    """Tell held jobs to start; again at the next look, should the site have missed it."""
+    if not rows:
+        return
+    work.check_ours()
+    try:
+        async with asyncio.timeout(work.settings.call_timeout):
+            await work.adapter.let_go([reference(row) for row in rows])
+    except (Unavailable, TimeoutError, OSError) as error:
+        log.warning("site %s: jobs that are held could not be let go: %s", work.name, error)
+        return
+    failpoint("gang.told")
+    changes = [{"which": row.key, "let_go_sent_at": now} for row in rows]
+    await work.database.write(update_attempts, work.lease, changes, ("let_go_sent_at",))
 
 
 async def _cancel(work: SiteWork, rows: Sequence[Any], now: float) -> None:

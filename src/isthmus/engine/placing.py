@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from isthmus.domain.errors import Refused
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState
 from isthmus.domain.placement import (
     PASSING,
+    Gang,
     Receipt,
     ScarcePrice,
     Snapshot,
@@ -30,6 +32,7 @@ from isthmus.engine.endings import end_tasks
 from isthmus.engine.ends import AGAIN_SECONDS as ENDS_SECONDS
 from isthmus.engine.ends import Ends
 from isthmus.engine.failpoints import failpoint
+from isthmus.engine.gangs import open_gangs, read_gangs, settle
 from isthmus.engine.handling import AGAIN_SECONDS as HANDLING_SECONDS
 from isthmus.engine.handling import Handling
 from isthmus.engine.homes import NOBODY, Homes, read_homes
@@ -80,11 +83,12 @@ class Round:
         self._settings = settings
         self._run_times = run_times
         self._wait_times = wait_times
-        self._told: dict[str, tuple[Why, ...]] = {}
+        self._told: dict[str, tuple[str, ...]] = {}
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
         self._looked_for_moves = 0.0
         self._moves_after = ""
+        self._gangs_after = ""
         self._to_come = RoomToCome(settings.describe_interval + _SHOWN_SECONDS)
         self.took_back = False  # the last round asked that attempts end
         self.roads = RoadMap(settings.home_region)
@@ -101,6 +105,8 @@ class Round:
         line: Line | None = None
         wanting: list[Wanting] = []
         limit, weight = self._settings.round_tasks, self._settings.fair_weight
+        done: set[str] = set()  # gangs
+        settled = await self._settle(database, now, lease)
         if self._reading:
             limit = min(limit, _READING_TASKS)
         pages = _PAGES * self._settings.round_tasks // limit
@@ -113,6 +119,8 @@ class Round:
             rows = await database.read(read_waiting, now, limit, line, partial(self._cost, now), weight)
             if not rows:
                 break
+            read = len(rows)
+            rows, gangs = await self._with_gangs(database, rows, done)
             await self.handling.refresh(now, HANDLING_SECONDS)
             await self.ends.refresh(now, ENDS_SECONDS)
             specs, broken = self._read_specs(rows)
@@ -123,8 +131,11 @@ class Round:
             data = await self._data(database, now, specs)
             self._reading = bool(data.pieces)
             snapshot = replace(snapshot, roads=data.roads)
+            gangs = _readable(gangs, rows)
             homes = await self.homes(database)
-            tasks, decision = await asyncio.to_thread(self._decide, snapshot, rows, specs, data, line.leads, homes)
+            tasks, decision = await asyncio.to_thread(
+                self._decide, snapshot, rows, specs, data, line.leads, homes, gangs
+            )
             wanting += unplaced(decision, tasks)
             if decision.contested:
                 self._warming.start()
@@ -132,12 +143,32 @@ class Round:
                     self.auditing.offer(snapshot, tasks, now)
             found = decision.prices or found
             failpoint("place.decided")
-            placed += await database.write(self._write, now, lease, specs, decision)
-            if len(rows) + len(broken) < limit:
+            placed += await database.write(self._write, now, lease, specs, decision, gangs)
+            if read < limit:
                 break
         self.prices = self.auditing.adjust(found)
-        self.took_back = await self._take_back(database, now, lease, wanting)
+        self.took_back = await self._take_back(database, now, lease, wanting) or settled
         return placed
+
+    async def _settle(self, database: Database, now: float, lease: Lease) -> bool:
+        """Let gangs start whose parts are all there, and take back the parts of those that lost one; whether any site is to act."""
+        if not await database.read(open_gangs):
+            return False
+        settled = await database.write(settle, now, lease, self._gangs_after)
+        self._gangs_after = settled.after
+        failpoint("gang.let_go")
+        return settled.asked
+
+    async def _with_gangs(
+        self, database: Database, rows: list[Any], done: set[str]
+    ) -> tuple[list[Any], Mapping[str, Gang]]:
+        """The rows without those of gangs that an earlier page had, with the members that are on no page yet; and the gangs."""
+        rows = [row for row in rows if row.gang not in done]
+        if not any(row.gang for row in rows):
+            return rows, {}
+        whole = await database.read(read_gangs, rows)
+        done.update(row.gang for row in rows if row.gang)
+        return [*rows, *whole.others], whole.places
 
     async def _take_back(self, database: Database, now: float, lease: Lease, wanting: Sequence[Wanting]) -> bool:
         """Ask preemptible jobs to make room, and jobs that wait at one site to go where they would start sooner."""
@@ -209,6 +240,7 @@ class Round:
         data: DataView,
         leads: Leads | None,
         homes: Homes,
+        gangs: Mapping[str, Gang] | None = None,
     ) -> list[WaitingTask]:
         """The rows as the brain sees them."""
         standings = {
@@ -225,6 +257,7 @@ class Round:
                     avoid_sites=orjson.loads(row.avoid_sites),
                     standing=standings[row.project],
                     home=homes.of.get(row.project, ""),
+                    gang=None if gangs is None else gangs.get(row.id),
                 ),
                 specs[row.id],
                 data,
@@ -257,9 +290,10 @@ class Round:
         data: DataView,
         leads: Leads,
         homes: Homes,
+        gangs: Mapping[str, Gang],
     ) -> tuple[list[WaitingTask], Decision]:
         """The rows as tasks, and the brain's word on them; in a thread of its own, since it computes."""
-        tasks = self._tasks(snapshot.now, rows, specs, data, leads, homes)
+        tasks = self._tasks(snapshot.now, rows, specs, data, leads, homes, gangs)
         informed = self.at_home(self._informed(snapshot, tasks), homes)
         return tasks, decide(informed, tasks, pricing=self._warming.ready)
 
@@ -310,11 +344,12 @@ class Round:
         lease: Lease,
         specs: Mapping[str, TaskSpec],
         decision: Decision,
+        gangs: Mapping[str, Gang],
     ) -> int:
         guard(connection, lease)
         accounts = _accounts(connection)
         wanted = {p.task_id: p for p in decision.placements if p.site in accounts}  # the others: in the next round
-        locked = self._lock_waiting(connection, sorted(wanted))
+        locked = _whole(self._lock_waiting(connection, sorted(wanted)), gangs)
         attempt_rows: list[dict[str, Any]] = []
         task_rows: list[dict[str, Any]] = []
         receipt_rows: list[dict[str, Any]] = []
@@ -329,6 +364,7 @@ class Round:
                 {
                     "key": key,
                     "task_id": task.id,
+                    "gang": task.gang,
                     "project": task.project,
                     "user": task.user,
                     "number": task.attempts + 1,
@@ -424,8 +460,12 @@ class Round:
         hopeless: list[str] = []
         for receipt in receipts:
             reasons = tuple(candidate.why for candidate in receipt.candidates)
-            if self._told.get(receipt.task_id) != reasons:
-                self._told[receipt.task_id] = reasons
+            lacking = ""
+            if receipt.together is not None:
+                reasons += (receipt.together.why,)
+                lacking = receipt.together.offered if receipt.together.why is Why.PARTS_MISSING else ""
+            if self._told.get(receipt.task_id) != (*reasons, lacking):
+                self._told[receipt.task_id] = (*reasons, lacking)
                 fresh.append(receipt)
             if reasons and not any(reason in PASSING for reason in reasons):
                 hopeless.append(receipt.task_id)
@@ -448,6 +488,21 @@ class Round:
                 .where(tables.tasks.c.state == TaskState.WAITING.value)
                 .values(due_at=now + self._settings.hopeless_interval)
             )
+
+
+def _readable(gangs: Mapping[str, Gang], rows: Sequence[Any]) -> Mapping[str, Gang]:
+    """The gangs as they are without members that cannot be read."""
+    here = Counter(gangs[row.id].id for row in rows if row.id in gangs)
+    return {
+        task_id: gang if gang.lacking or here[gang.id] == gang.parts else replace(gang, lacking="a part cannot be read")
+        for task_id, gang in gangs.items()
+    }
+
+
+def _whole(rows: Sequence[Any], gangs: Mapping[str, Gang]) -> list[Any]:
+    """The tasks without those of which another part of the gang is not among them: it was cancelled or held meanwhile."""
+    here = Counter(row.gang for row in rows if row.gang)
+    return [row for row in rows if row.id not in gangs or here[row.gang] == gangs[row.id].parts]
 
 
 def _park(connection: sa.Connection, now: float, lease: Lease, task_ids: Sequence[str]) -> None:

@@ -77,6 +77,7 @@ def read_queued(connection: sa.Connection, now: float, settings: EngineSettings,
         .where(sa.text(tables.LIVE.replace("state", "attempts.state")))
         .where(sa.or_(sa.and_(a.c.state == _A.QUEUED.value, a.c.submitted_at < since), refused))
         .where(a.c.ending == "")
+        .where(a.c.gang == "")  # those that start together stay where they were placed together
         .where(a.c.cancel_requested.is_(False))
         .where(t.c.moves < settings.moves_most)
         .order_by(sa.case((t.c.id > after, 0), else_=1), t.c.id)

@@ -194,7 +194,7 @@ def _pages(
 def _page(now: float | None, project: str, each: int, after: tuple[float, str] | None) -> sa.Select[Any]:
     t = tables.tasks.c
     query = (
-        sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites, t.input_bytes)
+        sa.select(t.id, t.user, t.project, t.name, t.spec, t.rank, t.avoid_sites, t.input_bytes, t.gang)
         .where(t.state == sa.literal_column(f"'{TaskState.WAITING.value}'"))  # as the index of waiting tasks has it
         .where(t.project == project)
         .order_by(t.rank, t.id)

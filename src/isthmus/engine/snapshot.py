@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.placement import (
     Estimate,
+    Gang,
     PoolView,
     Promise,
     RunTimesByPool,
@@ -162,6 +163,7 @@ def waiting_task(
     avoid_sites: Sequence[str] = (),
     standing: Standing | None = None,
     home: str = "",
+    gang: Gang | None = None,
 ) -> WaitingTask:
     """A task as the brain sees it."""
     return WaitingTask(
@@ -180,4 +182,5 @@ def waiting_task(
         run_at=run_at,
         preemptible=spec.preemptible,
         standing=standing,
+        gang=gang,
     )

@@ -21,6 +21,7 @@ from isthmus.engine.withdrawing import reason_of
 from isthmus.store import events, tables
 
 _CHUNK = 500
+_NOT_THE_SITES = frozenset({EndReason.PEERS_LATE, EndReason.PEER_ENDED})  # no reason to avoid the site
 _A = AttemptState
 
 
@@ -259,7 +260,7 @@ def _queue_again(connection: sa.Connection, now: float, again: Sequence[tuple[An
                 "which": task.id,
                 "state": TaskState.WAITING.value,
                 "avoid_sites": task.avoid_sites
-                if is_uncounted(task, _reason(row, move))
+                if is_uncounted(task, _reason(row, move)) or _reason(row, move) in _NOT_THE_SITES
                 else _avoid_too(task, row.site),
                 "moves": task.moves + (_reason(row, move) is EndReason.MOVED),
                 "restarts": task.restarts

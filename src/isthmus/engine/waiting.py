@@ -43,7 +43,7 @@ Key = tuple[str, str]
 def shape_of(task: WaitingTask) -> tuple[int, int]:
     """What a task's wait depends on: processors of all nodes, limit in seconds."""
     demand = task.demand
-    return demand.cpus_per_node * demand.nodes, demand.walltime_seconds
+    return demand.cpus_per_node * demand.nodes, round(task.limit_seconds)
 
 
 class WaitTimes:

@@ -1,4 +1,5 @@
-"""Attempts that the engine itself takes back: those that move to another site, and preemptible ones that make room.
+"""Attempts that the engine itself takes back: those that move to another site, preemptible ones that make room, and those of a
+gang of which another part ended.
 
 The engine only writes down that it wants an attempt to end (`attempts.ending`). The owner of the site asks the site, and the
 attempt ends like any other, when the site says with authority that it has ended; only then does its task wait for another
@@ -16,12 +17,14 @@ from isthmus.domain.lifecycle import AttemptState, EndReason
 from isthmus.engine.leases import Lease, guard
 from isthmus.store import events, tables
 
-MOVE, PREEMPT = "move", "preempt"
+MOVE, PREEMPT, PEER = "move", "preempt", "peer"
 _A = AttemptState
-STATES = {MOVE: (_A.QUEUED, _A.STAGING), PREEMPT: (_A.PLACED, _A.STAGING, _A.QUEUED, _A.RUNNING)}
+_NOT_ENDED = (_A.PLACED, _A.STAGING, _A.QUEUED, _A.RUNNING)
+STATES = {MOVE: (_A.QUEUED, _A.STAGING), PREEMPT: _NOT_ENDED, PEER: _NOT_ENDED}
 """In which states an attempt can be asked to end."""
 _UNHEARD_SECONDS = 60.0  # beyond its grace a preempted job is ended for good
 _AT_ONCE = 500
+_REASONS = {MOVE: EndReason.MOVED, PREEMPT: EndReason.PREEMPTED, PEER: EndReason.PEER_ENDED}
 # An end that may be the answer to such a request; any other is the job's own.
 _ASKED_FOR = frozenset(
     {
@@ -35,10 +38,10 @@ _ASKED_FOR = frozenset(
 
 
 def reason_of(row: Any, reason: EndReason | None) -> EndReason | None:
-    """MOVED or PREEMPTED where the engine asked for this end; else the reason as it is."""
+    """MOVED, PREEMPTED or PEER_ENDED where the engine asked for this end; else the reason as it is."""
     if not row.ending or row.cancel_requested or reason not in _ASKED_FOR:
         return reason
-    return EndReason.MOVED if row.ending == MOVE else EndReason.PREEMPTED
+    return _REASONS[row.ending]
 
 
 def is_wanted_back(row: Any) -> bool:

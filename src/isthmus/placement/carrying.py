@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -158,6 +159,17 @@ class Traffic:
                     self._use[link].add(stretch.begins, stretch.ends, stretch.bytes_per_second)
             if one.name != UPLOADS and not one.shared:
                 self._coming[one.name, one.target] = one.ends
+
+    @contextmanager
+    def reserved(self, carriages: Iterable[Carriage]) -> Iterator[None]:
+        """For a while as if these were taken."""
+        saved: dict[str, _Use] = {}
+        try:
+            for one in carriages:
+                self._reserve(one, saved)
+            yield
+        finally:
+            self._use.update(saved)
 
     def free(self, begins: float, seconds: float, count: int) -> Mapping[str, list[float]]:
         """Bytes that each link still carries in each of so many buckets."""

@@ -33,6 +33,18 @@ def takes_more(task: WaitingTask, view: PoolView, promised: Promise) -> bool:
     return promised.cpus == 0 or promised.cpus + wanted <= SHALLOW * view.pool.cpus
 
 
+def free_room(view: PoolView, promised: Promise, unseen: Promise) -> dict[str, float]:
+    """What of each resource (as `scarcity.held`) a job could have at once at a pool: of one with a queue as its site saw it, less what
+    was sent there since; of memory and devices, which sites do not show, what was not promised."""
+    pool = view.pool
+    free = pool.cpus if pool.free_cpus is None else pool.free_cpus - unseen.cpus
+    return {
+        "cpus": float(pool.cpus - promised.cpus if pool.immediate else free),
+        "memory_bytes": float(pool.memory_bytes_per_node * pool.nodes - promised.memory_bytes),
+        "accelerators": float(pool.accelerators_per_node * pool.nodes - promised.accelerators),
+    }
+
+
 def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise, after: float = 0.0) -> Estimate:
     """Seconds until the task would start at the pool, from `after` seconds on, when it is in its queue: what was learned of the
     queue; before that none where it fits, else the work ahead over the pool's size. What the site has not shown yet of our own
@@ -52,9 +64,9 @@ def wait(task: WaitingTask, view: PoolView, promised: Promise, unseen: Promise, 
             ahead = max(0.0, promised.cpu_seconds / cpus - after)
             return _behind(ahead)
     has_room = pool.queued_jobs == 0 and free - unseen.cpus >= wanted
-    learned = None if view.waits is None else view.waits.of(wanted, task.demand.walltime_seconds)
+    learned = None if view.waits is None else view.waits.of(wanted, round(task.limit_seconds))
     if learned is not None:
-        return learned if has_room or not unseen.cpu_seconds else _later(learned, unseen.cpu_seconds / cpus)
+        return learned if has_room or not unseen.cpu_seconds else later(learned, unseen.cpu_seconds / cpus)
     if has_room:
         return Estimate(seconds=SCHEDULER_LAG_SECONDS, source="measured")
     ahead = pool.queued_cpu_seconds + pool.running_cpu_seconds_left
@@ -75,7 +87,9 @@ def _behind(seconds: float) -> Estimate:
     )
 
 
-def _later(one: Estimate, seconds: float) -> Estimate:
+def later(one: Estimate, seconds: float) -> Estimate:
+    """The estimate with all its quantiles so many seconds later."""
+
     def moved(value: float | None) -> float | None:
         return None if value is None else value + seconds
 
@@ -100,7 +114,7 @@ def handling(view: PoolView, jobs: int, size_bytes: float) -> tuple[float, Estim
     if view.handling is None:
         return 0.0, None
     before = 0.0 if view.handover is None else view.handover.of(jobs, size_bytes)
-    return before, _later(view.handling, before)
+    return before, later(view.handling, before)
 
 
 def run(task: WaitingTask, view: PoolView | None = None) -> Estimate:

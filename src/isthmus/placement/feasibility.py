@@ -92,9 +92,9 @@ def _size(task: WaitingTask, view: PoolView) -> Iterator[Failure]:
     for name, count in demand.licences.items():
         if count > pool.licences.get(name, 0):
             yield Failure(Why.NO_LICENCE, f"{count} {name}", str(pool.licences.get(name, 0)))
-    if pool.max_walltime_seconds is not None and demand.walltime_seconds > pool.max_walltime_seconds:
+    if pool.max_walltime_seconds is not None and task.limit_seconds > pool.max_walltime_seconds:
         yield Failure(
-            Why.WALLTIME_TOO_LONG, show_duration(demand.walltime_seconds), show_duration(pool.max_walltime_seconds)
+            Why.WALLTIME_TOO_LONG, show_duration(task.limit_seconds), show_duration(pool.max_walltime_seconds)
         )
 
 

@@ -24,15 +24,17 @@ from isthmus.domain.placement import (
     Receipt,
     ScarcePrice,
     Snapshot,
+    Together,
     WaitingTask,
     Why,
 )
 from isthmus.placement import estimates
 from isthmus.placement.carrying import Blocked, Preference, Traffic
 from isthmus.placement.feasibility import Failure, failures, remedy
+from isthmus.placement.gangs import JOINTLY, Pair, Refusal, as_held, jointly, pairs_of, record, refused, remedy_of
 from isthmus.placement.homerow import HomeRows
 from isthmus.placement.preference import Yardstick, lost, order, way_preference, yardstick
-from isthmus.placement.scarcity import Scarce, Scarcity
+from isthmus.placement.scarcity import Scarce, Scarcity, held
 from isthmus.placement.spreading import spread_over
 
 PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing prices
@@ -193,27 +195,32 @@ class _Pass:
         self._ledgers = _ledgers(snapshot)
         self._traffic = Traffic(snapshot.roads, snapshot.now)
         self._rows = HomeRows(snapshot)
-        self._receipts: list[Receipt] = []
+        self._receipts: list[Receipt | None] = []  # of each task in the order given
         self._wanted: set[tuple[str, str]] = set()  # pools that ordinary tasks of the round wait for
         self._apart = {(view.site, *group) for view in snapshot.pools for group in view.apart}
         self._checked: dict[object, list[Failure | None]] = {}
         self._yardsticks: dict[object, Yardstick] = {}
         # Promises only grow in a round: what did not fit once does not fit later.
         self._turned_away: dict[object, Receipt] = {}
+        self._gangs_turned_away: dict[object, list[Receipt]] = {}
 
     def decision(self, prices: tuple[ScarcePrice, ...], *, contested: bool = False) -> Decision:
         """What the pass came to."""
-        receipts = self._receipts
+        receipts = [receipt for receipt in self._receipts if receipt is not None]
         if self._scarcity and self._snapshot.gap is not None:
             receipts = [replace(receipt, round_gap=self._snapshot.gap) for receipt in receipts]
         return Decision(placements=tuple(self.placements), receipts=tuple(receipts), prices=prices, contested=contested)
 
     def place(self, tasks: Sequence[WaitingTask]) -> None:
-        """Place each task in turn."""
-        for task in tasks:
+        """Place the gangs, then each task in turn."""
+        self._receipts = [None] * len(tasks)
+        self._place_gangs(tasks)
+        for number, task in enumerate(tasks):
+            if task.gang is not None:
+                continue
             wish = _wish(task)
             if wish in self._turned_away:
-                self._receipts.append(replace(self._turned_away[wish], task_id=task.id, standing=task.standing))
+                self._receipts[number] = replace(self._turned_away[wish], task_id=task.id, standing=task.standing)
                 continue
             candidates = _avoid(task, self._candidates(task))
             if task.preemptible:
@@ -229,9 +236,93 @@ class _Pass:
                 self._turned_away[wish] = replace(
                     _waiting(self._snapshot, task, candidates), binding=self._binding(task, candidates)
                 )
-                self._receipts.append(self._turned_away[wish])
+                self._receipts[number] = self._turned_away[wish]
             else:
-                self._take(task, candidates, best, by)
+                self._receipts[number] = self._take(task, candidates, best, by)
+
+    def _place_gangs(self, tasks: Sequence[WaitingTask]) -> None:
+        """Those that start together: all gangs that can start at once jointly, where that can be solved; then one after another."""
+        gangs: dict[str, list[int]] = {}
+        for number, task in enumerate(tasks):
+            if task.gang is None:
+                continue
+            if task.gang.lacking:
+                self._receipts[number] = _lacking(self._snapshot.now, task, task.gang.lacking)
+            else:
+                gangs.setdefault(task.gang.id, []).append(number)
+        whole = [sorted(numbers, key=lambda number: _part(tasks[number])) for numbers in gangs.values()]
+        together = [[tasks[number] for number in numbers] for numbers in whole]
+        chosen = self._jointly(together) if len(whole) > 1 else [None] * len(whole)
+        for taken_first in (True, False):
+            for numbers, parts, pair in zip(whole, together, chosen, strict=True):
+                if (pair is not None) is taken_first:
+                    for number, receipt in zip(numbers, self._place_gang(parts, pair), strict=True):
+                        self._receipts[number] = receipt
+
+    def _jointly(self, together: Sequence[Sequence[WaitingTask]]) -> list[Pair | None]:
+        """The best pairs for gangs of which both parts can start at once, given each other; None for the others."""
+        options: list[list[Pair]] = []
+        for parts in together[:JOINTLY]:
+            found = self._pairs(parts, [self._candidates(task) for task in parts])
+            pairs = [] if isinstance(found, Refusal) else found
+            options.append([pair for pair in pairs if not any(self._pressed(plan) for plan in pair.plans)])
+        free = [estimates.free_room(ledger.view, ledger.promised, ledger.unseen) for ledger in self._ledgers]
+        none: list[Pair | None] = [None] * len(together)
+        try:
+            answer = jointly(options, [(held(parts[0]), held(parts[1])) for parts in together[:JOINTLY]], free)
+        except ImportError:
+            return none
+        return [*answer, *none[len(answer) :]]
+
+    def _pairs(self, parts: Sequence[WaitingTask], candidates: Sequence[Sequence[Candidate]]) -> list[Pair] | Refusal:
+        by = [yardstick(task, plans) for task, plans in zip(parts, candidates, strict=True)]
+
+        def worth(task: WaitingTask, plan: Candidate) -> float:
+            return sum(self._worth(task, plan).values()) if self._scarcity else 0.0
+
+        views = [ledger.view for ledger in self._ledgers]
+        return pairs_of(self._snapshot.now, parts, candidates, views, by, worth)
+
+    def _place_gang(self, parts: Sequence[WaitingTask], wanted: Pair | None) -> list[Receipt]:
+        """A receipt for each part; both are placed, or none."""
+        wish = (parts[0].gang and parts[0].gang.hold_seconds, *(_wish(task) for task in parts))
+        before = self._gangs_turned_away.get(wish)
+        if before is not None:
+            return [_again(receipt, task) for receipt, task in zip(before, parts, strict=True)]
+        candidates = [self._candidates(task) for task in parts]
+        self.contested = self.contested or any(self._pressed(one) for plans in candidates for one in plans)
+        found = self._pairs(parts, candidates)
+        if not isinstance(found, Refusal):
+            pair = found[0]
+            if wanted is not None:
+                pair = next((one for one in found if one.pools == wanted.pools), pair)
+            method = "every pair" if wanted is None or wanted.pools != pair.pools else "cp-sat"
+            with self._traffic.reserved(
+                pair.plans[0].transfers
+            ):  # of both parts, the second moves its data beside the first's
+                beside = self._candidates(parts[1]) if pair.plans[1].transfers else candidates[1]
+            second = beside[pair.pools[1]]
+            if second.why is Why.LATER_FINISH:
+                candidates[1] = beside
+                return [
+                    self._take(
+                        task,
+                        plans,
+                        pair.pools[part],
+                        yardstick(task, plans),
+                        pair.held[part],
+                        record(parts, part, pair, len(found), method),
+                    )
+                    for part, (task, plans) in enumerate(zip(parts, candidates, strict=True))
+                ]
+            found = Refusal(why=second.why, wanted=second.wanted, offered=second.offered)
+        receipts = [
+            _no_pair(self._snapshot.now, task, plans, found) for task, plans in zip(parts, candidates, strict=True)
+        ]
+        for plans in candidates:
+            self._wanted.update((c.site, c.pool) for c in plans if c.why is Why.FULL_NOW)
+        self._gangs_turned_away[wish] = receipts
+        return receipts
 
     def _candidates(self, task: WaitingTask) -> list[Candidate]:
         shape = _shape(task)
@@ -284,8 +375,16 @@ class _Pass:
 
         return min(able, key=key)
 
-    def _take(self, task: WaitingTask, candidates: list[Candidate], best: int, by: Yardstick) -> None:
-        chosen = candidates[best]
+    def _take(
+        self,
+        task: WaitingTask,
+        candidates: list[Candidate],
+        best: int,
+        by: Yardstick,
+        held_seconds: float = 0.0,
+        together: Together | None = None,
+    ) -> Receipt:
+        chosen = as_held(self._snapshot.now, task, candidates[best], self._ledgers[best].view, held_seconds)
         assert chosen.run is not None
         assert chosen.finish_seconds is not None
         self._ledgers[best].add(task, chosen.run.seconds)
@@ -307,19 +406,18 @@ class _Pass:
                 transfers=chosen.transfers,
             )
         )
-        self._receipts.append(
-            Receipt(
-                task_id=task.id,
-                decided_at=self._snapshot.now,
-                candidates=tuple(
-                    replace(c, why=Why.CHOSEN) if index == best else self._loser(task, c, chosen, by)
-                    for index, c in enumerate(candidates)
-                ),
-                chosen_site=chosen.site,
-                chosen_pool=chosen.pool,
-                binding=self._binding(task, candidates),
-                standing=task.standing,
-            )
+        return Receipt(
+            task_id=task.id,
+            decided_at=self._snapshot.now,
+            candidates=tuple(
+                replace(c, why=Why.CHOSEN, price=chosen.price) if index == best else self._loser(task, c, chosen, by)
+                for index, c in enumerate(candidates)
+            ),
+            chosen_site=chosen.site,
+            chosen_pool=chosen.pool,
+            binding=self._binding(task, candidates),
+            standing=task.standing,
+            together=together,
         )
 
     def _worth(self, task: WaitingTask, one: Candidate) -> dict[Scarce, float]:
@@ -344,6 +442,47 @@ class _Pass:
             )
         why = lost(task)
         return candidate if why is candidate.why else replace(candidate, why=why)
+
+
+def _part(task: WaitingTask) -> int:
+    return 0 if task.gang is None else task.gang.part
+
+
+def _again(receipt: Receipt, task: WaitingTask) -> Receipt:
+    """The receipt of a gang's part for that of another gang, which is like it."""
+    assert receipt.together is not None
+    assert task.gang is not None
+    mine = replace(receipt.together, gang=task.gang.id)
+    return replace(receipt, task_id=task.id, standing=task.standing, together=mine)
+
+
+def _lacking(now: float, task: WaitingTask, lacking: str) -> Receipt:
+    """Of a gang whose parts do not all wait for a place yet, nothing is looked at."""
+    wanted = "all parts" if task.gang is None else f"all {task.gang.parts} parts"
+    why = Refusal(why=Why.PARTS_MISSING, wanted=wanted, offered=lacking)
+    return Receipt(
+        task_id=task.id,
+        decided_at=now,
+        candidates=(),
+        remedy=remedy_of(why),
+        standing=task.standing,
+        together=refused(task, why),
+    )
+
+
+def _no_pair(now: float, task: WaitingTask, plans: Sequence[Candidate], why: Refusal) -> Receipt:
+    """A part that could go somewhere alone, and not together with the other."""
+    return Receipt(
+        task_id=task.id,
+        decided_at=now,
+        candidates=tuple(
+            replace(c, why=why.why, wanted=why.wanted, offered=why.offered) if c.why is Why.LATER_FINISH else c
+            for c in plans
+        ),
+        remedy=remedy_of(why),
+        standing=task.standing,
+        together=refused(task, why),
+    )
 
 
 def _wish(task: WaitingTask) -> object:
@@ -377,7 +516,7 @@ def _shape(task: WaitingTask) -> object:
         demand.memory_bytes,
         demand.disk_bytes,
         demand.accelerators,
-        demand.walltime_seconds,
+        task.limit_seconds,
         tuple(sorted(demand.licences.items())),
     )
 

@@ -82,7 +82,15 @@ class Job:
         ""  # a preemptible job is warned by it, and has so many seconds to save its state; empty = it is not one
     )
     grace_seconds: int = 0
+    hold_seconds: int = (
+        0  # it starts together with others: the wrapper waits to be let go, so long at most; 0 = at once
+    )
     native: dict[str, str] = field(default_factory=dict)  # operator-checked extras, e.g. {"qos": "long"}
+
+    @property
+    def limit_seconds(self) -> int:
+        """The longest that it may be there: its walltime, and what it may be held before."""
+        return self.demand.walltime_seconds + self.hold_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +248,13 @@ class Site(Protocol):
 
         A job whose reference has `grace_seconds` makes room: one that has not started ends; one that runs gets its own
         signal and so much time, and then ends as PREEMPTED.
+        """
+        ...
+
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """Tell the wrappers of these jobs, which have `hold_seconds` and run, to start the user's command; safe to repeat.
+
+        Whichever is first decides: this, or the end of the hold, after which the job ends as PEERS_LATE and never starts it.
         """
         ...
 

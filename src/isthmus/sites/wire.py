@@ -60,7 +60,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refs:
-    """The arguments of find, observe, cancel, usage and clean."""
+    """The arguments of find, observe, cancel, let_go, usage and clean."""
 
     refs: tuple[JobRef, ...]
 
@@ -179,6 +179,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "find": Method(arguments=Refs, result=dict[str, tuple[str, ...]]),
     "observe": Method(arguments=Refs, result=dict[str, Observation]),
     "cancel": Method(arguments=Refs, mutating=True),
+    "let_go": Method(arguments=Refs, mutating=True),
     "cancel_native": Method(arguments=NativeIds, mutating=True),
     "logs": Method(arguments=LogPiece, result=bytes),
     "collect": Method(arguments=Jobs, outcomes=frozenset({"collected", "rejected", "uncertain"}), mutating=True),

@@ -142,6 +142,10 @@ class Workspace:
         if gentle:
             await self._for_each_root(gentle, scripts.MARK_PREEMPTED)
 
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """What Site.let_go promises."""
+        await self._for_each_root(refs, scripts.LET_GO)
+
     async def log(self, ref: JobRef, stream: LogStream, offset: int, limit: int) -> bytes:
         """What Site.logs promises."""
         root = await self._look(ref.account)

@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEAD: Final = """#!/bin/sh
 # Runs one attempt of an Isthmus task. Whoever makes the file `claim` runs it; any other copy exits 0.
 U=$(umask); umask 077
-D=@DIRECTORY@; FENCE=@FENCE@; WALLTIME=@WALLTIME@; MEMORY=@MEMORY@; GRACE=@GRACE@; CPUS=@CPUS@; SIGNAL=@SIGNAL@; SAVE=@SAVE@
+D=@DIRECTORY@; FENCE=@FENCE@; WALLTIME=@WALLTIME@; MEMORY=@MEMORY@; GRACE=@GRACE@; CPUS=@CPUS@; SIGNAL=@SIGNAL@; SAVE=@SAVE@; HOLD=@HOLD@
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}; export PATH
 
 now() { t=$(date +%s.%N); case $t in *[!0-9.]*) t=$(date +%s) ;; esac; echo "$t"; }
@@ -127,6 +127,18 @@ fi
 if [ -f "$D/cancelled" ]; then finish cancelled_by_user "" 0; fi
 if [ -f "$D/preempted" ]; then finish preempted "" 0; fi
 
+# Held until all parts of its group are there. Whoever makes `go` first decides whether the command is started.
+if [ "$HOLD" -gt 0 ]; then
+  uptime() { read -r up _ </proc/uptime; up=${up%.*}; }
+  pause=0.2; sleep "$pause" 2>/dev/null || pause=1
+  uptime; until=$((up + HOLD))
+  while [ ! -e "$D/go" ] && [ -z "$STOP" ] && [ "$up" -lt "$until" ]; do sleep "$pause"; uptime; done
+  if [ ! -e "$D/go" ] && [ -z "$STOP" ]; then
+    (set -C; : >"$D/go") 2>/dev/null && finish peers_late "" 0
+    [ -e "$D/go" ] || finish node_failed "" 0 1
+  fi
+fi
+
 _isthmus_begin() { trap - TERM INT HUP; umask "$U"; }
 # The last thing before a step's command: from here on the task's variables may have replaced any of this script's.
 _isthmus_load() { _isthmus_setsid=$SETSID; _isthmus_setpriv=$SETPRIV; eval "${ENVIRONMENT%x}
@@ -222,6 +234,7 @@ def make_script(
         "SECRETS": "1" if job.secrets else "",
         "CPUS": str(job.demand.cpus_per_node),
         "SIGNAL": shlex.quote(job.signal),
+        "HOLD": str(job.hold_seconds),
         "SAVE": str(job.grace_seconds) if job.signal else "",
     }.items():
         head = head.replace(f"@{name}@", value)

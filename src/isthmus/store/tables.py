@@ -261,6 +261,8 @@ tasks = Table(
     Column("rank", Double, nullable=False),  # created_at - priority * AGEING_SECONDS: smallest first ages linearly
     Column("array_id", _Key, nullable=False, default=""),
     Column("array_index", Integer),
+    Column("gang", _Key, nullable=False, default=""),  # the tasks that start together
+    Column("part", Integer),
     Column("blocked_by", Integer, nullable=False, default=0),  # dependencies not yet satisfied
     Column("attempts", Integer, nullable=False, default=0),
     Column("max_attempts", Integer, nullable=False),
@@ -307,6 +309,29 @@ Index(
     sqlite_where=text("array_id <> ''"),
     postgresql_where=text("array_id <> ''"),
 )
+
+Index(
+    "ix_tasks_gang",
+    tasks.c.gang,
+    tasks.c.part,
+    sqlite_where=text("gang <> ''"),
+    postgresql_where=text("gang <> ''"),
+)
+
+gangs = Table(  # groups of tasks that start together, each at another site; the id is that of the first part
+    "gangs",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("project", _Name, nullable=False),
+    Column("user", _Name, nullable=False),
+    Column("name", _Name, nullable=False, default=""),
+    Column("parts", Integer, nullable=False),
+    Column("members", Integer, nullable=False),  # parts that were handed in
+    Column("hold_seconds", Integer, nullable=False),
+    Column("settled", Boolean, nullable=False, default=False),  # all parts have ended
+    _at("created_at", nullable=False),
+)
+Index("ix_gangs_open", gangs.c.id, sqlite_where=text("NOT settled"), postgresql_where=text("NOT settled"))
 
 task_tags = Table(
     "task_tags",
@@ -358,7 +383,11 @@ attempts = Table(
     Column("message", Text, nullable=False, default=""),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     _at("cancel_sent_at"),
-    Column("ending", String(8), nullable=False, default=""),  # "" | move | preempt: the engine takes it back
+    Column("gang", _Key, nullable=False, default=""),  # of its task
+    _at("let_go_at"),  # all parts of the gang were there: it may start
+    _at("let_go_sent_at"),
+    Column("held_seconds", Double, nullable=False, default=0.0),  # at its site, until it was let go
+    Column("ending", String(8), nullable=False, default=""),  # "" | move | preempt | peer: the engine takes it back
     _at("ending_at"),
     Column("ending_note", Text, nullable=False, default=""),
     Column(

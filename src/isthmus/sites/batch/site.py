@@ -161,6 +161,10 @@ class BatchSite:
             if key not in gentle or row.sighting is not Sighting.RUNNING
         )
 
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """See Site.let_go."""
+        await self._workspace.let_go(refs)
+
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """End jobs by id, each as the account that owns it; an id that the site has given to a job that is no attempt is
         left alone."""

@@ -50,7 +50,7 @@ def qsub_argv(job: Job, script: str, directory: str, resources: Resources, defau
         words += ["-pe", resources.nodes_environment, str(slots)]
     elif slots > 1:
         words += ["-pe", resources.environment, str(slots)]
-    asked = [f"h_rt={demand.walltime_seconds}"]
+    asked = [f"h_rt={job.limit_seconds}"]
     if resources.memory:
         share = demand.cpus_per_node if resources.memory_per_slot else 1
         asked.append(f"{resources.memory}={math.ceil(demand.memory_bytes / share / 1024**2)}M")

@@ -43,6 +43,7 @@ class NullSite:
         self._cpus = int(config.get("cpus", 1_000_000))
         self._path = Path(config["journal"]) if "journal" in config else None
         self._accepted: dict[str, tuple[float, int]] = {}  # key -> (when, fence)
+        self._held: dict[str, float] = {}  # until when; a restart forgets it, and the job begins
         self._cancelled: dict[str, float] = {}
         if self._path is not None and self._path.exists():
             for line in self._path.read_text().splitlines():
@@ -74,6 +75,7 @@ class NullSite:
             with self._path.open("a") as journal:
                 journal.writelines(f"{key} {when} {fence}\n" for key, (when, fence) in fresh.items())
         self._accepted.update(fresh)
+        self._held |= {job.key: now + job.hold_seconds for job in jobs if job.hold_seconds and job.key in fresh}
         return {job.key: Submitted(native_id=job.key) for job in jobs}
 
     async def find(self, refs: Sequence[JobRef]) -> dict[str, tuple[str, ...]]:
@@ -89,15 +91,17 @@ class NullSite:
         if key not in self._accepted:
             return Observation(sighting=Sighting.ABSENT)
         when, fence = self._accepted[key]
-        end = min(when + self._seconds, self._cancelled.get(key, float("inf")))
-        cancelled = key in self._cancelled and self._cancelled[key] <= when + self._seconds
+        held = self._held.get(key)
+        end = min(when + self._seconds if held is None else held, self._cancelled.get(key, float("inf")))
+        cancelled = key in self._cancelled and self._cancelled[key] <= end
+        reason = EndReason.EXIT_ZERO if held is None else EndReason.PEERS_LATE
         if now < end:
             return Observation(sighting=Sighting.RUNNING, native_ids=(key,), started_at=when, claim_fence=fence)
         return Observation(
             sighting=Sighting.ENDED,
             native_ids=(key,),
-            reason=EndReason.CANCELLED_AT_SITE if cancelled else EndReason.EXIT_ZERO,
-            exit_code=None if cancelled else 0,
+            reason=EndReason.CANCELLED_AT_SITE if cancelled else reason,
+            exit_code=0 if reason is EndReason.EXIT_ZERO and not cancelled else None,
             started_at=when,
             ended_at=end,
             claim_fence=fence,
@@ -109,6 +113,14 @@ class NullSite:
         for ref in refs:
             if ref.key in self._accepted:
                 self._cancelled.setdefault(ref.key, now)
+
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """What was held begins now."""
+        now = time.time()
+        for ref in refs:
+            if now < self._held.get(ref.key, 0.0):
+                del self._held[ref.key]
+                self._accepted[ref.key] = (now, self._accepted[ref.key][1])
 
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """There are never surplus copies."""

@@ -238,6 +238,10 @@ class _PlainSite:
                 command = ["/bin/sh", "-c", scripts.END_ORPHANS, "sh", root]
                 await self._transport.run(command, stdin=keys_of(group), account=account)
 
+    async def let_go(self, refs: Sequence[JobRef]) -> None:
+        """See Site.let_go."""
+        await self._workspace.let_go(refs)
+
     async def cancel_native(self, native_ids: Sequence[str]) -> None:
         """Surplus copies end by themselves here: only the one with the claim runs. Checks the ids."""
         for native_id in native_ids:

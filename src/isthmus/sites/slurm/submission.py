@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from isthmus.domain.lifecycle import EndReason
-from isthmus.domain.task import Demand
 from isthmus.sites.port import Full, Job, Rejected, SubmitOutcome, Submitted, Uncertain
 
 # What may be passed through at all, each as the option of the same name; what users may is the operator's to say.
@@ -36,7 +35,6 @@ def sbatch_argv(job: Job, script: str, directory: str, defaults: Mapping[str, st
     The key is name and comment; `singleton` lets a second job of the same name and user start only after the first has
     ended, and Slurm must not start it again by itself. Demand that Slurm counts for each node stays for each node.
     """
-    demand = job.demand
     words = [
         "sbatch",
         "--parsable",
@@ -49,7 +47,7 @@ def sbatch_argv(job: Job, script: str, directory: str, defaults: Mapping[str, st
         f"--output={directory.replace('%', '%%')}/scheduler.out",
         "--open-mode=append",
         "--export=ALL",
-        *_demand(demand, gpu_gres),
+        *_demand(job, gpu_gres),
     ]
     for name, value in sorted({**defaults, **job.native}.items()):
         words.append(f"--{name}" if value == "" else f"--{name}={value}")
@@ -57,13 +55,14 @@ def sbatch_argv(job: Job, script: str, directory: str, defaults: Mapping[str, st
     return words
 
 
-def _demand(demand: Demand, gpu_gres: str) -> list[str]:
+def _demand(job: Job, gpu_gres: str) -> list[str]:
+    demand = job.demand
     words = [
         f"--nodes={demand.nodes}",
         f"--ntasks-per-node={demand.tasks_per_node}",
         f"--cpus-per-task={demand.cpus}",
         f"--mem={math.ceil(demand.memory_bytes / 1024**2)}M",
-        f"--time={math.ceil(demand.walltime_seconds / 60)}",
+        f"--time={math.ceil(job.limit_seconds / 60)}",
     ]
     if demand.accelerators.count:
         kind = f":{demand.accelerators.kind}" if demand.accelerators.kind else ""

@@ -25,7 +25,7 @@ def submission(job: Job, directory: str, version: int, options: Mapping[str, str
     """
     demand = job.demand
     memory = math.ceil(demand.memory_bytes / 1024**2)
-    minutes = math.ceil(demand.walltime_seconds / 60)
+    minutes = math.ceil(job.limit_seconds / 60)
     accelerators = demand.accelerators
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
     if job.account:

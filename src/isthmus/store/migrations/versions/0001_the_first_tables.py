@@ -56,6 +56,10 @@ def upgrade() -> None:
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
         sa.Column("cancel_sent_at", sa.Double(), nullable=True),
+        sa.Column("gang", sa.String(length=26), nullable=False),
+        sa.Column("let_go_at", sa.Double(), nullable=True),
+        sa.Column("let_go_sent_at", sa.Double(), nullable=True),
+        sa.Column("held_seconds", sa.Double(), nullable=False),
         sa.Column("ending", sa.String(length=8), nullable=False),
         sa.Column("ending_at", sa.Double(), nullable=True),
         sa.Column("ending_note", sa.Text(), nullable=False),
@@ -266,6 +270,28 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.create_index("ix_events_task", ["task_id", "seq"], unique=False)
+
+    op.create_table(
+        "gangs",
+        sa.Column("id", sa.String(length=26), nullable=False),
+        sa.Column("project", sa.String(length=63), nullable=False),
+        sa.Column("user", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("parts", sa.Integer(), nullable=False),
+        sa.Column("members", sa.Integer(), nullable=False),
+        sa.Column("hold_seconds", sa.Integer(), nullable=False),
+        sa.Column("settled", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_gangs")),
+    )
+    with op.batch_alter_table("gangs", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_gangs_open",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("NOT settled"),
+            postgresql_where=sa.text("NOT settled"),
+        )
 
     op.create_table(
         "idempotency",
@@ -574,6 +600,8 @@ def upgrade() -> None:
         sa.Column("rank", sa.Double(), nullable=False),
         sa.Column("array_id", sa.String(length=26), nullable=False),
         sa.Column("array_index", sa.Integer(), nullable=True),
+        sa.Column("gang", sa.String(length=26), nullable=False),
+        sa.Column("part", sa.Integer(), nullable=True),
         sa.Column("blocked_by", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
@@ -603,6 +631,13 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("array_id <> ''"),
             postgresql_where=sa.text("array_id <> ''"),
+        )
+        batch_op.create_index(
+            "ix_tasks_gang",
+            ["gang", "part"],
+            unique=False,
+            sqlite_where=sa.text("gang <> ''"),
+            postgresql_where=sa.text("gang <> ''"),
         )
         batch_op.create_index("ix_tasks_project", ["project", "id"], unique=False)
         batch_op.create_index("ix_tasks_project_state", ["project", "state", "id"], unique=False)
