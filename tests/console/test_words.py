@@ -14,6 +14,7 @@ from isthmus.domain.lifecycle import AttemptState, EndReason, TaskState
 from isthmus.domain.network import Source
 from isthmus.domain.placement import Why
 from isthmus.domain.site import SiteState
+from isthmus.placement import gangs
 from isthmus.placement.feasibility import _REMEDIES
 
 SOURCES = Path(__file__).parents[2] / "frontend" / "src"
@@ -49,6 +50,6 @@ def test_what_would_help_is_told_in_chinese() -> None:
     text = (SOURCES / "lib" / "told.ts").read_text()
     known = [re.compile(found) for found in re.findall(r"\[/(\^.*?\$)/, ", text)]
     assert len(known) > 30
-    for why, sentence in _REMEDIES.items():
+    for why, sentence in {**_REMEDIES, **gangs._REMEDIES}.items():
         said = sentence.format(wanted="a", offered="b")
         assert any(pattern.match(said) for pattern in known), why

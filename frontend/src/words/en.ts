@@ -209,6 +209,8 @@ export const en = {
   'end.never_arrived': 'the site never got it',
   'end.given_up': 'its site left by force',
   'end.infeasible': 'its deadline passed before it found a place',
+  'end.peers_late': 'the other parts of its group were not there in time',
+  'end.peer_ended': 'another part of its group ended',
   'end.moved': 'a better place was found for it',
   'end.poison': 'handling it failed again and again',
 
@@ -231,6 +233,9 @@ export const en = {
   'why.walltime_too_long': 'it does not allow so long a run',
   'why.no_containers': 'it runs no containers',
   'why.option_refused': 'it takes no such option from users',
+  'why.parts_missing': 'not all parts of its group wait for a place yet',
+  'why.no_pair_of_sites': 'no two sites can have the group at once',
+  'why.starts_too_far_apart': 'the parts of its group would start too far apart',
   'why.kept_apart': 'another task of its group is there',
   'why.home_first': 'its own users come first',
   'why.failed_here': 'it failed here before',

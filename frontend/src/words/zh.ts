@@ -211,6 +211,8 @@ export const zh: Record<keyof typeof en, string> = {
   'end.never_arrived': '中心从未收到',
   'end.given_up': '所在中心强制退出',
   'end.infeasible': '找到位置前已过期限',
+  'end.peers_late': '同组的其他部分未及时就位',
+  'end.peer_ended': '同组的另一部分已结束',
   'end.moved': '已改派到更合适的位置',
   'end.poison': '处理反复失败',
 
@@ -233,6 +235,9 @@ export const zh: Record<keyof typeof en, string> = {
   'why.walltime_too_long': '不允许这么长的运行',
   'why.no_containers': '不支持容器',
   'why.option_refused': '不接受该选项',
+  'why.parts_missing': '同组各部分尚未全部等待分配',
+  'why.no_pair_of_sites': '没有两个中心能同时接纳该组',
+  'why.starts_too_far_apart': '同组各部分的开始时间相差过大',
   'why.kept_apart': '同组任务已在该处',
   'why.home_first': '本站用户优先',
   'why.failed_here': '曾在此失败',

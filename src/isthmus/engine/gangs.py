@@ -233,9 +233,20 @@ def settle(connection: sa.Connection, now: float, lease: Lease, after: str = "")
     asked = take_back(connection, now, lease, PEER, taken_back) if taken_back else []
     started = [keys for keys in let_go if _let_go(connection, now, keys)]
     end_tasks(connection, now, endings, details)
-    if over:
-        connection.execute(g.update().where(g.c.id.in_(over)).values(settled=True))
+    _close(connection, over)
     return Settled(asked=bool(asked or started or endings), after=ids[-1].id if len(ids) == _AT_ONCE else "")
+
+
+def _close(connection: sa.Connection, ids: Sequence[str]) -> None:
+    """These gangs need no looking at any more, unless one of their parts is tried again, or one joined, meanwhile: both lock the gang
+    after its tasks, as is done here."""
+    if not ids:
+        return
+    g = tables.gangs
+    connection.execute(sa.select(g.c.id).where(g.c.id.in_(ids)).order_by(g.c.id).with_for_update()).all()
+    members = _members(connection, ids)
+    over = [gang for gang in ids if all(part.state in _ENDED for part in members.get(gang, []))]
+    connection.execute(g.update().where(g.c.id.in_(over)).values(settled=True))
 
 
 def _members(connection: sa.Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
