@@ -378,6 +378,32 @@ class SiteConformance:
         assert isinstance(collected, Collected)
         assert [(file.path, file.size_bytes) for file in collected.files] == [("state", len("saved\n"))]
 
+    async def test_a_held_job_starts_when_it_is_let_go(self, site: Site, centre: Centre) -> None:
+        """It is there and has not started; told to go, twice, it runs once. Another ends by itself when its hold is over, and an order
+        that comes after that starts it no more; one that is cancelled while it is held ends as cancelled."""
+        count, late = (centre.scratch / f"{name}-{new_key()}" for name in ("held", "late"))
+        held = replace(job_at(centre, f"echo ran >>{count}"), hold_seconds=600)
+        short = replace(job_at(centre, f"touch {late}"), hold_seconds=1)
+        ended = replace(job_at(centre, f"touch {late}"), hold_seconds=600)
+        refs = [ref for job in (held, short, ended) for ref in await start(site, job)]
+        await wait_for(site, centre, [refs[0], refs[2]], [Sighting.RUNNING])
+        over = (await wait_for(site, centre, refs[1:2]))[short.key]
+        assert over.reason is EndReason.PEERS_LATE
+        assert not over.steps
+        await site.let_go(refs[1:2])
+        await site.cancel(refs[2:])
+        gone = (await wait_for(site, centre, refs[2:]))[ended.key]
+        assert gone.reason in (EndReason.CANCELLED_BY_USER, EndReason.CANCELLED_AT_SITE, EndReason.SIGNALLED)
+        assert not count.exists()
+        await site.let_go(refs[:1])
+        await site.let_go(refs[:1])
+        done = (await wait_for(site, centre, refs[:1]))[held.key]
+        assert done.reason is EndReason.EXIT_ZERO
+        assert done.started_at is not None
+        assert done.steps[0].started_at - done.started_at > 0.5
+        assert count.read_text() == "ran\n"
+        assert not late.exists()
+
     async def test_a_queued_job_is_cancelled_and_never_runs(self, site: Site, centre: Centre) -> None:
         """A job that waits behind a full pool and is cancelled has not started."""
         if centre.full is None:

@@ -56,7 +56,7 @@ def test_f01_kill_at_every_commit_point() -> None:
         assert Counter(world.final["tasks"]) == CANCELLED_AND_DONE, (place, passage)
 
 
-@pytest.mark.parametrize("name", failpoints.NAMES)
+@pytest.mark.parametrize("name", [name for name in failpoints.NAMES if not name.startswith("gang.")])  # see test_gangs
 def test_f01_kill_at_every_failpoint(name: str) -> None:
     """Killed at a named point the story ends as without the kill."""
     for passage in (1,):
