@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from isthmus.domain.placement import Gang, PoolView, Promise, Receipt, Snapshot, WaitingTask, Why
 from isthmus.domain.task import Constraints, Demand, Goal, Objective
-from isthmus.placement import decide
+from isthmus.engine.rebalancing import unplaced
+from isthmus.placement import decide, impossible
 from isthmus.placement.round import Decision
 from tests.placement.test_round import GIB, NOW, pool, waiting
 
@@ -225,3 +226,37 @@ def test_both_or_none_within_every_capacity(
             here = [p for p in decision.placements if (p.site, p.pool) == (view.site, view.pool.name)]
             assert sum(cpus[p.task_id] for p in here) <= view.pool.cpus
     assert decided(tasks, *pools) == decision
+
+
+def test_a_budget_or_deadline_that_no_pair_can_keep_is_refused() -> None:
+    """Each part alone could; the two together could not, even with nothing else to do: the nearest pair is named."""
+    views = tuple(pool(site, immediate=True, price_per_cpu_hour=Decimal(price)) for site, price in (("a", 3), ("b", 6)))
+    snapshot = Snapshot(now=NOW, pools=views)
+    first, second = gang(objective=Objective(budget=Decimal(11)))
+    assert impossible(snapshot, first) is None
+    error = impossible(snapshot, first, second)
+    assert error is not None
+    assert error.field == "objective.budget"
+    assert "at a/main and b/main for 12.000000" in error.remedy
+    enough = [replace(task, objective=Objective(budget=Decimal(12))) for task in (first, second)]
+    assert impossible(snapshot, *enough) is None
+    hurried = [replace(task, objective=Objective(deadline=datetime.fromtimestamp(NOW + 60, UTC))) for task in enough]
+    error = impossible(snapshot, *hurried)
+    assert error is not None
+    assert error.field == "objective.deadline"
+    assert "at a/main and b/main" in error.cause
+
+
+def test_preemptible_work_makes_room_for_a_pair_and_no_more() -> None:
+    """One site is free: only at the other room is made, for one part. Both are full: at each, for one part."""
+    full = [pool(site, immediate=True, promised=Promise(jobs=1, cpus=16)) for site in "ab"]
+    tasks = gang()
+    one = unplaced(decided(tasks, pool("a", immediate=True), full[1]), tasks)
+    assert [(wanting.task_id, wanting.places) for wanting in one] == [("g1", (("b", "main"),))]
+    both = unplaced(decided(tasks, *full), tasks)
+    assert [(wanting.task_id, wanting.places) for wanting in both] == [
+        ("g0", (("a", "main"),)),
+        ("g1", (("b", "main"),)),
+    ]
+    lacking = gang(lacking="1 of 2 not handed in")
+    assert unplaced(decided(lacking, *full), lacking) == []

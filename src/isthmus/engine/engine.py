@@ -230,8 +230,13 @@ class Engine:
         now = self.clock.now()
         data = self._round.roads.read(connection, now, specs)
         snapshot = replace(read_snapshot(connection, now), roads=data.roads)
-        for index, task in enumerate(self._as_waiting(specs, user, input_bytes, data)):
-            error = impossible(snapshot, task)
+        first, whole, sizes = _with_all_parts(specs, input_bytes)
+        tasks = self._as_waiting(whole, user, sizes, data)
+        for index, number in enumerate(first):
+            task = tasks[number]
+            gang = task.gang.id if task.gang is not None and not task.gang.lacking else None
+            peers = [one for one in tasks if one.gang is not None and one.gang.id == gang and one is not task]
+            error = impossible(snapshot, task, *peers)
             if error is not None:
                 raise Invalid(f"tasks.{index}.{error.field}", error.cause, remedy=error.remedy)
 

@@ -199,13 +199,21 @@ def free_room(snapshot: Snapshot) -> dict[Place, Room]:
 
 
 def unplaced(decision: Decision, tasks: Sequence[WaitingTask]) -> list[Wanting]:
-    """The ordinary tasks of a round that found every pool full that they could have had."""
+    """The ordinary tasks of a round that found every pool full that they could have had; of a gang each part at a site of its own, where
+    another is not free for it already."""
     found = []
+    sites: dict[str, set[str]] = {}  # by gang, those that its earlier parts would have
     for task, receipt in zip(tasks, decision.receipts, strict=True):
         if task.preemptible or receipt.chosen_site:
             continue
         full = [c for c in receipt.candidates if c.why is Why.FULL_NOW]
         full.sort(key=lambda c: (c.finish_seconds or 0.0, c.site, c.pool))
+        if task.gang is not None:
+            taken = sites.setdefault(task.gang.id, set())
+            free = sorted({c.site for c in receipt.candidates if c.why is Why.NO_PAIR_OF_SITES} - taken)
+            full = [] if free else [c for c in full if c.site not in taken]
+            full = [c for c in full if c.site == full[0].site]
+            taken.update(free[:1] or {c.site for c in full[:1]})
         if full:
             demand = task.demand
             room = Room(
