@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,6 +59,23 @@ def test_killed_around_the_start(name: str, passage: int) -> None:
     assert runs(world) == 2
     if passage == 1:
         assert world.kills == 1
+
+
+def test_a_part_is_held_until_the_other_is_there() -> None:
+    """One site starts nothing for a while: the part at the other has its processors, and has not begun; then both begin."""
+
+    async def scene(world: World) -> None:
+        centre(world, "site1").drained = True
+        pair(world, hold=600)
+        await until(world, lambda: held(world) == 1)
+        await asyncio.sleep(60)
+        assert (held(world), runs(world)) == (1, 0)
+        centre(world, "site1").drained = False
+        centre(world, "site1").schedule()
+
+    world = tell(scene, sites=2)
+    assert world.final["attempts"] == ["succeeded", "succeeded"]
+    assert runs(world) == 2
 
 
 def test_the_service_is_away_for_longer_than_the_hold() -> None:

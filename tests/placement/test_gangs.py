@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.domain.placement import Gang, PoolView, Promise, Receipt, Snapshot, WaitingTask, Why
+from isthmus.domain.roads import Piece, Roads, Route, Way
 from isthmus.domain.task import Constraints, Demand, Goal, Objective
 from isthmus.engine.rebalancing import unplaced
 from isthmus.placement import decide, impossible
+from isthmus.placement.carrying import promises
 from isthmus.placement.round import Decision
 from tests.placement.test_round import GIB, NOW, pool, waiting
 
+MB = 10**6
 EIGHT = Demand(cpus=8, memory_bytes=GIB, walltime_seconds=600)
 
 
@@ -260,3 +263,24 @@ def test_preemptible_work_makes_room_for_a_pair_and_no_more() -> None:
     ]
     lacking = gang(lacking="1 of 2 not handed in")
     assert unplaced(decided(lacking, *full), lacking) == []
+
+
+def test_the_data_of_both_parts_goes_over_one_link_side_by_side() -> None:
+    """Both read what lies at a third site, behind one link: what the first was promised of it is gone for the second, and the link never
+    carries more than it has."""
+    ways = {"trunk": Way(bytes_per_second=100 * MB)}
+    trunk = Route(links=("trunk",), latency_seconds=0.0)
+    roads = Roads(links=ways, routes={("c", "a"): (trunk,), ("c", "b"): (trunk,)})
+    data = Piece(name="corpus@1", size_bytes=1000 * MB, places=frozenset({"c"}))
+    tasks = [replace(task, data=(data,)) for task in gang(sites=(("a",), ("b",)))]
+    snapshot = Snapshot(now=NOW, pools=(pool("a", immediate=True), pool("b", immediate=True)), roads=roads)
+    decision = decide(snapshot, tasks)
+    first, second = decision.placements
+    assert (first.site, second.site) == ("a", "b")
+    assert first.predicted_seconds == pytest.approx(second.predicted_seconds), (
+        "the first is held until the second has its data"
+    )
+    held = [(one.begins, one.ends, one.bytes_per_second) for p in (first, second) for one in promises(p.transfers)]
+    assert len(held) == 2
+    for at in {begins for begins, _, _ in held}:
+        assert sum(rate for begins, ends, rate in held if begins <= at < ends) <= 100 * MB + 1

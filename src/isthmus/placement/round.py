@@ -297,25 +297,31 @@ class _Pass:
             if wanted is not None:
                 pair = next((one for one in found if one.pools == wanted.pools), pair)
             method = "every pair" if wanted is None or wanted.pools != pair.pools else "cp-sat"
-            with self._traffic.reserved(
-                pair.plans[0].transfers
-            ):  # of both parts, the second moves its data beside the first's
-                beside = self._candidates(parts[1]) if pair.plans[1].transfers else candidates[1]
-            second = beside[pair.pools[1]]
-            if second.why is Why.LATER_FINISH:
-                candidates[1] = beside
+            if pair.plans[1].transfers:  # of both parts, the second moves its data beside the first's
+                with self._traffic.reserved(pair.plans[0].transfers):
+                    candidates[1] = self._candidates(parts[1])
+                found = self._pairs(parts, candidates)
+            same = None
+            if not isinstance(found, Refusal):
+                same = next((one for one in found if one.pools == pair.pools), None)
+                found = (
+                    found
+                    if same
+                    else Refusal(why=Why.PATH_FULL, wanted="the data of both parts", offered="not in time")
+                )
+            if same is not None and not isinstance(found, Refusal):
                 return [
                     self._take(
                         task,
                         plans,
-                        pair.pools[part],
+                        same.pools[part],
                         yardstick(task, plans),
-                        pair.held[part],
-                        record(parts, part, pair, len(found), method),
+                        same.held[part],
+                        record(parts, part, same, len(found), method),
                     )
                     for part, (task, plans) in enumerate(zip(parts, candidates, strict=True))
                 ]
-            found = Refusal(why=second.why, wanted=second.wanted, offered=second.offered)
+        assert isinstance(found, Refusal)
         receipts = [
             _no_pair(self._snapshot.now, task, plans, found) for task, plans in zip(parts, candidates, strict=True)
         ]
