@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.domain.placement import Claim, Estimate, HomeLine, PoolView, Promise, Snapshot, WaitingTask, Why
+from isthmus.domain.placement import Claim, Estimate, Gang, HomeLine, PoolView, Promise, Snapshot, WaitingTask, Why
 from isthmus.domain.site import Pool
 from isthmus.domain.task import Accelerators, Constraints, Demand, Objective
 from isthmus.placement import decide
@@ -183,3 +183,25 @@ def test_an_own_task_that_goes_elsewhere_leaves_its_room_to_guests() -> None:
     decision = decide(snapshot, [own, guest])
     assert [(one.task_id, one.site) for one in decision.placements] == [("own", "b"), ("t", "a")]
     assert [one.task_id for one in decide(replace(snapshot, pools=(home,)), [own, guest]).placements] == []
+
+
+def test_a_guest_that_may_be_held_counts_with_its_hold() -> None:
+    """What fits beside the plans of the own users for its run does not for its run and the longest that it may be held until the other part of
+    its gang is there."""
+    home = HomeLine(running=(Claim(cpus=4, seconds=20),), waiting=(Claim(cpus=8, seconds=10),))
+    pool = Pool(name="main", cpus_per_node=8, memory_bytes_per_node=GIB, immediate=True)
+    views = (
+        PoolView(site="a", pool=pool, promised=Promise(jobs=1, cpus=4, cpu_seconds=80.0), home=home),
+        PoolView(site="b", pool=pool),
+    )
+
+    def gang(hold: float) -> list[WaitingTask]:
+        return [
+            replace(task(f"g{part}", 2, 5, 8, ""), gang=Gang(id="g", part=part, parts=2, hold_seconds=hold))
+            for part in range(2)
+        ]
+
+    assert len(decide(Snapshot(now=NOW, pools=views), gang(10)).placements) == 2
+    late = decide(Snapshot(now=NOW, pools=views), gang(60))
+    assert not late.placements
+    assert {c.why for c in late.receipts[0].candidates if c.site == "a"} == {Why.HOME_FIRST}

@@ -120,7 +120,7 @@ class HomeRows:
         """Why the task may not start at the pool as a guest."""
         if view.home is None or task.home == view.site:
             return None
-        key, seconds = (view.site, view.pool.name), _holds(plan)
+        key, seconds = (view.site, view.pool.name), _holds(task, plan)
         lacking = self._plans[key].lacking(seconds, _wanted(task))
         if lacking is None:
             return None
@@ -149,7 +149,7 @@ class HomeRows:
             assert chosen.run is not None
             _plan(self._plans[where], chosen.run.seconds, _wanted(task))
         else:
-            self._plans[where].hold(0.0, _holds(chosen), _wanted(task))
+            self._plans[where].hold(0.0, _holds(task, chosen), _wanted(task))
 
     def _reserve(self, task: WaitingTask, views: Sequence[PoolView]) -> None:
         """Plan a task at the pool of its home where it starts soonest."""
@@ -174,11 +174,13 @@ def _plan(plan: Plan, seconds: float, wanted: Amounts) -> float:
     return start
 
 
-def _holds(plan: Candidate) -> float:
-    """For how long a guest is expected to keep its room from now on, nine times out of ten: on its way there, and running."""
+def _holds(task: WaitingTask, plan: Candidate) -> float:
+    """For how long a guest is expected to keep its room from now on, nine times out of ten: on its way there, held for as long as it may
+    be until the other part of its gang is there, and running."""
     assert plan.wait is not None
     assert plan.late_seconds is not None
-    return plan.late_seconds - plan.wait.seconds
+    held = 0.0 if task.gang is None else task.gang.hold_seconds
+    return plan.late_seconds - plan.wait.seconds + held
 
 
 def _whole(view: PoolView) -> Amounts:
