@@ -64,3 +64,17 @@ def test_a_pair_is_asked_for_from_the_plan_to_the_end(ask: Ask, tmp_path: Path) 
     assert "Together: 0 " in ask("submit", "--dry-run", "both.yaml").out
     ids = ask("submit", "both.yaml").out.split()
     ask("wait", *ids)
+
+
+@pytest.mark.timeout(120)
+def test_a_part_alone_is_counted_among_what_holds_tasks(ask: Ask) -> None:
+    """`why --waiting` knows the reason, though no pool was looked at."""
+    alone = ask("submit", "--together", "alone", "--memory", "64M", "--", "true").out.strip()
+    said = ""
+    for _ in range(100):
+        said = ask("why", "--waiting").out
+        if "not all parts of its group wait for a place yet" in said:
+            break
+    assert "not all parts of its group wait for a place yet" in said
+    assert "1 of 2 not handed in" in ask("why", alone).out
+    ask("cancel", alone)
