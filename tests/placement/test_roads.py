@@ -127,7 +127,7 @@ def test_uploads_take_the_way_from_the_service_where_one_is_known() -> None:
 @pytest.mark.parametrize(
     ("task", "roads", "why", "helps"),
     [
-        (reads(regions=frozenset({"eu"})), BOTH, Why.DATA_MAY_NOT_LEAVE, "data that may be in region none"),
+        (reads(regions=frozenset({"eu"})), BOTH, Why.DATA_MAY_NOT_LEAVE, "ask its operator to say its region"),
         (reads(at=""), BOTH, Why.NO_REPLICA, "whole somewhere"),
         (reads(regions=frozenset({""})), Roads(home_region="eu"), Why.NO_PATH, "isthmus data cp"),
         (
