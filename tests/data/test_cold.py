@@ -30,11 +30,15 @@ def _goes_out_and_comes_back(store: ColdStore, keep: Keep, source: Path, damage:
     store.get(keep, blake3)
     assert keep.path_of(blake3).read_bytes() == content
     keep.remove(blake3)
+    store.check(keep, blake3)
+    assert not keep.has(blake3)  # it was read, and stays cold
     damage(f"objects/{blake3[:2]}/{blake3[2:4]}/{blake3}", content[:-1] + b"x")
     with pytest.raises(Corrupt):
         store.get(keep, blake3)
+    with pytest.raises(Corrupt):
+        store.check(keep, blake3)
     assert not keep.has(blake3)
-    store.remove(blake3)
+    assert not store.has(blake3)  # a good one is not stored beside one of its size
     store.remove(blake3)
     with pytest.raises(NotFound):
         store.get(keep, blake3)

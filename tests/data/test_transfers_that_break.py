@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.client import datasets
+from isthmus.client.sync import Client
 from isthmus.domain.dataset import DatasetRef
 from tests.data.centres import Centres, until
 
@@ -105,4 +106,23 @@ def test_a_full_site_lets_the_least_worth_go_and_chills_the_rest(centres: Centre
         handle.result(timeout_seconds=90)
         (path,) = handle.fetch(tmp_path)
         assert int(path.read_text()) == SIZE
-        assert {copy.site: copy.tier for copy in client.run(datasets.dataset(kept)).replicas}["beta"] == "warm"
+        assert _tier(client, kept) == "warm"
+        # It came into room that was made for it, and the site is not over its quota.
+        assert _tier(client, fourth) == "cold"
+        warm = centres.rows("SELECT sum(size_bytes) AS whole FROM replicas WHERE site = 'beta' AND tier = 'warm'")
+        assert warm[0]["whole"] <= 60_000_000
+        # Read for a check it stays cold.
+        assert [one.state for one in client.run(datasets.verify(fourth, site="beta"))] == ["good"]
+        assert not {file.blake3 for file in client.run(datasets.files(fourth))} & centres.contents("beta")
+        # Where nothing may go, it waits, and the task says so.
+        client.run(datasets.pin(kept, site="beta"))
+        waits = client.submit(command="cat in/* > /dev/null", inputs=["data:default/fourth=in"], sites="beta")
+        until(lambda: "over the site's quota" in (waits.refresh().message or ""))
+        assert _tier(client, fourth) == "cold"
+        client.run(datasets.pin(kept, site="beta", pinned=False))
+        waits.result(timeout_seconds=90)
+        assert (_tier(client, kept), _tier(client, fourth)) == ("cold", "warm")
+
+
+def _tier(client: Client, ref: DatasetRef) -> str:
+    return {copy.site: copy.tier for copy in client.run(datasets.dataset(ref)).replicas}["beta"]

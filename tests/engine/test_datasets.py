@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, TransferState
 from isthmus.domain.errors import Conflict, Forbidden
 from isthmus.engine import datasets as intents
-from isthmus.engine.evicting import room_for
+from isthmus.engine.evicting import missing_at, room_for
 from isthmus.engine.leases import Lease, take
 from isthmus.engine.leaving import leave
 from isthmus.store import datasets, schema, tables
@@ -19,6 +19,7 @@ from isthmus.store.database import Database
 NOW = 1_800_000_000.0
 REF = DatasetRef(project="p", name="d", version=1)
 SIZE = 60
+OWN = ("p", "d", 1)
 
 
 def _furnish(connection: sa.Connection) -> None:
@@ -113,17 +114,35 @@ def test_a_transfer_that_is_tried_again_does_not_count_itself(furnished: Databas
     key = _plan(furnished, "alpha")
     lease: Lease | None = furnished.write_now(take, "transfers", "me", NOW, 60.0)
     assert lease is not None
-    row = furnished.read_now(lambda c: c.execute(tables.transfers.select().where(tables.transfers.c.id == key)).one())
+    assert key
     furnished.write_now(
         lambda c: c.execute(tables.replicas.update().where(tables.replicas.c.site == "alpha").values(state="arriving"))
     )
-    assert furnished.write_now(room_for, NOW, lease, row) == (0, [])
+    assert furnished.write_now(room_for, NOW, lease, "alpha", OWN, SIZE) == (0, [])
     other = {"project": "p", "name": "other", "version": 1, "site": "alpha", "manifest": "m", "state": "arriving"}
     furnished.write_now(
         lambda c: c.execute(tables.replicas.insert().values(**other, size_bytes=50, heat_at=NOW, created_at=NOW))
     )
-    missing, chill = furnished.write_now(room_for, NOW, lease, row)
+    missing, chill = furnished.write_now(room_for, NOW, lease, "alpha", OWN, SIZE)
     assert (missing, chill) == (10, [])
+
+
+def test_a_cold_copy_comes_back_into_the_room_that_there_is(furnished: Database) -> None:
+    """By itself it takes none; to come back it has what a copy that arrives has: others go cold first, and where none may, it is told."""
+    lease: Lease | None = furnished.write_now(take, "transfers", "me", NOW, 60.0)
+    assert lease is not None
+    _end(furnished, _plan(furnished, "alpha"), TransferState.DONE)
+    r = tables.replicas
+    other = {"project": "p", "name": "other", "version": 1, "site": "alpha", "manifest": "m", "state": "whole"}
+    furnished.write_now(lambda c: c.execute(r.update().where(r.c.site == "alpha").values(tier="cold")))
+    furnished.write_now(lambda c: c.execute(r.insert().values(**other, size_bytes=50, heat_at=NOW, created_at=NOW)))
+    assert furnished.write_now(room_for, NOW, lease, "alpha", ("p", "other", 1), 50) == (0, [])
+    assert furnished.write_now(room_for, NOW, lease, "alpha", OWN, SIZE) == (10, [])
+    assert furnished.read_now(missing_at, NOW, "alpha", OWN, SIZE) == 10
+    furnished.write_now(lambda c: c.execute(tables.data_servers.update().values(cold=True)))
+    assert furnished.read_now(missing_at, NOW, "alpha", OWN, SIZE) == 0
+    missing, chill = furnished.write_now(room_for, NOW, lease, "alpha", OWN, SIZE)
+    assert (missing, [row.name for row in chill]) == (10, ["other"])
 
 
 def test_open_transfers_are_found_by_their_index(furnished: Database) -> None:

@@ -136,7 +136,7 @@ class Keeping:
 
     async def _checking(self, manifest: str) -> Callable[[Count], Reading]:
         known = await self._known_manifest(manifest)
-        return lambda count: check(self.keep, known, count, lambda blake3: self._warm([blake3]))
+        return lambda count: check(self.keep, known, count, self._check_cold)
 
     async def _register(self, asked: InPlace) -> Reading:
         if asked.regions and self.standing.region not in asked.regions:
@@ -433,6 +433,14 @@ class Keeping:
             (self._manifests / f"{manifest}.cold").touch()
             for blake3 in contents.keys() - warm:
                 self.keep.remove(blake3, place_too=not outside.has(self.keep, blake3))
+
+    def _check_cold(self, blake3: str) -> None:
+        """Read and compare a content that is not in the keep, where it is; it stays there. NotFound where it is nowhere."""
+        if outside.check(self.keep, blake3):
+            return
+        if self._cold is None:
+            raise NotFound(f"The content {blake3} is not at this site.")
+        self._cold.check(self.keep, blake3)
 
     def _warm(self, contents: Collection[str]) -> None:
         """Have contents in the keep, from the cold store where they are there; NotFound names one that is nowhere."""

@@ -278,16 +278,18 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def check(keep: Keep, manifest: DatasetManifest, count: Count, warm: Callable[[str], None]) -> Reading:
-    """Read a copy and compare; what is not what its name says is set aside. Blocking."""
+def check(keep: Keep, manifest: DatasetManifest, count: Count, check_cold: Callable[[str], None]) -> Reading:
+    """Read a copy and compare; what is not what its name says is set aside. What is not in the keep is read by `check_cold`. Blocking."""
     from isthmus.domain.errors import Corrupt
 
     count.whole = sum(manifest.contents.values())
     bad: set[str] = set()
     for blake3, size in manifest.contents.items():
         try:
-            warm(blake3)
-            keep.verify(blake3)
+            if keep.has(blake3):
+                keep.verify(blake3)
+            else:
+                check_cold(blake3)
         except NotFound:
             bad.add(blake3)
         except Corrupt:

@@ -7,14 +7,18 @@ Credentials come from where the libraries look for them (environment, ~/.aws, ~/
 
 from __future__ import annotations
 
+import contextlib
+import os
 import posixpath
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from isthmus.data.transfer import pieces
 from isthmus.data.transfer.keep import Keep
-from isthmus.domain.errors import Invalid, NotFound, Unavailable
+from isthmus.domain.errors import Corrupt, Invalid, NotFound, Unavailable
 
 KINDS = ("file", "s3", "sftp")
 
@@ -47,6 +51,20 @@ class ColdStore:
 
     def get(self, keep: Keep, blake3: str, regions: tuple[str, ...] = ()) -> None:
         """Bring a content back into the keep; NotFound when it is not here, Corrupt when it is not what its name says."""
+        with self._fetched(keep, blake3) as part:
+            keep.put_file(part, regions=regions, expected=blake3)
+
+    def check(self, keep: Keep, blake3: str) -> None:
+        """Read a content and compare, in a passing place: it stays cold. NotFound when it is not here; Corrupt, and then removed here, when it
+        is not what its name says."""
+        with self._fetched(keep, blake3) as part, part.open("rb") as file:
+            found, _ = pieces.hash_pieces(file.fileno(), os.fstat(file.fileno()).st_size)
+        if found != blake3:
+            self.remove(blake3)  # a good one of this size would not take its place
+            raise Corrupt(f"The content {blake3} in the cold store is not what its name says.")
+
+    @contextlib.contextmanager
+    def _fetched(self, keep: Keep, blake3: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=keep.incoming) as directory:
             part = Path(directory) / blake3
             try:
@@ -55,7 +73,7 @@ class ColdStore:
                 raise NotFound(f"The content {blake3} is not in the cold store.") from None
             except (OSError, RuntimeError) as error:
                 raise self._failing(error) from None
-            keep.put_file(part, regions=regions, expected=blake3)
+            yield part
 
     def has(self, blake3: str) -> bool:
         """Whether it is here."""
@@ -63,11 +81,6 @@ class ColdStore:
             return bool(self._files.exists(self._place(blake3)))
         except (OSError, RuntimeError) as error:
             raise self._failing(error) from None
-
-    def check(self, keep: Keep, blake3: str) -> None:
-        """Corrupt, or NotFound, unless the stored content is what its name says: read back and hashed."""
-        self.get(keep, blake3)
-        keep.remove(blake3)
 
     def remove(self, blake3: str) -> None:
         """Remove a content; nothing happens when it is gone."""

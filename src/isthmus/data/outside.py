@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from isthmus.data.cold import open_store
 from isthmus.data.transfer import pieces
 from isthmus.data.transfer.keep import Keep
-from isthmus.domain.errors import Invalid, NotFound, Unavailable
+from isthmus.domain.errors import Corrupt, Invalid, NotFound, Unavailable
 
 KINDS = ("s3", "sftp", "http", "https")
 
@@ -125,6 +125,20 @@ def bring(keep: Keep, blake3: str) -> bool:
         part = Path(directory) / blake3
         Outside(url).fetch("", part)
         keep.put_file(part, regions=keep.regions_of(blake3), expected=blake3)
+    return True
+
+
+def check(keep: Keep, blake3: str) -> bool:
+    """Read a content where it was noted and compare; it does not come in. False when it was not noted; NotFound when it is gone there, Corrupt
+    when it changed."""
+    url = _url_of(keep, blake3)
+    if not url:
+        return False
+    found = hash_file(
+        Outside(url), OutsideFile(path="", url=url, size_bytes=0, stamp=""), keep.incoming, lambda _: None
+    )
+    if found != blake3:
+        raise Corrupt(f"{url} is not what it was: its BLAKE3 is {found}, not {blake3}.")
     return True
 
 

@@ -18,33 +18,15 @@ _r, _t, _s = tables.replicas.c, tables.transfers.c, tables.data_servers.c
 _RATES = 20  # newest transfers that a site's rate is the median of
 
 
-def room_for(connection: sa.Connection, now: float, lease: Lease, transfer: Any) -> tuple[int, list[Any]]:
-    """Let copies go so that what a transfer brings fits under its target's quota. Answers the bytes that are missing now (0: it may come;
-    what leaves still takes its room), and the rows of copies to be moved to the cold store."""
+def room_for(
+    connection: sa.Connection, now: float, lease: Lease, site: str, own: tuple[str, str, int], size_bytes: int
+) -> tuple[int, list[Any]]:
+    """Let copies go so that a version (`own`) that comes to a site, or back from its cold store, fits under the quota. Answers the bytes that
+    are missing now (0: it may come; what leaves still takes its room), and the rows of copies to be moved to the cold store."""
     guard(connection, lease)
-    site, own = transfer.target, (transfer.project, transfer.name, transfer.version)
-    server = connection.execute(tables.data_servers.select().where(_s.site == site)).first()
-    if server is None or not server.quota_bytes:
-        return 0, []
-    rows = connection.execute(
-        tables.replicas.select().where(_r.site == site, _r.state != ReplicaState.LOST.value).with_for_update()
-    ).all()
-    used = sum(
-        row.size_bytes
-        for row in rows
-        if row.state in _TAKES_ROOM
-        and row.tier == Tier.WARM
-        and not row.in_place
-        and (row.project, row.name, row.version) != own
-    )
-    leaving = sum(row.size_bytes for row in rows if row.state == ReplicaState.LEAVING and row.tier == Tier.WARM)
-    over = used + transfer.size_bytes - server.quota_bytes
-    if over <= 0:
-        return 0, []
-    if over <= leaving:
-        return over, []
-    room = make_room(_copies(connection, now, site, rows), over - leaving, has_cold=bool(server.cold))
-    if room.missing_bytes:
+    connection.execute(sa.select(_r.version).where(_r.site == site).with_for_update()).all()
+    rows, over, room = _look(connection, now, site, own, size_bytes)
+    if room is None or room.missing_bytes:
         return over, []  # nothing leaves in vain: with all that may go it would still not fit
     stays = []
     for copy in sorted(room.drop, key=lambda one: one.key):
@@ -57,6 +39,37 @@ def room_for(connection: sa.Connection, now: float, lease: Lease, transfer: Any)
     _tell(connection, now, site, room)
     chilled = {copy.key for copy in room.chill}
     return over, [row for row in rows if (row.project, row.name, row.version) in chilled]
+
+
+def missing_at(connection: sa.Connection, now: float, site: str, own: tuple[str, str, int], size_bytes: int) -> int:
+    """The bytes by which a version would not fit at a site, whatever left; 0 where room is, or can be made."""
+    _, _, room = _look(connection, now, site, own, size_bytes)
+    return 0 if room is None else room.missing_bytes
+
+
+def _look(
+    connection: sa.Connection, now: float, site: str, own: tuple[str, str, int], size_bytes: int
+) -> tuple[Sequence[Any], int, Room | None]:
+    """What lies at a site, by how much `size_bytes` more is over its quota, and what would make room; None where nothing has to go."""
+    server = connection.execute(tables.data_servers.select().where(_s.site == site)).first()
+    if server is None or not server.quota_bytes:
+        return (), 0, None
+    rows = connection.execute(
+        tables.replicas.select().where(_r.site == site, _r.state != ReplicaState.LOST.value)
+    ).all()
+    used = sum(
+        row.size_bytes
+        for row in rows
+        if row.state in _TAKES_ROOM
+        and row.tier == Tier.WARM
+        and not row.in_place
+        and (row.project, row.name, row.version) != own
+    )
+    leaving = sum(row.size_bytes for row in rows if row.state == ReplicaState.LEAVING and row.tier == Tier.WARM)
+    over = used + size_bytes - server.quota_bytes
+    if over <= leaving:
+        return rows, max(0, over), None
+    return rows, over, make_room(_copies(connection, now, site, rows), over - leaving, has_cold=bool(server.cold))
 
 
 _TAKES_ROOM = frozenset({ReplicaState.ARRIVING.value, ReplicaState.WHOLE.value, ReplicaState.LEAVING.value})

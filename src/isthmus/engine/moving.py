@@ -28,6 +28,7 @@ from isthmus.domain.dataset import (
     TransferState,
 )
 from isthmus.domain.errors import Corrupt, Forbidden, IsthmusError, NotFound, Refused, Unavailable
+from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
 from isthmus.engine import leading
@@ -81,6 +82,7 @@ class Mover:
         self._place_of: dict[str, str] = {}  # whose agent is asked for a transfer in hand
         self._rooms: dict[str, asyncio.Lock] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}  # by site: a slow one holds nobody up
+        self._warming: dict[str, asyncio.Task[None]] = {}
         self.due = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,7 +100,7 @@ class Mover:
                         log.exception("a look at the transfers failed")
                 await self._pause(self._settings.transfer_interval)
         finally:
-            tasks = [*self._in_hand.values(), *self._leaving.values()]
+            tasks = [*self._in_hand.values(), *self._leaving.values(), *self._warming.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,6 +127,12 @@ class Mover:
         for row in await self._database.read(_limits_due, self._clock.now(), _BATCH, busy):
             if row.site not in by_site and row.site not in self._leaving:
                 self._leaving[row.site] = asyncio.create_task(self._tell_limits(row, lease), name=f"limits {row.site}")
+        cold: dict[str, list[Any]] = {}
+        for row in await self._database.read(_cold_wanted, self._clock.now(), _BATCH, sorted(self._warming)):
+            cold.setdefault(row.site, []).append(row)
+        for site, rows in cold.items():
+            task = asyncio.create_task(self._warm_for_tasks(rows, site, lease), name=f"cold copies of {site}")
+            self._warming[site] = task
         for site, rows in by_site.items():
             self._leaving[site] = asyncio.create_task(self._let_go(site, rows, lease), name=f"what leaves {site}")
 
@@ -174,7 +182,8 @@ class Mover:
     async def _open(self, row: Any, offer: Offer, lease: Lease) -> tuple[int, leading.Lead] | None:
         """Write the intent: one transfer to a place after the other, so that what one takes of its room is written before the next
         looks. None when it has to wait, or somebody else has it."""
-        if row.target != HOME and not await self._has_room(row, lease):
+        if row.target != HOME and (missing := await self._make_room(row, row.target, lease)):
+            await self._put_off(row, lease, f"Waits for room at {row.target}: {show_size(missing)} over its quota.")
             return None
         led = leading.BY_ITSELF
         if HOME not in (offer.source, row.target):
@@ -212,7 +221,19 @@ class Mover:
         self.due.set()
 
     async def _warm(self, row: Any, site: str, lease: Lease) -> None:
-        """The only copy is a cold one: it is brought back at its site first. What is not in the cold store any more is lost."""
+        """The only copy is a cold one: it is brought back at its site first, where there is room for it."""
+        async with self._rooms.setdefault(site, asyncio.Lock()):
+            missing = await self._bring_back(row, site, lease)
+        if missing:
+            said = f"The copy at {site} is cold, and waits for room there: {show_size(missing)} over its quota."
+            await self._put_off(row, lease, said)
+        self.due.set()
+
+    async def _bring_back(self, row: Any, site: str, lease: Lease) -> int:
+        """A cold copy is warm again, unless so many bytes of room are missing. Nothing else comes to the site meanwhile (its lock is held),
+        so that both do not take the same room. What is not in the cold store any more is lost: Unavailable."""
+        if missing := await self._make_room(row, site, lease):
+            return missing
         try:
             await self._keeper(site).data_warm([row.manifest])
         except (NotFound, Corrupt) as error:
@@ -220,18 +241,33 @@ class Mover:
             await self._database.write(lost, self._clock.now(), key, (), self._settings.home_region, row.created_by)
             raise Unavailable(f"The cold copy at {site} is lost: {error}") from error
         await self._database.write(_warmed, lease, row, site)
-        self.due.set()
+        return 0
 
-    async def _has_room(self, row: Any, lease: Lease) -> bool:
-        """Whether it fits under its target's quota; copies of less value go first, which takes a moment."""
-        now = self._clock.now()
-        missing, chill = await self._database.write(room_for, now, lease, row)
+    async def _warm_for_tasks(self, rows: Sequence[Any], site: str, lease: Lease) -> None:
+        """Bring back what tasks at a site wait for."""
+        try:
+            for row in rows:
+                async with self._rooms.setdefault(site, asyncio.Lock()):
+                    await self._bring_back(row, site, lease)
+        except LostLease:
+            pass
+        except (IsthmusError, TimeoutError, OSError) as error:
+            log.info("site %s: a cold copy does not come back yet: %s", site, error)
+        except Exception:
+            log.exception("site %s: bringing cold copies back broke", site)
+        finally:
+            await asyncio.sleep(self._settings.transfer_interval)
+            self._warming.pop(site, None)
+            self._arrived()
+
+    async def _make_room(self, row: Any, site: str, lease: Lease) -> int:
+        """The bytes by which a version is over a site's quota now (0: it fits); copies of less value go first, which takes a moment."""
+        own = (row.project, row.name, row.version)
+        missing, chill = await self._database.write(room_for, self._clock.now(), lease, site, own, row.size_bytes)
         if chill:
-            await self._keeper(row.target).data_chill(sorted({copy.manifest for copy in chill}))
+            await self._keeper(site).data_chill(sorted({copy.manifest for copy in chill}))
             await self._database.write(set_tier, lease, chill, Tier.COLD)
-        if missing:
-            await self._put_off(row, lease, f"Waits for room at {row.target}: {show_size(missing)} over its quota.")
-        return not missing
+        return missing
 
     async def _order(self, row: Any, offer: Offer, led: leading.Lead, fence: int, lease: Lease) -> None:
         order = TransferOrder(
@@ -502,6 +538,25 @@ def _warmed(connection: sa.Connection, lease: Lease, row: Any, site: str) -> Non
     guard(connection, lease)
     where = (_r.project == row.project, _r.name == row.name, _r.version == row.version, _r.site == site)
     connection.execute(tables.replicas.update().where(*where).values(tier=Tier.WARM.value))
+
+
+def _cold_wanted(connection: sa.Connection, now: float, limit: int, busy: Sequence[str]) -> Sequence[Any]:
+    """Cold copies that a task waits for at their site."""
+    x, a, d = tables.task_data.c, tables.attempts.c, tables.datasets.c
+    waits = (
+        sa.exists()
+        .where(x.project == _r.project, x.name == _r.name, x.version == _r.version, a.task_id == x.task_id)
+        .where(a.site == _r.site, a.state.in_((AttemptState.PLACED.value, AttemptState.STAGING.value)))
+    )
+    query = (
+        sa.select(tables.replicas, d.owner.label("created_by"))
+        .join(tables.datasets, sa.and_(d.project == _r.project, d.name == _r.name))
+        .join(tables.sites, tables.sites.c.name == _r.site)
+        .where(_r.state == ReplicaState.WHOLE.value, _r.tier == Tier.COLD.value, _r.site.not_in([HOME, *busy]), waits)
+        .where(datasets.seen_lately(now))
+        .order_by(_r.site, _r.project, _r.name, _r.version)
+    )
+    return connection.execute(query.limit(limit)).all()
 
 
 def _leaving(connection: sa.Connection, now: float, limit: int, busy: Sequence[str]) -> Sequence[Any]:

@@ -13,17 +13,20 @@ import orjson
 import sqlalchemy as sa
 
 from isthmus.data.lifecycle import faded
-from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, Labels, ReplicaState
+from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, Labels, ReplicaState, Tier
 from isthmus.domain.errors import Conflict, Invalid, IsthmusError, NotFound, Refused, Unavailable
 from isthmus.domain.task import Constraints, Input, Output, TaskSpec
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
 from isthmus.engine.delivering import below
+from isthmus.engine.evicting import missing_at
 from isthmus.engine.home import Home
 from isthmus.sites.port import CollectedFile, JobFile
 from isthmus.store import datasets, tables
 from isthmus.store.database import Database
 from isthmus.store.documents import load
+
+_COLD_SECONDS = 600.0  # after that the site itself brings a cold copy back for a task, and says why it cannot
 
 
 class Arriving(Unavailable):
@@ -177,7 +180,7 @@ class DataFiles:
         it can never be."""
         ref = DatasetRef.parse(item.data)
         try:
-            row, kept = await self._database.read(_at_site, ref, attempt.site, self._region)
+            row, kept, tier = await self._database.read(_at_site, ref, attempt.site, self._region)
             manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
             wanted = manifest.below(ref.path)
             if not wanted:
@@ -188,6 +191,8 @@ class DataFiles:
             if kept is not None:
                 if kept != ReplicaState.WHOLE:
                     raise await self._bring(ref, attempt, attempt.site)
+                if tier == Tier.COLD and self._now() - attempt.created_at < _COLD_SECONDS:
+                    raise await self._comes_back(row, attempt)
                 return [
                     JobFile(path=path, kept=file.blake3, size_bytes=file.size_bytes, executable=file.executable)
                     for path, file in _placed(item.path, wanted)
@@ -205,6 +210,16 @@ class DataFiles:
             JobFile(path=path, blob=held[file.blake3], size_bytes=file.size_bytes, executable=file.executable)
             for path, file in _placed(item.path, wanted)
         ]
+
+    async def _comes_back(self, row: Any, attempt: Any) -> Arriving:
+        """A cold copy at the site: it comes back when there is room for it."""
+        name, own = f"{row.project}/{row.name}@{row.version}", (row.project, row.name, row.version)
+        missing = await self._database.read(missing_at, self._now(), attempt.site, own, row.size_bytes)
+        self.wake()
+        if missing:
+            said = f"waits for room there: {show_size(missing)} over the site's quota."
+            return Arriving(f"{name} is cold at {attempt.site}, and {said}")
+        return Arriving(f"{name} comes back from the cold store of {attempt.site}.")
 
     async def stay(self, attempt: Any, dataset: str) -> tuple[str, ...]:
         """The only regions that an output may lie in that stays at its attempt's site (empty: anywhere). Refused where the site keeps
@@ -263,8 +278,8 @@ class DataFiles:
         return Arriving(f"{ref.versioned} is on its way{source}, {done} of {whole}{said}")
 
 
-def _at_site(connection: sa.Connection, ref: DatasetRef, site: str, home_region: str) -> tuple[Any, str | None]:
-    """The version's row, and the state of the copy at the site: empty when there is none, None when the site keeps no data.
+def _at_site(connection: sa.Connection, ref: DatasetRef, site: str, home_region: str) -> tuple[Any, str | None, str]:
+    """The version's row, the state of the copy at the site (empty when there is none, None when the site keeps no data), and its tier.
     Refused when the site is outside the version's regions."""
     row = intents.need_version(connection, ref)
     labels = intents.labels_of(row)
@@ -274,12 +289,14 @@ def _at_site(connection: sa.Connection, ref: DatasetRef, site: str, home_region:
     servers = tables.data_servers.c
     keeps = connection.execute(sa.select(servers.site).where(servers.site == site)).first() is not None
     if not keeps:
-        return row, None
+        return row, None, ""
     r = tables.replicas.c
-    state = connection.execute(
-        sa.select(r.state).where(r.project == ref.project, r.name == ref.name, r.version == ref.version, r.site == site)
-    ).scalar()
-    return row, state or ""
+    copy = connection.execute(
+        sa.select(r.state, r.tier).where(
+            r.project == ref.project, r.name == ref.name, r.version == ref.version, r.site == site
+        )
+    ).first()
+    return row, copy.state if copy is not None else "", copy.tier if copy is not None else ""
 
 
 def _placed(path: str, wanted: Sequence[tuple[str, DatasetFile]]) -> list[tuple[str, DatasetFile]]:
