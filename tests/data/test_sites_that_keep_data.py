@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.client import datasets
+from isthmus.client import datasets, operations
 from isthmus.domain.errors import Conflict, Refused
+from isthmus.domain.placement import Moved
 from tests.data.centres import Centres, until
 
 
@@ -76,6 +77,30 @@ def test_a_task_gets_its_data_at_its_site_and_leaves_a_dataset(centres: Centres,
     assert (tmp_path / "out.txt").read_bytes() == b"seven stones\n" * 2
     assert (made.made_by, made.made_from) == (handle.id, ["default/wanted@1"])
     assert (copies["alpha"].state, copies["alpha"].cached, copies["alpha"].uses) == ("whole", True, 1)
+
+
+def test_what_moved_for_a_task_is_told_as_it_went(centres: Centres) -> None:
+    """Its receipt names the way, the bytes and the streams that the receiving site counted, and its usage the bytes, once; a task that finds the
+    data there moved nothing."""
+    size = 5_000_000
+    ref = centres.put("default/counted", {"a": os.urandom(size)})
+    centres.copy(ref, "alpha")
+    with centres.client() as client:
+
+        def run() -> tuple[list[Moved], int]:
+            task = client.submit(command="cat in/a > /dev/null", inputs=["data:default/counted=in"], sites="beta")
+            task.result(timeout_seconds=90)
+            (usage,) = until(lambda: client.run(operations.task_usage(task.id)))
+            return list(task.why()[-1].actual_transfers), usage.moved_bytes
+
+        (moved,), counted = run()
+        assert (moved.source, moved.target, moved.through, moved.relay) == ("alpha", "beta", "direct", "")
+        ((way,), whole) = moved.ways, moved.size_bytes
+        assert (whole, way.path, way.relay, counted) == (size, (), "", size)
+        assert size <= way.bytes < 1.1 * size
+        assert way.streams >= 1
+        assert moved.multipath == way.multipath
+        assert run() == ([], 0)
 
 
 def test_bound_data_stays_in_its_region_at_every_gate(centres: Centres) -> None:

@@ -53,6 +53,7 @@ def test_a_thin_link_is_left_for_the_relay(wan: Wan, tmp_path: Path) -> None:
     before = received("north", "to-hub"), received("north", "to-south")
     moved = wan.type("data", "cp", "default/large", "north")
     assert (moved["source"], moved["through"], moved["relay"]) == ("south", "relay", "hub")
+    assert [(one["relay"], one["path"], one["bytes"] >= SIZE) for one in moved["ways"]] == [("hub", [], True)]
     assert received("north", "to-hub") - before[0] >= SIZE
     assert received("north", "to-south") - before[1] < SIZE / 10
 
@@ -76,6 +77,7 @@ def test_both_ends_with_mptcp_use_it_and_say_so(wan: Wan, tmp_path: Path) -> Non
     put(wan, tmp_path, "plain", 3_000_000)
     moved = wan.type("data", "cp", "default/plain", "hub")
     assert (moved["source"], moved["through"], moved["multipath"]) == ("south", "direct", True)
+    assert [(one["relay"], one["multipath"]) for one in moved["ways"]] == [("", True)]
 
 
 def test_one_to_many_goes_over_each_link_once(wan: Wan, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ def test_a_copy_goes_over_the_fat_path_and_the_routers_forget_it(wan: Wan, tmp_p
     before = {router: _received(router, "to-r4") for router in ("r2", "r3")}
     moved = wan.type("data", "cp", "default/large", "north")
     assert (moved["source"], moved["through"], moved["state"]) == ("south", "direct", "done")
+    (way,) = moved["ways"]  # as the receiving site counted it
+    assert (way["path"][0], way["path"][-1], "r3" in way["path"], way["relay"]) == ("south", "north", True, "")
+    assert way["bytes"] >= SIZE
+    assert way["streams"] > 1
     taken = {router: _received(router, "to-r4") - before[router] for router in before}
     assert taken["r3"] >= SIZE, taken
     assert taken["r2"] < SIZE / 10, taken

@@ -15,7 +15,7 @@ from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.forecast import PAYLOAD_SHARE
 from isthmus.data.transfer.keep import Keep
 from isthmus.data.transfer.port import Credentials, End, Endpoint, Order, Progress, Source, Way, Window
-from isthmus.domain.dataset import DatasetManifest, Going, OrderWay, TransferOrder, TransferProgress
+from isthmus.domain.dataset import DatasetManifest, Going, OrderWay, TransferOrder, TransferProgress, WayCarried
 from isthmus.domain.errors import Corrupt, Forbidden, Refused, Unavailable
 
 _AT_ONCE = 8
@@ -65,6 +65,17 @@ async def pull_directly(
         )
 
     outcome = await asyncio.to_thread(pull, wanted, keep, credentials, on_progress=progressed, stop=stop)
+    tell(
+        TransferProgress(
+            going=Going.MOVING,
+            done_bytes=outcome.received_bytes + outcome.resumed_bytes,
+            multipath=any(one.multipath for one in outcome.ways),
+            ways=tuple(
+                WayCarried(bytes=one.bytes, streams=one.streams, multipath=one.multipath)
+                for one in sorted(outcome.ways, key=lambda one: one.way)
+            ),
+        )
+    )
     if any(failure.code == "ticket_expired" for failure in outcome.failures) and not outcome.is_done:
         raise Unavailable("The ticket's time is over; the next order brings a new one.", code="ticket_expired")
     if outcome.end is End.REFUSED:

@@ -242,8 +242,7 @@ class Keeping:
             manifest = await self._manifest(order)
             await self._move(running, manifest, sends, tell)
             going = Going.DONE
-            multipath = running.progress.multipath
-            running.progress = TransferProgress(going=going, done_bytes=order.size_bytes, multipath=multipath)
+            running.progress = replace(running.progress, going=going, done_bytes=order.size_bytes, seconds_left=None)
             log.info("transfer %s of %s is done", order.id, order.dataset)
             return
         except (Refused, Forbidden) as error:
@@ -257,8 +256,7 @@ class Keeping:
         except Exception as error:
             log.exception("transfer %s broke", order.id)
             message, code = f"It broke: {type(error).__name__}.", "error"
-        done = running.progress.done_bytes
-        running.progress = TransferProgress(going=going, done_bytes=done, message=message, code=code)
+        running.progress = replace(running.progress, going=going, seconds_left=None, message=message, code=code)
         log.warning("transfer %s of %s: %s", order.id, order.dataset, message)
 
     async def _move(self, running: _Running, manifest: DatasetManifest, sends: bool, tell) -> None:  # type: ignore[no-untyped-def]

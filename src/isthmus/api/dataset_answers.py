@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from isthmus.api.answers import Hash, Id, _Answer
-from isthmus.domain.dataset import ReplicaState, Tier, TransferState
+from isthmus.domain.dataset import ReplicaState, Tier, TransferState, WayTaken
 from isthmus.domain.lifecycle import TaskState
 
 
@@ -102,7 +102,7 @@ class DatasetFile(_Answer):
 
 class Transfer(_Answer):
     """One movement of a version to a place. `through` is `direct` from site to site, `relay` (through that of the site `relay`), or `service`;
-    `multipath`: it goes over MPTCP."""
+    `multipath`: it goes over MPTCP. `ways`: those that it took in fact, known at its end; `links` the path that it was promised."""
 
     id: Id
     project: str
@@ -114,6 +114,7 @@ class Transfer(_Answer):
     through: str
     relay: str
     multipath: bool
+    ways: list[WayTaken]
     links: list[str]
     stretches: list[dict[str, Any]]
     size_bytes: int

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from isthmus.api.body import when
 from isthmus.domain.dataset import DatasetRef
+from isthmus.engine import waystaken
 from isthmus.engine.datasets import need_version
 from isthmus.store import datasets, tables
 
@@ -148,6 +149,7 @@ def show_transfer(row: Any) -> dict[str, Any]:
         "through": row.through,
         "relay": row.relay,
         "multipath": row.multipath,
+        "ways": waystaken.read(row.ways),
         "links": orjson.loads(row.links),
         "stretches": orjson.loads(row.stretches),
         "size_bytes": row.size_bytes,

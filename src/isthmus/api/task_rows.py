@@ -15,6 +15,7 @@ from isthmus.domain.dataset import HOME
 from isthmus.domain.errors import NotFound
 from isthmus.domain.ids import make_id
 from isthmus.domain.lifecycle import TASK_ENDED, AttemptState, TaskState
+from isthmus.engine import waystaken
 from isthmus.store import tables
 
 _T = tables.tasks
@@ -270,6 +271,9 @@ def _moved(connection: sa.Connection, task_id: str) -> list[dict[str, Any]]:
             "source": row.source,
             "target": row.target,
             "through": row.through,
+            "relay": row.relay,
+            "multipath": row.multipath,
+            "ways": waystaken.read(row.ways),
             "links": orjson.loads(row.links),
             "size_bytes": row.size_bytes,
             "started_at": row.started_at,

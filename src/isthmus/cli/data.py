@@ -217,14 +217,13 @@ def cp(session: Session, name: str, sites: tuple[str, ...], pinned: bool, rate: 
 
 
 def _wait(session: Session, transfer: Transfer) -> Transfer:
+    from isthmus.cli.plans import way_in_words
     from isthmus.client import datasets
     from isthmus.domain.units import show_size
 
     with _status(session, _("moving")) as status:
         done = session.run(datasets.wait(transfer, watch=_watch(status)))
-    how = _("directly") if done.through == "direct" else _("through the service")
-    how = _("through the relay of {site}").format(site=done.relay) if done.through == "relay" else how
-    how += _(", over MPTCP") if done.multipath else ""
+    how = way_in_words(done.through, done.relay, done.multipath, done.ways)
     screen.say(
         _("{size} from {source} to {target}, {how}, in {time}").format(
             size=show_size(done.size_bytes),
@@ -367,6 +366,8 @@ def transfers(session: Session, name: str, open_only: bool, cancelled: str) -> i
         ended = session.run(datasets.cancel_transfer(cancelled, project=session.project))
         session.answer(ended, _("transfer {id} is {state}").format(id=ended.id, state=ended.state))
         return exits.OK
+    from isthmus.cli.plans import way_in_words
+
     ref = _ref(session, name) if name else None
     page = session.run(
         datasets.transfers(
@@ -383,7 +384,8 @@ def transfers(session: Session, name: str, open_only: bool, cancelled: str) -> i
         row = [one.id, f"{one.dataset}@{one.version}", _place(one.source) if one.source else "", _place(one.target)]
         row.append(one.state)
         if session.wide:
-            row += [f"{one.through} {one.relay}".strip(), one.task_id, screen.age(one.created_at)]
+            how = way_in_words(one.through, one.relay, one.multipath, one.ways) if one.through else ""
+            row += [how, one.task_id, screen.age(one.created_at)]
         rows.append([*row, _going(one)])
     screen.table([*headers, _("PROGRESS")], rows)
     return exits.OK

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import screen
 from isthmus.cli.messages import _
+from isthmus.domain.dataset import WayTaken
 from isthmus.domain.lifecycle import EndReason
 from isthmus.domain.placement import Candidate, Moved, Receipt, Together, Why
 from isthmus.domain.roads import HOME, Carriage
 from isthmus.domain.units import show_duration, show_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from isthmus.client.records import Task
 
 WORDS = {
@@ -155,7 +158,7 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
     if known:
         screen.put(_("Then in fact: {list}").format(list=", ".join(known)))
     for moved in receipt.actual_transfers:
-        screen.put(screen.clean(_moved(moved)))
+        screen.put(screen.clean(moved_in_words(moved)))
     if receipt.binding:
         scarce = [
             f"{one.resource} {one.link or f'{one.site}/{one.pool}'} ({one.worth:.2f})" for one in receipt.binding[:5]
@@ -254,10 +257,10 @@ def _moves(one: Carriage, now: float) -> str:
     return line
 
 
-def _moved(one: Moved) -> str:
+def moved_in_words(one: Moved) -> str:
     """How what moved for the task went in fact."""
     rate = show_size(round(one.size_bytes / max(one.seconds, 1e-3)))
-    way = " ".join(one.links) or (_("directly") if one.through == "direct" else _("through the service"))
+    way = way_in_words(one.through, one.relay, one.multipath, one.ways)
     source, target = (_("the service") if place == HOME else place for place in (one.source, one.target))
     return _("Moved: {name} ({size}) from {source} to {target}, {way}, in {time}, {rate}/s").format(
         name=one.name,
@@ -268,6 +271,27 @@ def _moved(one: Moved) -> str:
         time=show_duration(one.seconds),
         rate=rate,
     )
+
+
+def way_in_words(through: str, relay: str, multipath: bool, ways: Sequence[WayTaken]) -> str:
+    """Which way a transfer took in fact: relay, routers, MPTCP; of several ways what each carried, and over how many streams."""
+    if through == "service":
+        return _("through the service")
+    if not ways:  # nothing had to come
+        ways = [WayTaken(relay=relay, bytes=1, multipath=multipath)]
+    whole = sum(one.bytes for one in ways)
+    parts = []
+    for one in ways:
+        part = _("through the relay of {site}").format(site=one.relay) if one.relay else _("directly")
+        if between := one.path[1:-1]:
+            part = _("over {routers}").format(routers=" ".join(between))
+        said = [_("MPTCP")] if one.multipath else []
+        if one.streams > 1:
+            said.append(_("{count} streams").format(count=one.streams))
+        if len(ways) > 1:
+            said.insert(0, f"{one.bytes / whole:.0%}")
+        parts.append(part + (f" ({', '.join(said)})" if said else ""))
+    return _(" and ").join(parts)
 
 
 def _within(chosen: Candidate, seconds: float) -> str:

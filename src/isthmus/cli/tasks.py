@@ -116,7 +116,7 @@ def _table(session: Session, tasks: list[Task]) -> None:
 @click.argument("task_id", metavar="TASK")
 @answers
 def show(session: Session, task_id: str) -> int:
-    from isthmus.cli.plans import end_in_words, why_it_ended
+    from isthmus.cli.plans import end_in_words, moved_in_words, why_it_ended
     from isthmus.cli.run import queued_as
     from isthmus.client import operations
     from isthmus.domain.lifecycle import AttemptState
@@ -127,6 +127,7 @@ def show(session: Session, task_id: str) -> int:
     attempts = session.run(operations.attempts(task_id))
     outputs = session.run(operations.outputs(task_id))
     usage = session.run(operations.task_usage(task_id))
+    receipts = session.run(operations.receipts(task_id))
     if session.as_json:
         screen.put_json(
             {
@@ -170,6 +171,11 @@ def show(session: Session, task_id: str) -> int:
             for one in attempts
         ]  # fmt: skip
         screen.table([_("TRY"), _("STATE"), _("SITE"), _("POOL"), _("NATIVE"), _("ACCOUNT"), _("RAN"), _("PREDICTED"), _("WHY")], rows)  # fmt: skip
+    moved = {one.transfer: one for receipt in receipts for one in receipt.actual_transfers}
+    if moved:
+        screen.put("")
+        for one in moved.values():
+            screen.put(screen.clean(moved_in_words(one)))
     if outputs:
         screen.put("")
         rows = [[one.path, show_size(one.size_bytes), one.sha256[:12], one.url] for one in outputs]

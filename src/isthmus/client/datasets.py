@@ -14,7 +14,7 @@ from isthmus.client.records import Output, Page, _Shown, read
 from isthmus.client.transfer import Progress, download, local_path, quiet, upload
 from isthmus.client.wire import Pause, Steps, Together, Work, request, send
 from isthmus.client.workdir import Directory, hash_bytes, hash_file, scan
-from isthmus.domain.dataset import HOME, DatasetRef, TransferState
+from isthmus.domain.dataset import HOME, DatasetRef, TransferState, WayTaken
 from isthmus.domain.errors import Conflict, NotFound
 from isthmus.domain.manifest import Manifest, ManifestFile
 
@@ -92,6 +92,7 @@ class Transfer(_Shown):
     through: str = ""
     relay: str = ""
     multipath: bool = False
+    ways: list[WayTaken] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     stretches: list[dict[str, Any]] = field(default_factory=list, repr=False)
     size_bytes: int = 0

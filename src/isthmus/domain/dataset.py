@@ -276,6 +276,28 @@ class Going(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WayCarried:
+    """What came over one way of an order, as the receiving site counted it: bytes of payload, the most streams at once, whether they spoke
+    MPTCP."""
+
+    bytes: int
+    streams: int
+    multipath: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayTaken:
+    """One way that bytes of a transfer took in fact: the nodes of its path where routers led it (empty: as packets go by themselves), the site
+    whose relay passed it on (empty: none), bytes of payload, the most streams at once, whether they spoke MPTCP."""
+
+    path: tuple[str, ...] = ()
+    relay: str = ""
+    bytes: int = 0
+    streams: int = 0
+    multipath: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferProgress:
     """How far a transfer is at its site; `seconds_left` is None until there is something to tell it from."""
 
@@ -286,6 +308,7 @@ class TransferProgress:
     message: str = ""
     code: str = ""
     multipath: bool = False  # whether it went over MPTCP indeed
+    ways: tuple[WayCarried, ...] = ()  # at the end, in the sequence of the order's ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from isthmus.domain.dataset import WayTaken
 from isthmus.domain.hours import Hours
 from isthmus.domain.roads import Carriage, Piece, Roads
 from isthmus.domain.site import Energy, Pool, SiteState
@@ -345,8 +346,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """A transfer that brought a dataset to an attempt's site, as it went: `through` is direct or service, `links` the path that it was
-    promised, times seconds since 1970."""
+    """A transfer that brought a dataset to an attempt's site, as it went: `through` is direct, relay or service, `links` the path that it was
+    promised, `ways` those that it took in fact (`relay`, `multipath`: of some of them), times seconds since 1970."""
 
     transfer: str
     name: str
@@ -357,6 +358,9 @@ class Moved:
     size_bytes: int
     started_at: float
     ended_at: float
+    relay: str = ""
+    multipath: bool = False
+    ways: tuple[WayTaken, ...] = ()
 
     @property
     def seconds(self) -> float:

@@ -19,7 +19,7 @@ from isthmus.domain.dataset import OrderWay, TransferState
 from isthmus.domain.errors import Busy, Invalid
 from isthmus.domain.network import NetworkView
 from isthmus.domain.roads import Reserved
-from isthmus.engine import steering
+from isthmus.engine import steering, waystaken
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.networkview import read_network
 from isthmus.engine.relaying import choose, promised, read_servers
@@ -109,6 +109,10 @@ def moved(connection: sa.Connection, view: NetworkView, policy: str, nodes: Sequ
     by_ends = {(link.source, link.target): f"{link.link.name}>{link.target}" for link in view.links}
     links = [by_ends[pair] for pair in pairwise(nodes)]
     connection.execute(t.update().where(of).values(links=orjson.dumps(links).decode()))
+    row = connection.execute(sa.select(t.c.ways).where(t.c.id == _transfer(policy)).with_for_update()).first()
+    if row is not None:
+        ways = waystaken.moved(row.ways, 1 if "." in policy else 0, nodes)
+        connection.execute(t.update().where(t.c.id == _transfer(policy)).values(ways=ways))
 
 
 def let_go(connection: sa.Connection, transfer: str) -> None:

@@ -31,7 +31,7 @@ from isthmus.domain.errors import Corrupt, Forbidden, IsthmusError, NotFound, Re
 from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.units import show_size
 from isthmus.engine import datasets as intents
-from isthmus.engine import leading
+from isthmus.engine import leading, waystaken
 from isthmus.engine.clock import Clock
 from isthmus.engine.evicting import room_for, set_tier
 from isthmus.engine.failpoints import failpoint
@@ -195,7 +195,7 @@ class Mover:
                 row, lease, f"Waits for routers to open {' and '.join(' '.join(nodes) for nodes in led.paths)}.", at=at
             )
             return None
-        fence = await self._database.write(_intend, self._clock.now(), lease, row, offer, led.relay)
+        fence = await self._database.write(_intend, self._clock.now(), lease, row, offer, led)
         failpoint("transfer.intended")
         return (fence, led) if fence else None
 
@@ -319,24 +319,31 @@ class Mover:
             raise Unavailable("The site did not answer for the transfer.")
         match progress.going:
             case Going.DONE:
-                await self._end(row, lease, TransferState.DONE, "", multipath=progress.multipath)
+                await self._end(row, lease, TransferState.DONE, "", progress)
             case Going.REFUSED:
-                await self._end(row, lease, TransferState.FAILED, progress.message)
+                await self._end(row, lease, TransferState.FAILED, progress.message, progress)
             case Going.FAILED:
-                await self._again(row, lease, progress.message, tried=True)
+                await self._again(row, lease, progress.message, tried=True, progress=progress)
             case Going.MOVING | Going.ABSENT:
                 await self._database.write(_progress, self._clock.now(), lease, row, progress, self._settings)
 
-    async def _again(self, row: Any, lease: Lease, message: str, *, tried: bool) -> None:
+    async def _again(
+        self, row: Any, lease: Lease, message: str, *, tried: bool, progress: TransferProgress | None = None
+    ) -> None:
         """Back to PLANNED: another source, or the same one, is ordered with a higher fence after a while."""
         if tried and row.tries + 1 >= _MOST_TRIES:
-            await self._end(row, lease, TransferState.FAILED, message)
+            await self._end(row, lease, TransferState.FAILED, message, progress)
             return
-        await self._database.write(_plan_again, self._clock.now(), lease, row, message, tried)
+        await self._database.write(_plan_again, self._clock.now(), lease, row, message, tried, progress)
         self.due.set()
 
     async def _end(
-        self, row: Any, lease: Lease, state: TransferState, message: str, *, multipath: bool = False
+        self,
+        row: Any,
+        lease: Lease,
+        state: TransferState,
+        message: str,
+        progress: TransferProgress | None = None,
     ) -> None:
         if state is TransferState.DONE and row.target == HOME:
             manifest = await self._home.manifest(row.manifest, row.manifest_sha256)
@@ -345,7 +352,7 @@ class Mover:
                 await self._again(row, lease, "Content that was sent is not at the service.", tried=True)
                 return
         try:
-            await self._database.write(_finish, self._clock.now(), lease, row, state, message, multipath)
+            await self._database.write(_finish, self._clock.now(), lease, row, state, message, progress)
         except LostLease:
             return
         failpoint("transfer.ended")
@@ -423,7 +430,7 @@ def _current(connection: sa.Connection, row: Any) -> Any | None:
     return found
 
 
-def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer: Offer, relay: str) -> int:
+def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer: Offer, led: leading.Lead) -> int:
     guard(connection, lease)
     found = _current(connection, row)
     if found is None:
@@ -436,8 +443,9 @@ def _intend(connection: sa.Connection, now: float, lease: Lease, row: Any, offer
             state=TransferState.MOVING.value,
             fence=fence,
             source=offer.source,
-            through="service" if HOME in (offer.source, row.target) else "relay" if relay else "direct",
-            relay=relay,
+            through="service" if HOME in (offer.source, row.target) else "relay" if led.relay else "direct",
+            relay=led.relay,
+            ways=waystaken.ordered(found.ways, led.paths, led.relay),
             started_at=sa.func.coalesce(_t.started_at, now),
             updated_at=now,
             message="",
@@ -490,7 +498,15 @@ def _progress(
     )
 
 
-def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, message: str, tried: bool) -> None:
+def _plan_again(
+    connection: sa.Connection,
+    now: float,
+    lease: Lease,
+    row: Any,
+    message: str,
+    tried: bool,
+    progress: TransferProgress | None,
+) -> None:
     guard(connection, lease)
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is None or datasets.is_over(found.state):
@@ -504,6 +520,7 @@ def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, m
         .values(
             state=TransferState.PLANNED.value,
             message=message[:2000],
+            ways=waystaken.carried(found.ways, progress.ways if progress is not None else ()),
             tries=tries,
             due_at=now + pause,
             updated_at=now,
@@ -512,13 +529,21 @@ def _plan_again(connection: sa.Connection, now: float, lease: Lease, row: Any, m
 
 
 def _finish(
-    connection: sa.Connection, now: float, lease: Lease, row: Any, state: TransferState, message: str, multipath: bool
+    connection: sa.Connection,
+    now: float,
+    lease: Lease,
+    row: Any,
+    state: TransferState,
+    message: str,
+    progress: TransferProgress | None,
 ) -> None:
     guard(connection, lease)
     found = connection.execute(tables.transfers.select().where(_t.id == row.id).with_for_update()).first()
     if found is not None and not datasets.is_over(found.state):
-        if multipath:
-            connection.execute(tables.transfers.update().where(_t.id == row.id).values(multipath=True))
+        values: dict[str, Any] = {"ways": waystaken.carried(found.ways, progress.ways if progress is not None else ())}
+        if progress is not None and progress.multipath:
+            values["multipath"] = True
+        connection.execute(tables.transfers.update().where(_t.id == row.id).values(**values))
         intents.end_transfer(connection, now, found, state, message)
         leading.let_go(connection, row.id)
         if state is TransferState.DONE:

@@ -632,7 +632,10 @@ transfers = Table(
     Column("through", String(32), nullable=False, default=""),  # direct | relay | service; empty until it moves
     Column("relay", _Name, nullable=False, default=""),  # the site whose relay carries it
     Column("multipath", Boolean, nullable=False, default=False),  # it goes over MPTCP, as its site says
-    Column("links", Text, nullable=False, default="[]"),  # JSON: the path, in travelling order
+    Column(
+        "ways", Text, nullable=False, default="[]"
+    ),  # JSON: domain.dataset.WayTaken, those of the last order at the end
+    Column("links", Text, nullable=False, default="[]"),  # JSON: the path that was promised, in travelling order
     Column("stretches", Text, nullable=False, default="[]"),  # JSON: the window, domain.roads.Stretch
     Column("bytes_per_second", Double, nullable=False, default=0.0),  # as measured lately
     Column("most_bytes_per_second", Double, nullable=False, default=0.0),  # what its user allows; 0 = no bound

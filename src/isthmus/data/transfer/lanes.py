@@ -33,6 +33,7 @@ class Lane:
         self.way = source.ways[number]
         self.streams: list[Stream] = []
         self.bytes = 0
+        self.most_streams = 0
         self.best = 0.0
         self.congestion_control = ""
         self.stalled = 0
@@ -81,6 +82,7 @@ class Lane:
             self.streams.append(stream)
             self._seen[stream] = 0
             stream.start()
+        self.most_streams = max(self.most_streams, len(self.streams))
 
     def sample(self, clock: float, seconds: float) -> int:
         """Read the streams' figures; bytes since the last time. A stream far slower than its neighbours is given up."""
@@ -116,6 +118,7 @@ class Lane:
             site=self.source.site,
             way=self.number,
             bytes=self.bytes,
+            streams=self.most_streams,
             bytes_per_second=self.best,
             round_trip_seconds=self.round_trip or None,
             congestion_control=self.congestion_control,

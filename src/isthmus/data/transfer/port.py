@@ -208,11 +208,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WayUse:
-    """What one way carried: for figures of available bandwidth. `bytes_per_second` is the best half second seen on it, of payload."""
+    """What one way carried, over how many streams at most at once. `bytes_per_second` is the best half second seen on it, of payload."""
 
     site: str
     way: int
     bytes: int
+    streams: int
     bytes_per_second: float
     round_trip_seconds: float | None
     congestion_control: str

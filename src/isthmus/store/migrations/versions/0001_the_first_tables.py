@@ -695,6 +695,7 @@ def upgrade() -> None:
         sa.Column("through", sa.String(length=32), nullable=False),
         sa.Column("relay", sa.String(length=63), nullable=False),
         sa.Column("multipath", sa.Boolean(), nullable=False),
+        sa.Column("ways", sa.Text(), nullable=False),
         sa.Column("links", sa.Text(), nullable=False),
         sa.Column("stretches", sa.Text(), nullable=False),
         sa.Column("bytes_per_second", sa.Double(), nullable=False),
