@@ -8,17 +8,20 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from isthmus.cli.grammar import Command, Group
 from isthmus.cli.main import call, isthmus
+from isthmus.cli.messages import _n
 from isthmus.cli.plans import show_receipt
 from isthmus.cli.run import phase
 from isthmus.cli.screen import money
 from isthmus.client.records import Task
-from isthmus.domain.placement import Candidate, Estimate, Receipt, Standing, Why
+from isthmus.domain.dataset import WayTaken
+from isthmus.domain.placement import Candidate, Estimate, Moved, Receipt, Standing, Why
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 
@@ -191,3 +194,41 @@ def test_the_end_is_a_range_where_only_the_limit_is_known(capsys: pytest.Capture
     assert said in capsys.readouterr().out
     assert "starts in about 2.0s, done within 10m 02s" in told("declared")
     assert "done in about 10m 02s" in told("learned")
+
+
+def test_one_of_a_thing_is_not_told_as_many() -> None:
+    """ "1 file", "0 files", "2 files"."""
+    said = [_n("{count} file", "{count} files", count).format(count=count) for count in (0, 1, 2)]
+    assert said == ["0 files", "1 file", "2 files"]
+
+
+def test_what_moved_for_a_task_is_told_by_the_ways_that_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a dataset nothing "moved": its files were brought. Of several ways each has its share; a relay and MPTCP are named."""
+
+    def told(*moved: Moved) -> str:
+        receipt = Receipt(
+            task_id="t", decided_at=0.0, candidates=(), actual_transfer_seconds=0.7, actual_transfers=moved
+        )
+        show_receipt(receipt, wide=False)
+        return capsys.readouterr().out
+
+    def one(through: str, *ways: WayTaken, relay: str = "") -> Moved:
+        plain: dict[str, Any] = {"transfer": "x", "name": "p/d@1", "source": "a", "target": "b", "size_bytes": 10**6}
+        return Moved(**plain, through=through, links=("l>b",), started_at=1.0, ended_at=3.0, relay=relay, ways=ways)
+
+    assert "was brought there 0.7s" in told()
+    several = told(
+        one(
+            "direct",
+            WayTaken(path=("a", "r1", "r2", "b"), bytes=750, streams=6),
+            WayTaken(path=("a", "r3", "b"), bytes=250, streams=2),
+        )
+    )
+    assert "moved data 0.7s" in several
+    assert "from a to b, over r1 r2 (75%, 6 streams) and over r3 (25%, 2 streams), in 2.0s" in several
+    assert "through the relay of hub (8 streams)" in told(
+        one("relay", WayTaken(relay="hub", bytes=1, streams=8), relay="hub")
+    )
+    assert "directly (MPTCP, 2 streams)" in told(one("direct", WayTaken(bytes=1, streams=2, multipath=True)))
+    assert "to b, through the service, in" in told(one("service"))
+    assert "l>b" not in told(one("direct"))

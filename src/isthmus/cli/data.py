@@ -9,7 +9,7 @@ import click
 
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import Group, command
-from isthmus.cli.messages import _
+from isthmus.cli.messages import _, _n
 from isthmus.cli.session import Session, answers, confirm
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def put(
             sending = _bytes(status, _("sending"))
             made = session.run(datasets.put(Path(source), ref, progress=sending, say=screen.say, **labels))
     size = show_size(made.size_bytes)
-    screen.say(_("{ref}: {files} files, {size}").format(ref=made.ref.versioned, files=made.files, size=size))
+    said = _n("{ref}: {files} file, {size}", "{ref}: {files} files, {size}", made.files)
+    screen.say(said.format(ref=made.ref.versioned, files=made.files, size=size))
     if site:
         transfer = session.run(datasets.copy(made.ref, site, pinned=pinned))
         if transfer is not None:

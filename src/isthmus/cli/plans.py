@@ -150,7 +150,7 @@ def show_receipt(receipt: Receipt, *, wide: bool) -> None:
         screen.put(_("No site has joined."))
     actual = [
         (_("waited"), receipt.actual_wait_seconds),
-        (_("moved data"), receipt.actual_transfer_seconds),
+        (_("moved data") if receipt.actual_transfers else _("was brought there"), receipt.actual_transfer_seconds),
         (_("was held"), receipt.actual_held_seconds),
         (_("ran"), receipt.actual_run_seconds),
     ]

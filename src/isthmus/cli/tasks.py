@@ -11,7 +11,7 @@ import click
 
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import Command, command
-from isthmus.cli.messages import _
+from isthmus.cli.messages import _, _n
 from isthmus.cli.session import Session, answers, confirm
 
 if TYPE_CHECKING:
@@ -228,7 +228,10 @@ def cancel(session: Session, ids: tuple[str, ...], array_id: str, states: tuple[
     for start in range(0, len(wanted), 1000):
         answer = session.run(operations.cancel_many(ids=wanted[start : start + 1000]))
         changed += int(answer.get("changed", 0))
-    session.answer({"changed": changed}, _("{count} tasks were asked to end").format(count=changed))
+    session.answer(
+        {"changed": changed},
+        _n("{count} task was asked to end", "{count} tasks were asked to end", changed).format(count=changed),
+    )
     return exits.OK
 
 

@@ -6,7 +6,7 @@ import click
 
 from isthmus.cli import exits, screen
 from isthmus.cli.grammar import command
-from isthmus.cli.messages import _
+from isthmus.cli.messages import _, _n
 from isthmus.cli.plans import show_receipt, why_it_ended
 from isthmus.cli.session import Session, answers
 
@@ -58,7 +58,12 @@ def why(session: Session, task_id: str | None, waiting: bool, array_id: str, eve
         screen.put("")
         show_receipt(receipt, wide=session.wide)
     if len(receipts) > len(shown):
-        screen.say(_("There are {count} earlier decisions; --all shows them.").format(count=len(receipts) - len(shown)))
+        earlier = len(receipts) - len(shown)
+        one, many = (
+            "There is {count} earlier decision; --all shows it.",
+            "There are {count} earlier decisions; --all shows them.",
+        )
+        screen.say(_n(one, many, earlier).format(count=earlier))
     return exits.OK
 
 
@@ -74,9 +79,11 @@ def _what_holds(session: Session, array_id: str) -> int:
         screen.say(_("No task waits."))
         return exits.OK
     screen.put(
-        _("{waiting} tasks wait; of {looked_at} it is known what holds them.").format(
-            waiting=waiting, looked_at=looked_at
-        )
+        _n(
+            "{waiting} task waits; of {looked_at} it is known what holds it.",
+            "{waiting} tasks wait; of {looked_at} it is known what holds them.",
+            waiting,
+        ).format(waiting=waiting, looked_at=looked_at)
     )
     rows = [
         [str(one.tasks), _(WORDS.get(one.why, one.why)), ", ".join(one.pools), one.remedy]  # type: ignore[call-overload]
