@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +18,9 @@ from isthmus.data import outside
 from isthmus.data.hashing import hash_bytes
 from isthmus.data.transfer.keep import Keep
 from isthmus.domain.dataset import DatasetRef, InPlace
-from isthmus.domain.errors import Corrupt, IsthmusError
+from isthmus.domain.errors import Corrupt, IsthmusError, NotFound, Unavailable
 from isthmus.lab.s3 import S3Server
+from isthmus.lab.sshd import SshServer
 from tests.data.centres import Centres, until
 
 
@@ -243,6 +245,68 @@ def test_a_bucket_is_a_dataset_where_it_is(
         with pytest.raises(IsthmusError):
             reader.take(InPlace(id="2", path=path), Count())
     client.close()
+
+
+@pytest.mark.real
+def test_files_on_an_sftp_server_are_a_dataset_where_they_are(
+    tmp_path: Path, ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenSSH serves them, with the account's own key and known hosts: hashed there, brought in when needed, checked without coming in;
+    what changed there or is not let is refused, and so is a server whose key nobody knows."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    shutil.copy(ssh_server.client_key, home / ".ssh" / "id_ed25519")
+    shutil.copy(ssh_server.known_hosts, home / ".ssh" / "known_hosts")
+    monkeypatch.setenv("HOME", str(home))
+    there = Path(ssh_server.run("mktemp -d").strip())
+    try:
+        files = {"a.bin": os.urandom(2_000_000), "deep/b.txt": b"over sftp\n", "empty": b""}
+        for path, content in files.items():
+            (there / "era" / path).parent.mkdir(parents=True, exist_ok=True)
+            (there / "era" / path).write_bytes(content)
+        server = f"sftp://{ssh_server.username}@{ssh_server.host}:{ssh_server.port}"
+        keep = Keep(tmp_path / "keep")
+        reader = FilesAtSite(keep, PlacesAllowed([f"{server}{there}/era"]))
+        made = reader.take(InPlace(id="1", path=f"{server}{there}/era/"), Count())
+        assert {file.path: file.size_bytes for file in made.files} == {path: len(body) for path, body in files.items()}
+        for file in made.files:
+            assert file.blake3 == hash_bytes(files[file.path])
+            assert outside.check(keep, file.blake3)
+            assert not keep.has(file.blake3)
+            assert outside.bring(keep, file.blake3)
+            assert keep.path_of(file.blake3).read_bytes() == files[file.path]
+            keep.remove(file.blake3, place_too=False)
+        (one,) = reader.take(InPlace(id="2", path=f"{server}{there}/era/deep/b.txt"), Count()).files
+        assert (one.path, one.size_bytes) == ("b.txt", 10)
+        changed = next(file.blake3 for file in made.files if file.path == "deep/b.txt")
+        (there / "era" / "deep" / "b.txt").write_bytes(b"other text")
+        for look in (outside.bring, outside.check):
+            with pytest.raises(Corrupt):
+                look(keep, changed)
+        (there / "era" / "deep" / "b.txt").unlink()
+        with pytest.raises(NotFound):
+            outside.bring(keep, changed)
+        for path, code in (
+            (f"{server}{there}/era/nothing", "no_files"),
+            (f"{server}{there}/elsewhere", "place_not_allowed"),
+            (f"{server}/etc/passwd", "place_not_allowed"),
+        ):
+            with pytest.raises(IsthmusError) as refused:
+                reader.take(InPlace(id="3", path=path), Count())
+            assert refused.value.code == code, path
+        assert not list(keep.incoming.iterdir())
+        again = outside.Outside(f"{server}{there}/era")
+        assert [file.path for file in again.files()] == ["a.bin", "empty"]
+        ssh_server.kill()
+        with pytest.raises(Unavailable):
+            again.files()
+        ssh_server.start()
+        assert [file.path for file in again.files()] == ["a.bin", "empty"]  # over a new connection
+        (home / ".ssh" / "known_hosts").write_text("")
+        with pytest.raises(Unavailable):
+            reader.take(InPlace(id="4", path=f"{server}{there}/era"), Count())
+    finally:
+        shutil.rmtree(there)
 
 
 def test_a_file_of_the_web_is_a_dataset_where_it_is(tmp_path: Path) -> None:

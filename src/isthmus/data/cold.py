@@ -11,7 +11,7 @@ import contextlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,9 +126,35 @@ def open_store(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         from obstore.fsspec import FsspecStore
 
         return FsspecStore("s3", **options), f"{parts.netloc}{path}"
-    from sshfs import SSHFileSystem
-
     known = {"username": parts.username, "port": parts.port}
     given = {name: value for name, value in known.items() if value is not None}
     # An empty list of known hosts stands for ~/.ssh/known_hosts; left out, the library would take any host key.
-    return SSHFileSystem(parts.hostname, **{"known_hosts": (), **given, **options}), path
+    return _Sftp(parts.hostname or "", **{"known_hosts": (), **given, **options}), path
+
+
+class _Sftp:
+    """The methods of an SFTP file system. A connection that was lost is made anew, once for each call; what SSH itself refuses (a host key
+    that is not known, a key that is not taken) is a ConnectionError."""
+
+    def __init__(self, host: str, **options: Any) -> None:
+        self._host, self._options = host, options
+        self._files: Any = None
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            import asyncssh
+            from sshfs import SSHFileSystem
+
+            is_fresh = False
+            while True:
+                try:
+                    if self._files is None:
+                        is_fresh = True
+                        self._files = SSHFileSystem(self._host, skip_instance_cache=True, **self._options)
+                    return getattr(self._files, name)(*args, **more)
+                except (asyncssh.Error, ConnectionError) as error:
+                    self._files = None
+                    if is_fresh:
+                        raise ConnectionError(str(error) or type(error).__name__) from None
+
+        return call
