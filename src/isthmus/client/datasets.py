@@ -136,6 +136,11 @@ def unwatched(_transfer: Transfer) -> None:
     """Report nothing."""
 
 
+def _as_transfer(row: Any) -> Transfer:
+    ways = [read(WayTaken, {**way, "path": tuple(way.get("path") or ())}) for way in row.get("ways") or ()]
+    return read(Transfer, {**row, "ways": ways})
+
+
 def _dataset(row: dict[str, Any]) -> Dataset:
     return read(Dataset, {**row, "replicas": [read(Replica, copy) for copy in row.get("replicas") or ()]})
 
@@ -285,7 +290,7 @@ def copy(ref: DatasetRef, site: str, *, pinned: bool = False, bytes_per_second: 
 
 
 def _transfer(document: dict[str, Any]) -> Transfer | None:
-    return read(Transfer, document["transfer"]) if document.get("transfer") else None
+    return _as_transfer(document["transfer"]) if document.get("transfer") else None
 
 
 def get(ref: DatasetRef, directory: Path, *, progress: Progress = quiet, watch: Watch = unwatched) -> Steps[list[Path]]:
@@ -341,7 +346,7 @@ def wait(transfer: Transfer, *, watch: Watch = unwatched) -> Steps[Transfer]:
 def one_transfer(transfer_id: str, *, project: str) -> Steps[Transfer]:
     """A transfer as it is now."""
     call = request("GET", f"/v1/transfers/{transfer_id}", params={"project": project})
-    return read(Transfer, (yield from send(call)).document())
+    return _as_transfer((yield from send(call)).document())
 
 
 def transfers(
@@ -350,13 +355,13 @@ def transfers(
     """A page of transfers of a project's datasets, newest first."""
     params = {"project": project, "dataset": dataset, "open": open_only, "limit": limit, "cursor": cursor}
     answer = yield from send(request("GET", "/v1/transfers", params=params))
-    return Page([read(Transfer, row) for row in answer.items()], answer.document().get("next_cursor"))
+    return Page([_as_transfer(row) for row in answer.items()], answer.document().get("next_cursor"))
 
 
 def cancel_transfer(transfer_id: str, *, project: str) -> Steps[Transfer]:
     """End a transfer."""
     call = request("POST", f"/v1/transfers/{transfer_id}:cancel", params={"project": project}, repeatable=True)
-    return read(Transfer, (yield from send(call)).document())
+    return _as_transfer((yield from send(call)).document())
 
 
 def pin(ref: DatasetRef, *, site: str = "", pinned: bool = True) -> Steps[Dataset]:
