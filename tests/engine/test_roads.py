@@ -24,6 +24,7 @@ from isthmus.engine.handling import Handling
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease
 from isthmus.engine.placing import Round
+from isthmus.engine.reserving import read_reserved
 from isthmus.engine.roads import RoadMap, sweep
 from isthmus.engine.waiting import WaitTimes
 from isthmus.store import tables
@@ -189,3 +190,32 @@ async def test_a_promise_that_no_task_needs_any_more_is_swept(store: Database) -
     view = store.read_now(lambda connection: RoadMap("").read(connection, time.time(), [reads()]))
     assert view.roads.held == ()
     assert replace(view, pieces={}).of([]) == ()
+
+
+async def test_the_slice_of_a_project_is_promised_to_its_data_and_to_nobody_else_s(store: Database) -> None:
+    """Once its routers have it, the slice's rate of the link is a way of its own for the project's data; what all share is without it."""
+    lease = world(store)
+    now = time.time()
+    row = {"name": "cut", "project": "p", "dscp": 46, "bits_per_second": 4e8, "links": '["fat"]', "wanted": True}
+    store.write_now(lambda c: c.execute(tables.net_slices.insert().values(**row, created_by="op", created_at=now)))
+    view = store.read_now(RoadMap("").read, now, [reads()])
+    assert view.roads.sliced == {}
+    assert view.roads.links["fat>r2"].bytes_per_second == pytest.approx(0.95e8 - 4e8 / 8)
+    store.write_now(lambda c: c.execute(tables.net_slices.update().values(programmed_at=now)))
+    [receipt] = await decided(store, lease, reads())
+    [planned] = next(one for one in receipt.candidates if one.why is Why.CHOSEN).transfers
+    assert planned.links == ("a-r1>r1", "cut/fat>r2", "r2-b>b")
+    assert planned.bytes_per_second == pytest.approx(0.95 * 4e8 / 8, rel=0.01)
+    view = store.read_now(RoadMap("").read, now, [reads()])
+    assert "cut/fat>r2" in {one.link for one in view.roads.held}
+    everybody = store.read_now(read_reserved, now)
+    assert everybody.bits_per_second("fat", "r2", now, now + 60) == pytest.approx(4e8)
+    own = store.read_now(lambda c: read_reserved(c, now, project="p"))
+    assert own.bits_per_second("fat", "r2", now, now + 60) == pytest.approx(0.95 * 4e8, rel=0.01)
+    store.write_now(lambda c: c.execute(tables.net_slices.update().values(wanted=False)))
+    held = store.read_now(RoadMap("").read, now, [reads()]).roads.held
+    assert {one.link for one in held} == {"a-r1>r1", "fat>r2", "r2-b>b"}  # it was given up, the promise was not
+    store.write_now(lambda c: c.execute(tables.net_slices.update().values(project="q", wanted=True)))
+    view = store.read_now(RoadMap("").read, now, [reads()])
+    assert view.roads.sliced == {}
+    assert view.roads.links["fat>r2"].bytes_per_second == pytest.approx(0.95e8 - 4e8 / 8)

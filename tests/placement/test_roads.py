@@ -268,3 +268,37 @@ def test_a_contested_link_has_a_price_and_the_receipt_names_it() -> None:
     assert {price.link for price in decision.prices if price.link} <= {"to-a", "to-c"}
     assert any(price.link for price in decision.prices)
     assert over_promised(roads, [one for placement in decision.placements for one in placement.transfers]) <= 1 + 1e-9
+
+
+SLICED = Roads(
+    links={"fat": Way(bytes_per_second=50 * MB), "cut/fat": Way(bytes_per_second=40 * MB)},
+    routes={("b", "a"): (Route(links=("fat",)),)},
+    sliced={("own", "b", "a"): (Route(links=("cut/fat",)),)},
+)
+
+
+def test_a_slice_is_its_project_s_first_and_nobody_else_s() -> None:
+    """Data of the slice's project is promised its part before anything of what others share; then it shares; others never have the part."""
+    tasks = [
+        reads("x", name="other/d@1"),
+        reads("1", name="own/a@1"),
+        reads("2", name="own/b@1"),
+        reads("3", name="own/c@1"),
+        reads("y", name="else/d@1"),
+    ]
+    receipts = placed(SLICED, *tasks).receipts
+    ways = {r.task_id: next(c for c in r.candidates if c.why is Why.CHOSEN).transfers[0] for r in receipts}
+    assert (ways["x"].links, ways["x"].bytes_per_second) == (("fat",), pytest.approx(50 * MB))
+    assert (ways["1"].links, ways["1"].begins) == (("cut/fat",), NOW)
+    assert ways["1"].bytes_per_second == pytest.approx(40 * MB)
+    assert (ways["2"].links, ways["2"].begins) == (("cut/fat",), pytest.approx(NOW + 25))
+    assert ways["3"].links == ("fat",)  # its slice is promised for 50 s; beside it is room from 20 s on
+    assert ways["y"].links == ("fat",)
+    alone = only(placed(SLICED, reads(name="own/a@1"))).transfers[0]
+    assert alone.links == ("cut/fat",)  # sooner by a quarter over the rest, which is left for others
+
+
+def test_a_slice_that_is_far_slower_is_not_waited_for() -> None:
+    """With a tenth of what is free beside it, it goes over the link that all share."""
+    thin = replace(SLICED, links={**SLICED.links, "cut/fat": Way(bytes_per_second=5 * MB)})
+    assert only(placed(thin, reads(name="own/a@1"))).transfers[0].links == ("fat",)

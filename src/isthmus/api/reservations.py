@@ -58,7 +58,8 @@ def calendar(links: Iterable[LinkView], held: Iterable[Held], now: float, until:
     """Each direction of a link that is declared or held, with its capacity and what is held of it in steps of time."""
     parts: dict[str, list[Held]] = {}
     for one in held:
-        parts.setdefault(one.link, []).append(one)
+        name = one.link.rpartition("/")[2]  # what was promised in a slice is held of the link all the same
+        parts.setdefault(name, []).append(one)
     found = []
     for link in links:
         name = f"{link.link.name}>{link.target}"
@@ -97,7 +98,9 @@ def _transfer(row: Any, caller: Caller) -> dict[str, Any]:
         "created_by": row.created_by if known else None,
         "source": row.source,
         "target": row.target,
-        "links": [link.partition(">")[0] for link in orjson.loads(row.links) if not _is_pair(link, row)],
+        "links": [
+            link.rpartition("/")[2].partition(">")[0] for link in orjson.loads(row.links) if not _is_pair(link, row)
+        ],
         "state": row.state,
         "size_bytes": row.size_bytes,
         "done_bytes": row.done_bytes,

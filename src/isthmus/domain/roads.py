@@ -76,11 +76,13 @@ class Reserved:
 class Roads:
     """What is known of the network between places. Where no route is known data moves through the service.
 
-    `routes` by (from, to), the best first, over these links only. `coming`: (data, place) -> when a transfer that is promised brings it whole there.
+    `routes` by (from, to), the best first, over these links only; `sliced` by (project, from, to): ways that have parts of links for sure,
+    for data of that project only. Such a part is a link of its own, `SLICE/LINK>TARGET`, and no link has it besides. `coming`: (data, place) -> when a transfer that is promised brings it whole there.
     """
 
     links: Mapping[str, Way] = field(default_factory=dict)
     routes: Mapping[tuple[str, str], tuple[Route, ...]] = field(default_factory=dict)
+    sliced: Mapping[tuple[str, str, str], tuple[Route, ...]] = field(default_factory=dict)
     held: tuple[Held, ...] = ()
     coming: Mapping[tuple[str, str], float] = field(default_factory=dict)
     home_region: str = ""  # of the service: data that may not be there does not move through it

@@ -90,7 +90,7 @@ def _policies(
         return []  # of an earlier order, and not forgotten yet; or nothing is declared
     view = read_network(connection, now)
     made: list[tuple[steering.Wanted, float]] = []
-    for nodes, share in _paths(view, row, source, read_reserved(connection, now)):
+    for nodes, share in _paths(view, row, source, read_reserved(connection, now, project=row.project)):
         name = _name(row.id, len(made), share)
         try:
             policy = steering.want(

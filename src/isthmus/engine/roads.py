@@ -7,7 +7,7 @@ row, written in the transaction of the decision, and gone with the transfer's en
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -25,7 +25,8 @@ from isthmus.domain.task import TaskSpec
 from isthmus.engine.datasets import end_transfer, labels_of, plan_transfer
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.networkview import read_network
-from isthmus.engine.slicing import sliced_rates
+from isthmus.engine.slicing import Sliced, sum_rates
+from isthmus.engine.slicing import slices as read_slices
 from isthmus.engine.taskdata import kept_by, refs_of
 from isthmus.placement.carrying import UPLOADS
 from isthmus.store import datasets, tables
@@ -75,7 +76,8 @@ class RoadMap:
         rows = connection.execute(tables.data_servers.select()).all()
         servers = {row.site: row.address for row in rows}
         relays = frozenset(row.site for row in rows if row.relay)
-        network = self._of(read_network(connection, now), now, sliced_rates(connection), relays)
+        slices = [one for one in read_slices(connection) if one.wanted]
+        network = self._of(read_network(connection, now), now, slices, relays)
         held, coming = promises(connection, now)
         sources = sorted({place for piece in pieces.values() for place in piece.places if servers.get(place)})
         routes, links = {}, dict(network.links)
@@ -83,12 +85,16 @@ class RoadMap:
             for target in sorted(servers):
                 if target != source:
                     routes[source, target] = network.between(source, target, links)
-        roads = Roads(links=links, routes=routes, held=held, coming=coming, home_region=self._home_region)
+        projects = {piece.name.partition("/")[0] for piece in pieces.values()}
+        sliced = network.sliced(set(routes), projects, links)
+        roads = Roads(
+            links=links, routes=routes, sliced=sliced, held=held, coming=coming, home_region=self._home_region
+        )
         return DataView(pieces=pieces, roads=roads, regions=regions)
 
-    def _of(self, view: NetworkView, now: float, sliced: Mapping[str, float], relays: frozenset[str]) -> _Network:
+    def _of(self, view: NetworkView, now: float, slices: Sequence[Sliced], relays: frozenset[str]) -> _Network:
         known = (
-            sliced,
+            slices,
             relays,
             tuple(
                 (one.link.name, one.source, one.up, one.link, _rounded(one.available_bits_per_second))
@@ -97,25 +103,55 @@ class RoadMap:
             tuple((pair.source, pair.target, _rounded(pair.available_bits_per_second)) for pair in view.pairs),
         )
         if self._network is None or known != self._known:
-            self._known, self._network = known, _Network(view, now, sliced, relays)
+            self._known, self._network = known, _Network(view, now, slices, relays)
         return self._network
 
 
 class _Network:
     """Paths over the links that are up, found when they are asked for."""
 
-    def __init__(self, view: NetworkView, now: float, sliced: Mapping[str, float], relays: frozenset[str]) -> None:
+    def __init__(self, view: NetworkView, now: float, slices: Sequence[Sliced], relays: frozenset[str]) -> None:
         self._view = view
         self._relays = relays
-        self._ways = {_name(one): (one, _way(one, now, sliced)) for one in view.links if one.up}
+        self._slices = {one.project: one for one in slices if one.project and one.programmed_at is not None}
+        given = sum_rates(slices)
+        self._ways = {_name(one): (one, _way(one, now, given)) for one in view.links if one.up}
         self.links = {name: way for name, (_, way) in self._ways.items()}
         self._now = now
         self._paths: dict[tuple[str, str], tuple[Route, ...]] = {}
+        self._in_slices: dict[tuple[str, str, str], tuple[Route, ...]] = {}
+
+    def sliced(
+        self, pairs: Iterable[tuple[str, str]], projects: Collection[str], links: dict[str, Way]
+    ) -> dict[tuple[str, str, str], tuple[Route, ...]]:
+        """Ways in the slices of projects between places; `links` gets the parts of links that the slices have."""
+        found = {}
+        for project in sorted(self._slices.keys() & projects):
+            ways = self._with(self._slices[project])
+            links |= {name: way for name, (_, way) in ways.items() if name not in self._ways}
+            for source, target in pairs:
+                key = project, source, target
+                if key not in self._in_slices:
+                    routes = self._search(source, target, ways)
+                    self._in_slices[key] = tuple(one for one in routes if not self._ways.keys() >= set(one.links))
+                if self._in_slices[key]:
+                    found[key] = self._in_slices[key]
+        return found
+
+    def _with(self, slice_: Sliced) -> dict[str, tuple[LinkView, Way]]:
+        """The links, those of a slice with its rate and under names of their own."""
+        rate = PROMISED_SHARE * slice_.bits_per_second / 8
+        return {
+            f"{slice_.name}/{name}" if one.link.name in slice_.links else name: (
+                (one, Way(bytes_per_second=rate)) if one.link.name in slice_.links else (one, way)
+            )
+            for name, (one, way) in self._ways.items()
+        }
 
     def between(self, source: str, target: str, links: dict[str, Way]) -> tuple[Route, ...]:
         """Routes, the one first that brings a gigabyte soonest; `links` gets a link of the pair's own where no path is declared."""
         if (source, target) not in self._paths:
-            self._paths[source, target] = self._search(source, target)
+            self._paths[source, target] = self._search(source, target, self._ways)
         found = self._paths[source, target]
         if found:
             return found
@@ -144,15 +180,15 @@ class _Network:
             bytes_per_second=min(way.bytes_per_second for way in ways.values()),
         )
 
-    def _search(self, source: str, target: str) -> tuple[Route, ...]:
+    def _search(self, source: str, target: str, ways: Mapping[str, tuple[LinkView, Way]]) -> tuple[Route, ...]:
         names = {node.name for node in self._view.nodes}
-        if source not in names or target not in names or not self._ways:
+        if source not in names or target not in names or not ways:
             return ()
         from isthmus.network.paths import Constraints, shortest_paths
         from isthmus.network.topology import Link, Topology
 
-        rows = list(self._ways.values())
-        keys = list(self._ways)
+        rows = list(ways.values())
+        keys = list(ways)
         topology = Topology.of(
             sorted(names),
             [
@@ -260,7 +296,9 @@ def _regions(connection: sa.Connection, names: Iterable[str]) -> dict[str, froze
 
 
 def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], dict[tuple[str, str], float]]:
-    """What transfers that are not over hold of links, and when each brings its data to its place."""
+    """What transfers that are not over hold of links, and when each brings its data to its place. What was promised in a slice that is given up
+    is held of the link itself."""
+    given = {one.name for one in read_slices(connection) if one.wanted}
     t = tables.transfers.c
     held: list[Held] = []
     coming: dict[tuple[str, str], float] = {}
@@ -278,7 +316,7 @@ def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], d
         t.bytes_per_second,
     ).where(datasets.OPEN)
     for row in connection.execute(query):
-        links, stretches = orjson.loads(row.links), orjson.loads(row.stretches)
+        links, stretches = [_still(link, given) for link in orjson.loads(row.links)], orjson.loads(row.stretches)
         last = max((part["ends"] for part in stretches), default=now)
         rate = row.bytes_per_second or _UNKNOWN_BYTES_PER_SECOND
         ends = row.ends_at or (last if stretches else now + (row.size_bytes - row.done_bytes) / rate)
@@ -292,6 +330,11 @@ def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], d
             for begins, until, speed in parts
         ]
     return tuple(held), coming
+
+
+def _still(link: str, slices: Collection[str]) -> str:
+    slice_, _, inner = link.rpartition("/")
+    return link if slice_ in slices else inner
 
 
 def promise(connection: sa.Connection, now: float, user: str, task: str, placement: Placement, home_region: str) -> int:

@@ -6,7 +6,7 @@ reconciler of `engine.routers` makes the routers follow. What a slice does not u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -111,13 +111,18 @@ def slices(connection: sa.Connection) -> tuple[Sliced, ...]:
     )
 
 
-def sliced_rates(connection: sa.Connection) -> dict[str, float]:
-    """Bits a second that slices have of links, by the link's name."""
-    found: dict[str, float] = {}
-    for one in slices(connection):
+def sliced_rates(connection: sa.Connection, *, without: str = "") -> dict[str, float]:
+    """Bits a second that slices have of links, by the link's name; those of the project `without` left out."""
+    return sum_rates(one for one in slices(connection) if not without or one.project != without)
+
+
+def sum_rates(found: Iterable[Sliced]) -> dict[str, float]:
+    """Bits a second that these slices have of links, by the link's name."""
+    rates: dict[str, float] = {}
+    for one in found:
         for link in one.links if one.wanted else ():
-            found[link] = found.get(link, 0.0) + one.bits_per_second
-    return found
+            rates[link] = rates.get(link, 0.0) + one.bits_per_second
+    return rates
 
 
 def dscp_of(connection: sa.Connection, project: str) -> int:

@@ -20,6 +20,8 @@ from isthmus.domain.units import show_duration
 
 HORIZON_SECONDS = 7 * 86400.0  # a transfer that would not be done by then finds its path full
 UPLOADS = "uploads"
+SLICE_FIRST = 1.5
+"""Times as long as over any other way data may take in its project's slice, which it takes then: the rest stays for others."""
 _CRUMB = 0.01  # less than this share of a route's own rate is not worth a promise
 _STRETCHES = 16  # a transfer in more parts than this begins after all that is promised
 _STEPS = 128  # and so does one that would have to look at more than so many changes of what is left
@@ -106,6 +108,15 @@ class _Choice(NamedTuple):
     route: Route
 
 
+class _Best(NamedTuple):
+    """A choice with what it costs, its rates over time, and when all is there."""
+
+    cost: float
+    choice: _Choice
+    stretches: tuple[Stretch, ...]
+    arrives: float
+
+
 _SOONEST = Preference()
 
 
@@ -189,29 +200,14 @@ class Traffic:
             return there, Estimate(seconds=max(0.0, coming - self._now), source="measured")
         if not piece.places:
             return Blocked(Why.NO_REPLICA, piece.name, "no whole copy anywhere")
-        best: tuple[float, _Choice, tuple[Stretch, ...], float] | None = None
-        full = False
-        for bound, choice in self._by_bound(piece, site, prefer):
-            if best is not None and best[0] <= bound * _SAME:
-                break
-            money = prefer.per_money * piece.size_bytes * choice.price_per_byte
-            before = self._now + HORIZON_SECONDS
-            if best is not None and prefer.per_second > 0:  # what cannot be better any more is not looked at further
-                before = min(before, self._now + (best[0] - money) / prefer.per_second - choice.latency)
-            stretches = self._earliest(piece.size_bytes, choice, before)
-            if stretches is None:
-                full = True
-                continue
-            ends = (stretches[-1].ends if stretches else self._now) + choice.latency
-            cost = prefer.per_second * (ends - self._now) + money
-            if prefer.worth is not None:
-                cost += sum(prefer.worth(link, stretches) for link in choice.use)
-            if best is None or cost < best[0]:
-                best = (cost, choice, stretches, ends)
-            if cost <= bound * _SAME:
-                break
+        best, full = self._best(piece, self._ways(piece, site), prefer)
+        if sliced := self._sliced(piece, site):
+            own, own_full = self._best(piece, sliced, prefer)
+            full = full or own_full
+            if own is not None and (best is None or self._goes_first(own, best, prefer)):
+                best = own
         if best is not None:
-            return self._as_carriage(piece, site, *best[1:])
+            return self._as_carriage(piece, site, best.choice, best.stretches, best.arrives)
         if full:
             until = f"the path is promised for the next {show_duration(HORIZON_SECONDS)}"
             return Blocked(Why.PATH_FULL, piece.name, until)
@@ -230,9 +226,39 @@ class Traffic:
         )
         return through, Estimate(seconds=seconds, source="through the service")
 
+    def _best(self, piece: Piece, ways: Sequence[tuple[str, Route]], prefer: Preference) -> tuple[_Best | None, bool]:
+        """The best of some ways, and whether one of them is full."""
+        best: _Best | None = None
+        full = False
+        for bound, choice in self._by_bound(piece, ways, prefer):
+            if best is not None and best.cost <= bound * _SAME:
+                break
+            money = prefer.per_money * piece.size_bytes * choice.price_per_byte
+            before = self._now + HORIZON_SECONDS
+            if best is not None and prefer.per_second > 0:  # what cannot be better any more is not looked at further
+                before = min(before, self._now + (best.cost - money) / prefer.per_second - choice.latency)
+            stretches = self._earliest(piece.size_bytes, choice, before)
+            if stretches is None:
+                full = True
+                continue
+            ends = (stretches[-1].ends if stretches else self._now) + choice.latency
+            cost = prefer.per_second * (ends - self._now) + money
+            if prefer.worth is not None:
+                cost += sum(prefer.worth(link, stretches) for link in choice.use)
+            if best is None or cost < best.cost:
+                best = _Best(cost, choice, stretches, ends)
+            if cost <= bound * _SAME:
+                break
+        return best, full
+
+    def _goes_first(self, own: _Best, other: _Best, prefer: Preference) -> bool:
+        """Whether a way in a slice is taken before the best one beside it."""
+        dearer = prefer.per_money > 0 and own.choice.price_per_byte > other.choice.price_per_byte
+        return not dearer and own.arrives - self._now <= SLICE_FIRST * (other.arrives - self._now)
+
     def ways(self, piece: Piece, site: str) -> list[Route]:
-        """Every route that could bring the piece."""
-        return [route for _, route in self._ways(piece, site)]
+        """Every route that could bring the piece, those in its project's slice first."""
+        return [route for _, route in (*self._sliced(piece, site), *self._ways(piece, site))]
 
     def rate(self, route: Route) -> float:
         """Bytes a second of its narrowest link with nothing promised."""
@@ -246,11 +272,20 @@ class Traffic:
         sources: Iterable[str] = sorted(piece.places) if len(piece.places) > 1 else piece.places
         return [(source, route) for source in sources for route in routes.get((source, site), ())]
 
-    def _by_bound(self, piece: Piece, site: str, prefer: Preference) -> Iterator[tuple[float, _Choice]]:
+    def _sliced(self, piece: Piece, site: str) -> list[tuple[str, Route]]:
+        """Where ways in the slice of the piece's project begin, and the ways."""
+        slices = self._roads.sliced
+        if not slices:
+            return []
+        project = piece.name.partition("/")[0]
+        return [(source, route) for source in sorted(piece.places) for route in slices.get((project, source, site), ())]
+
+    def _by_bound(
+        self, piece: Piece, ways: Sequence[tuple[str, Route]], prefer: Preference
+    ) -> Iterator[tuple[float, _Choice]]:
         """The ways, each with the least that it can cost, in that order."""
         size, per_second = piece.size_bytes, prefer.per_second
         per_money = size * prefer.per_money / _GIGABYTE
-        ways = self._ways(piece, site)
         if not ways:
             return
         costs = [
