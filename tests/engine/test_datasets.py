@@ -8,8 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, TransferState
-from isthmus.domain.errors import Conflict, Forbidden
+from isthmus.domain.errors import Conflict, Forbidden, Invalid
+from isthmus.domain.task import Input, Output, TaskSpec
 from isthmus.engine import datasets as intents
+from isthmus.engine import taskdata
 from isthmus.engine.evicting import missing_at, room_for
 from isthmus.engine.leases import Lease, take
 from isthmus.engine.leaving import leave
@@ -143,6 +145,24 @@ def test_a_cold_copy_comes_back_into_the_room_that_there_is(furnished: Database)
     assert furnished.read_now(missing_at, NOW, "alpha", OWN, SIZE) == 0
     missing, chill = furnished.write_now(room_for, NOW, lease, "alpha", OWN, SIZE)
     assert (missing, [row.name for row in chill]) == (10, ["other"])
+
+
+def test_what_is_made_from_bound_data_is_delivered_nowhere_else(furnished: Database) -> None:
+    """An address is in no region that is known: an output of a task that takes bound data in may come to the service there, and to no address."""
+    furnished.write_now(lambda c: c.execute(tables.datasets.update().values(regions='["north"]')))
+
+    def resolve(url: str, *, bound: bool) -> list[TaskSpec]:
+        inputs = (Input(path="in", data="p/d"),) if bound else ()
+        spec = TaskSpec(command=("true",), inputs=inputs, outputs=(Output(path="out", url=url),))
+        return furnished.read_now(lambda c: taskdata.resolve(c, [spec], "north"))
+
+    url = "https://elsewhere.example/out"
+    assert resolve(url, bound=False)
+    assert resolve("", bound=True)
+    with pytest.raises(Invalid) as refused:
+        resolve(url, bound=True)
+    assert refused.value.field == "tasks.0.outputs.0"
+    assert f"{url} is in no region that is known" in refused.value.cause
 
 
 def test_open_transfers_are_found_by_their_index(furnished: Database) -> None:

@@ -107,13 +107,19 @@ def test_the_lead_names_the_relay_or_mptcp(store: Database) -> None:
         )
         return connection.execute(tables.transfers.select()).one()
 
-    made = store.write_now(fill)
+    made = SimpleNamespace(**store.write_now(fill)._mapping, regions="[]")
     first = _led(store, lease, made)
     assert (first.relay, first.multipath) == ("", True)
-    again = _led(store, lease, SimpleNamespace(**{**made._mapping, "tries": 1}))
+    again = _led(store, lease, SimpleNamespace(**{**vars(made), "tries": 1}))
     assert (again.relay, again.relay_address, again.multipath) == ("c", RELAYS["c"], False)
-    bounded = _led(store, lease, SimpleNamespace(**{**made._mapping, "most_bytes_per_second": 1e6}))
+    bounded = _led(store, lease, SimpleNamespace(**{**vars(made), "most_bytes_per_second": 1e6}))
     assert bounded == replace(leading.BY_ITSELF)
+    # Bound data goes through no relay outside of its regions, also where it was promised one or does not get through otherwise.
+    for region, relay in (("", ""), ("south", ""), ("north", "c")):
+        store.write_now(lambda c, region=region: c.execute(tables.sites.update().values(region=region)))
+        for more in ({"tries": 1}, {"source": "a", "links": '["a>c","c>b"]'}):
+            bound = SimpleNamespace(**{**vars(made), "regions": '["north"]', **more})
+            assert _led(store, lease, bound).relay == relay
 
 
 def _led(store: Database, lease: Lease, row: Any) -> leading.Lead:

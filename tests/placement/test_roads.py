@@ -302,3 +302,22 @@ def test_a_slice_that_is_far_slower_is_not_waited_for() -> None:
     """With a tenth of what is free beside it, it goes over the link that all share."""
     thin = replace(SLICED, links={**SLICED.links, "cut/fat": Way(bytes_per_second=5 * MB)})
     assert only(placed(thin, reads(name="own/a@1"))).transfers[0].links == ("fat",)
+
+
+def test_bound_data_is_promised_no_way_over_a_relay_outside_of_its_regions() -> None:
+    """The faster way leads over a site in the south; data of the north takes the other one, or none."""
+    over = Route(links=("fat",), relays=frozenset({"south"}))
+    roads = replace(BOTH, routes={("b", "a"): (over, THIN)}, home_region="")
+    north = frozenset({"north"})
+    view = pool("a", region="north", free_cpus=16)
+
+    def links(roads: Roads, task: WaitingTask) -> tuple[Why, tuple[str, ...]]:
+        [receipt] = decide(Snapshot(now=NOW, pools=(view,), roads=roads), [task]).receipts
+        [one] = receipt.candidates
+        return one.why, one.transfers[0].links if one.transfers else ()
+
+    assert links(roads, reads()) == (Why.CHOSEN, ("fat",))
+    assert links(roads, reads(regions=north)) == (Why.CHOSEN, ("thin",))
+    assert links(replace(roads, routes={("b", "a"): (over,)}), reads(regions=north)) == (Why.NO_PATH, ())
+    inside = replace(over, relays=north)
+    assert links(replace(roads, routes={("b", "a"): (inside, THIN)}), reads(regions=north)) == (Why.CHOSEN, ("fat",))

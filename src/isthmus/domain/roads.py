@@ -37,6 +37,7 @@ class Route:
     bytes_per_second: float = 0.0
     price_per_gigabyte: Decimal = Decimal(0)
     programmable: bool = False
+    relays: frozenset[str] = frozenset()  # regions of the sites that pass it on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

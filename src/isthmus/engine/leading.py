@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from isthmus.domain.dataset import OrderWay, TransferState
+from isthmus.domain.dataset import Labels, OrderWay, TransferState
 from isthmus.domain.errors import Busy, Invalid
 from isthmus.domain.network import NetworkView
 from isthmus.domain.roads import Reserved
@@ -56,7 +56,10 @@ def lead(connection: sa.Connection, now: float, lease: Lease, row: Any, source: 
     waited for. Where nothing can be set, or was not in time, it goes through a relay if that is better, or by itself, with the mark of its
     project's slice."""
     guard(connection, lease)
-    slice_dscp, servers = dscp_of(connection, row.project), read_servers(connection, now)
+    slice_dscp, servers = (
+        dscp_of(connection, row.project),
+        read_servers(connection, now, Labels(regions=tuple(orjson.loads(row.regions)))),
+    )
     # The kernel paces and marks no MPTCP: what has a promised rate or a slice goes over TCP.
     free = not slice_dscp and not row.most_bytes_per_second and row.stretches == "[]"
     marked = (OrderWay(dscp=slice_dscp),) if slice_dscp else ()

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from isthmus.domain.dataset import Labels
 from isthmus.domain.network import NetworkView
 from isthmus.store import datasets, tables
 
@@ -35,14 +36,17 @@ class _Leg:
     bits_per_second: float | None
 
 
-def read_servers(connection: sa.Connection, now: float) -> Servers:
-    """Of sites that were seen lately."""
+def read_servers(connection: sa.Connection, now: float, labels: Labels) -> Servers:
+    """Of sites that were seen lately; relays only where data with these labels may be: what a relay passes on it cannot read, and bound data
+    is not led out of its regions all the same."""
     s, d = tables.sites.c, tables.data_servers.c
     rows = connection.execute(
-        sa.select(d.site, d.relay, d.multipath).join(tables.sites, s.name == d.site).where(datasets.seen_lately(now))
+        sa.select(d.site, d.relay, d.multipath, s.region)
+        .join(tables.sites, s.name == d.site)
+        .where(datasets.seen_lately(now))
     ).all()
     return Servers(
-        relays={row.site: row.relay for row in rows if row.relay},
+        relays={row.site: row.relay for row in rows if row.relay and labels.allow(row.region)},
         multipath=frozenset(row.site for row in rows if row.multipath),
     )
 

@@ -75,7 +75,8 @@ class RoadMap:
         pieces = _pieces(connection, refs)
         rows = connection.execute(tables.data_servers.select()).all()
         servers = {row.site: row.address for row in rows}
-        relays = frozenset(row.site for row in rows if row.relay)
+        regions_of = dict(connection.execute(sa.select(tables.sites.c.name, tables.sites.c.region)).tuples().all())
+        relays = {row.site: str(regions_of.get(row.site, "")) for row in rows if row.relay}
         slices = [one for one in read_slices(connection) if one.wanted]
         network = self._of(read_network(connection, now), now, slices, relays)
         held, coming = promises(connection, now)
@@ -92,7 +93,7 @@ class RoadMap:
         )
         return DataView(pieces=pieces, roads=roads, regions=regions)
 
-    def _of(self, view: NetworkView, now: float, slices: Sequence[Sliced], relays: frozenset[str]) -> _Network:
+    def _of(self, view: NetworkView, now: float, slices: Sequence[Sliced], relays: Mapping[str, str]) -> _Network:
         known = (
             slices,
             relays,
@@ -110,7 +111,7 @@ class RoadMap:
 class _Network:
     """Paths over the links that are up, found when they are asked for."""
 
-    def __init__(self, view: NetworkView, now: float, slices: Sequence[Sliced], relays: frozenset[str]) -> None:
+    def __init__(self, view: NetworkView, now: float, slices: Sequence[Sliced], relays: Mapping[str, str]) -> None:
         self._view = view
         self._relays = relays
         self._slices = {one.project: one for one in slices if one.project and one.programmed_at is not None}
@@ -178,6 +179,7 @@ class _Network:
             links=tuple(ways),
             latency_seconds=latency,
             bytes_per_second=min(way.bytes_per_second for way in ways.values()),
+            relays=frozenset(self._relays[stop] for stop in stops[1:-1]),
         )
 
     def _search(self, source: str, target: str, ways: Mapping[str, tuple[LinkView, Way]]) -> tuple[Route, ...]:
@@ -226,6 +228,7 @@ class _Network:
                 bytes_per_second=min(way.bytes_per_second for _, way in along),
                 price_per_gigabyte=sum((one.price_per_gb for one, _ in along), start=type(along[0][0].price_per_gb)(0)),
                 programmable=any(one.programmable for one, _ in along),
+                relays=frozenset(self._relays[one.target] for one, _ in along[:-1] if one.target in self._relays),
             )
         return tuple(
             sorted(routes.values(), key=lambda route: _TYPICAL_BYTES / route.bytes_per_second + route.latency_seconds)

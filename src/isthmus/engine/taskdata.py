@@ -120,6 +120,10 @@ class _Made:
                 name = f"What {output.data or output.path} is made from"
                 error = intents.may_not_leave(name, labels.regions, HOME, self._home_region)
                 raise Invalid(field, error.cause, remedy="Leave it out, or start the service in that region.")
+        if output.url and (bound := next((one.regions for one in limits if one.regions), ())):
+            name = f"What {output.path} is made from"
+            error = intents.may_not_leave(name, bound, output.url, "")
+            raise Invalid(field, error.cause, remedy="Leave url out, and fetch it from the service.")
         own = self._labels(output.data) if output.data else Labels()
         if not own.allow(self._home_region):
             error = intents.may_not_leave(output.data, own.regions, HOME, self._home_region)

@@ -270,7 +270,7 @@ class Traffic:
         """Where each way begins, and the way."""
         routes = self._roads.routes
         sources: Iterable[str] = sorted(piece.places) if len(piece.places) > 1 else piece.places
-        return [(source, route) for source in sources for route in routes.get((source, site), ())]
+        return [(source, one) for source in sources for one in routes.get((source, site), ()) if _may_take(piece, one)]
 
     def _sliced(self, piece: Piece, site: str) -> list[tuple[str, Route]]:
         """Where ways in the slice of the piece's project begin, and the ways."""
@@ -278,7 +278,8 @@ class Traffic:
         if not slices:
             return []
         project = piece.name.partition("/")[0]
-        return [(source, route) for source in sorted(piece.places) for route in slices.get((project, source, site), ())]
+        found = [(source, one) for source in sorted(piece.places) for one in slices.get((project, source, site), ())]
+        return [(source, one) for source, one in found if _may_take(piece, one)]
 
     def _by_bound(
         self, piece: Piece, ways: Sequence[tuple[str, Route]], prefer: Preference
@@ -353,6 +354,11 @@ class Traffic:
                 self._use[link] = saved[link].copy()
             for stretch in carriage.stretches:
                 self._use[link].add(stretch.begins, stretch.ends, stretch.bytes_per_second)
+
+
+def _may_take(piece: Piece, route: Route) -> bool:
+    """Bound data is passed on by no site outside of its regions."""
+    return not piece.regions or route.relays <= piece.regions
 
 
 def needed(task: WaitingTask) -> Sequence[Piece]:
