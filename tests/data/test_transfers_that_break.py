@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from isthmus.client import datasets
@@ -126,3 +127,32 @@ def test_a_full_site_lets_the_least_worth_go_and_chills_the_rest(centres: Centre
 
 def _tier(client: Client, ref: DatasetRef) -> str:
     return {copy.site: copy.tier for copy in client.run(datasets.dataset(ref)).replicas}["beta"]
+
+
+async def test_the_site_itself_lets_no_bound_content_into_a_cold_store_elsewhere(tmp_path: Path) -> None:
+    """Whatever the service orders: the limit beside the content decides, at the end that would send it."""
+    from isthmus.agent.keeping import Keeping
+    from isthmus.agent.link import Link
+    from isthmus.data.cold import ColdStore
+    from isthmus.data.hashing import hash_bytes
+    from isthmus.data.http import HttpBlobStore
+    from isthmus.domain.dataset import DatasetFile, DatasetManifest
+    from isthmus.domain.errors import Forbidden
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "content").write_bytes(b"of the north")
+    cold = ColdStore(f"file://{tmp_path / 'cold'}")
+    async with httpx.AsyncClient() as client:
+        for region in ("south", ""):
+            keeping = Keeping(tmp_path / "data", Link(client), HttpBlobStore(client), cold, cold_region=region)
+            content = keeping.keep.put_file(tmp_path / "content", regions=["north"])
+            manifest = DatasetManifest(files=(DatasetFile(path="a", size_bytes=12, blake3=content.blake3),)).dump()
+            name = hash_bytes(manifest)
+            (tmp_path / "data" / "manifests" / name).write_bytes(manifest)
+            with pytest.raises(Forbidden):
+                await keeping.data_chill([name])
+            assert keeping.keep.has(content.blake3)
+            assert not cold.has(content.blake3)
+        keeping.cold_region = "north"
+        await keeping.data_chill([name])
+        assert cold.has(content.blake3)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
-from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, TransferState
-from isthmus.domain.errors import Conflict, Forbidden, Invalid
+from isthmus.domain.dataset import HOME, DatasetFile, DatasetManifest, DatasetRef, Labels, TransferState
+from isthmus.domain.errors import Conflict, Forbidden, Invalid, Refused
 from isthmus.domain.task import Input, Output, TaskSpec
 from isthmus.engine import datasets as intents
 from isthmus.engine import taskdata
@@ -145,6 +146,33 @@ def test_a_cold_copy_comes_back_into_the_room_that_there_is(furnished: Database)
     assert furnished.read_now(missing_at, NOW, "alpha", OWN, SIZE) == 0
     missing, chill = furnished.write_now(room_for, NOW, lease, "alpha", OWN, SIZE)
     assert (missing, [row.name for row in chill]) == (10, ["other"])
+
+
+def test_bound_data_goes_cold_in_its_regions_only(furnished: Database) -> None:
+    """A bucket elsewhere, or of which nobody says where it is, takes none of it; what is there cold already is not bound against it."""
+    lease: Lease | None = furnished.write_now(take, "transfers", "me", NOW, 60.0)
+    assert lease is not None
+    _end(furnished, _plan(furnished, "alpha"), TransferState.DONE)
+    d, v, r, s = tables.datasets, tables.data_servers, tables.replicas, tables.sites
+    furnished.write_now(lambda c: c.execute(s.update().values(region="north")))
+    furnished.write_now(lambda c: c.execute(d.update().values(regions='["north"]')))
+
+    def chilled(region: str) -> list[str]:
+        furnished.write_now(lambda c: c.execute(v.update().values(cold=True, cold_region=region)))
+        _, chill = furnished.write_now(room_for, NOW, lease, "alpha", ("p", "other", 1), SIZE)
+        return [row.name for row in chill]
+
+    assert (chilled("south"), chilled(""), chilled("north"), chilled("@site")) == ([], [], ["d"], ["d"])
+    furnished.write_now(lambda c: c.execute(d.update().values(regions="[]")))
+    assert chilled("south") == ["d"]
+    furnished.write_now(lambda c: c.execute(r.delete().where(r.c.site == HOME)))
+    furnished.write_now(lambda c: c.execute(r.update().values(tier="cold")))
+    bind = partial(
+        intents.set_labels, now=NOW, project="p", name="d", labels=Labels(regions=("north",)), home_region=""
+    )
+    with pytest.raises(Refused) as refused:
+        furnished.write_now(lambda c: bind(c))
+    assert "the cold store of alpha is in region south" in refused.value.cause
 
 
 def test_what_is_made_from_bound_data_is_delivered_nowhere_else(furnished: Database) -> None:

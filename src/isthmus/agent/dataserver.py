@@ -23,6 +23,7 @@ from isthmus.data.cold import ColdStore
 from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.port import Credentials
 from isthmus.data.transfer.sockets import has_multipath
+from isthmus.domain.dataset import AT_SITE
 from isthmus.domain.errors import Invalid, IsthmusError, Unavailable
 from isthmus.domain.units import parse_size
 
@@ -54,7 +55,11 @@ async def keeping_data(
         return
     cold = ColdStore(arguments.data_cold) if arguments.data_cold else None
     places = PlacesAllowed(arguments.data_in_place, accounts)
-    keeping = Keeping(arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold, places)
+    is_file = (arguments.data_cold or "file:").startswith("file:")
+    cold_region = arguments.data_cold_region or (AT_SITE if is_file else "")
+    keeping = Keeping(
+        arguments.data_root, link, HttpBlobStore(client, spool=state.spool), cold, places, cold_region=cold_region
+    )
     desk = _Desk(
         keeping,
         link,
@@ -176,6 +181,7 @@ class _Desk:
             "quota_bytes": self._quota,
             "free_bytes": free,
             "cold": self._cold,
+            "cold_region": self._keeping.cold_region,
             "relay": relay,
             "multipath": self._multipath,
         }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isthmus.agent.carrying import ThroughService, pull_directly
+from isthmus.agent.carrying import ThroughService, check_limit, pull_directly
 from isthmus.agent.link import Link
 from isthmus.agent.reading import Count, FilesAtSite, PlacesAllowed, Readings, check
 from isthmus.agent.tries import Noted, Tries
@@ -21,6 +21,7 @@ from isthmus.data.http import HttpBlobStore
 from isthmus.data.transfer.keep import Keep
 from isthmus.data.transfer.port import Credentials
 from isthmus.domain.dataset import (
+    AT_SITE,
     DatasetManifest,
     Going,
     InPlace,
@@ -64,6 +65,8 @@ class Keeping:
         blobs: HttpBlobStore,
         cold: ColdStore | None = None,
         places: PlacesAllowed | None = None,
+        *,
+        cold_region: str = AT_SITE,
     ) -> None:
         self.keep = Keep(root)
         self.standing = Standing()
@@ -78,6 +81,7 @@ class Keeping:
         self._naming = asyncio.Lock()  # while a manifest is written, and while what no manifest names is removed
         self._blobs = blobs
         self._cold = cold
+        self.cold_region = cold_region
         self._service = ThroughService(self.keep, link, blobs)
         self._running: dict[str, _Running] = {}
 
@@ -417,6 +421,7 @@ class Keeping:
 
     def _chill(self, manifests: Sequence[str]) -> None:
         warm = self._contents_besides(manifests, warm_only=True)
+        region = self.standing.region if self.cold_region == AT_SITE else self.cold_region
         for manifest in manifests:
             contents = self._read_manifest(manifest).contents
             for blake3 in contents:
@@ -425,6 +430,7 @@ class Keeping:
                 if self._cold is None:
                     raise Refused("This site has no cold store.", remedy="Start its agent with --data-cold.")
                 if self.keep.has(blake3):
+                    check_limit(self.keep, blake3, region)
                     self._cold.put(self.keep, blake3)
                 elif not self._cold.has(blake3):
                     raise NotFound(f"The content {blake3} is neither warm nor cold here.")

@@ -92,6 +92,11 @@ def parser() -> argparse.ArgumentParser:
         "--data-quota", default="0", metavar="SIZE", help="room for datasets, such as 20T; else the disk's"
     )
     found.add_argument(
+        "--data-cold-region",
+        metavar="REGION",
+        help="the region that a bucket or an SFTP server of --data-cold is in; data bound to regions goes there only if it is one of them",
+    )
+    found.add_argument(
         "--data-cold",
         metavar="URL",
         help="a slow store for what is seldom used: file:///DIR, s3://BUCKET/PREFIX, sftp://HOST/DIR",

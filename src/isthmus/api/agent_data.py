@@ -18,9 +18,9 @@ from isthmus.api.answers import _Answer
 from isthmus.api.body import ID, answer, read_body
 from isthmus.api.routing import Router
 from isthmus.api.service import Calling, Serving
-from isthmus.domain.dataset import HOME, DatasetRef, is_blake3
+from isthmus.domain.dataset import AT_SITE, HOME, DatasetRef, is_blake3
 from isthmus.domain.errors import Invalid, NotFound, Unavailable
-from isthmus.domain.ids import is_sha256
+from isthmus.domain.ids import is_name, is_sha256
 from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.admission import chunks
@@ -41,7 +41,7 @@ ManifestPath = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """What a site keeps: where its data server can be dialled (empty: nowhere), a request (PEM) for its certificate, its quota
-    (0: none) and free room in bytes, whether it has a cold store, where its relay for others can be dialled, whether its kernel has
+    (0: none) and free room in bytes, whether it has a cold store and in which region (@site: where the site is; empty: nobody knows), where its relay for others can be dialled, whether its kernel has
     MPTCP, and the manifests (BLAKE3) of versions of which content turned out to be missing there."""
 
     request: Annotated[str, Field(max_length=16_384)]
@@ -49,6 +49,7 @@ class Announcement:
     quota_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     free_bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
     cold: bool = False
+    cold_region: Annotated[str, Field(max_length=63)] = AT_SITE
     lost: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     relay: Annotated[str, Field(max_length=255)] = ""
     multipath: bool = False
@@ -59,6 +60,8 @@ class Announcement:
                 match = _ADDRESS.fullmatch(value)
                 if match is None or not 0 < int(match[2]) < 65536:
                     raise Invalid(name, f"{value[:80]!r} is no address.", remedy="Write HOST:PORT.")
+        if self.cold_region not in ("", AT_SITE) and not is_name(self.cold_region):
+            raise Invalid("cold_region", f"{self.cold_region[:80]!r} is no region.", remedy="Use a-z, 0-9, . _ -.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +164,7 @@ def _announced(connection: sa.Connection, site: str, asked: Announcement, certif
         "quota_bytes": asked.quota_bytes,
         "free_bytes": asked.free_bytes,
         "cold": asked.cold,
+        "cold_region": asked.cold_region,
         "relay": asked.relay,
         "multipath": asked.multipath,
         "certificate": certificate,

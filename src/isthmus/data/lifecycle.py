@@ -21,7 +21,7 @@ DECLARED_BYTES_PER_SECOND = 50e6  # where nothing was measured
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
     """One whole, warm copy at a full site. `elsewhere`: another place holds the version whole; `busy`: a live task or a transfer
-    reads it; `bytes_per_second`: from the best of those places, 0 where nothing was measured."""
+    reads it; `may_chill`: it may lie where the cold store is; `bytes_per_second`: from the best of those places, 0 where nothing was measured."""
 
     key: tuple[str, str, int]
     size_bytes: int
@@ -31,6 +31,7 @@ class Copy:
     busy: bool = False
     elsewhere: bool = True
     bytes_per_second: float = 0.0
+    may_chill: bool = True
 
     @property
     def value(self) -> float:
@@ -66,7 +67,7 @@ def make_room(copies: Sequence[Copy], needed_bytes: int, *, has_cold: bool) -> R
             break
         drop.append(copy)
         needed_bytes -= copy.size_bytes
-    rest = [one for one in free if one not in drop] if has_cold else []
+    rest = [one for one in free if one.may_chill and one not in drop] if has_cold else []
     for copy in sorted(rest, key=_order):
         if needed_bytes <= 0:
             break

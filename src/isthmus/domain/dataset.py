@@ -77,6 +77,10 @@ class DatasetRef:
         return f"{self.dataset}{version}{f':{self.path}' if self.path else ''}"
 
 
+AT_SITE = "@site"
+"""In place of a region: wherever the site is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
     """What a dataset's owner says of it: `sensitivity` in a word of their own, `regions` that no copy of it may leave."""

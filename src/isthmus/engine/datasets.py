@@ -11,6 +11,7 @@ import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.dataset import (
+    AT_SITE,
     HOME,
     DatasetManifest,
     DatasetRef,
@@ -61,6 +62,16 @@ def region_of(connection: sa.Connection, place: str, home_region: str) -> str:
     if row is None or row.state == SiteState.LEFT.value:
         raise NotFound(f"There is no site {place}.", remedy="`isthmus site ls` shows the sites.")
     return str(row.region)
+
+
+def cold_region_of(connection: sa.Connection, site: str) -> str:
+    """The region that a site's cold store is in; empty where nobody knows."""
+    s, d = tables.sites.c, tables.data_servers.c
+    query = sa.select(d.cold_region, s.region).join(tables.sites, s.name == d.site).where(d.site == site)
+    row = connection.execute(query).first()
+    if row is None:
+        return ""
+    return str(row.region if row.cold_region == AT_SITE else row.cold_region)
 
 
 def add_version(
@@ -147,6 +158,10 @@ def set_labels(
         region = home_region if row.site == HOME else str(row.region)
         if not labels.allow(region):
             raise may_not_leave(f"{project}/{name}", labels.regions, row.site, region)
+        if row.tier == Tier.COLD and not row.in_place:
+            region = cold_region_of(connection, row.site)
+            if not labels.allow(region):
+                raise may_not_leave(f"{project}/{name}", labels.regions, f"the cold store of {row.site}", region)
     said = {"sensitivity": labels.sensitivity, "regions": orjson.dumps(labels.regions).decode()}
     where = sa.and_(_d.project == project, _d.name == name)
     connection.execute(tables.datasets.update().where(where).values(**said, updated_at=now))

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from isthmus.data.lifecycle import Copy, Room, faded, make_room
-from isthmus.domain.dataset import ReplicaState, Tier
+from isthmus.domain.dataset import Labels, ReplicaState, Tier
 from isthmus.engine import datasets as intents
 from isthmus.engine.leases import Lease, guard
 from isthmus.store import datasets, events, tables
@@ -89,6 +89,8 @@ def _copies(connection: sa.Connection, now: float, site: str, rows: Sequence[Any
         )
     }
     rate = _rate(connection, site)
+    region = intents.cold_region_of(connection, site)
+    bound = _bound(connection, site)
     found = []
     for row in rows:
         key = (row.project, row.name, row.version)
@@ -103,9 +105,22 @@ def _copies(connection: sa.Connection, now: float, site: str, rows: Sequence[Any
                     busy=key in in_use or key in sending,
                     elsewhere=key in elsewhere,
                     bytes_per_second=rate,
+                    may_chill=bound.get(key[:2], Labels()).allow(region),
                 )
             )
     return found
+
+
+def _bound(connection: sa.Connection, site: str) -> dict[tuple[str, str], Labels]:
+    """The labels of datasets with copies at a site that are bound to regions."""
+    d = tables.datasets.c
+    query = (
+        sa.select(d.project, d.name, d.sensitivity, d.regions)
+        .distinct()
+        .join(tables.replicas, sa.and_(d.project == _r.project, d.name == _r.name))
+        .where(_r.site == site, d.regions != "[]")
+    )
+    return {(row.project, row.name): intents.labels_of(row) for row in connection.execute(query)}
 
 
 def _rate(connection: sa.Connection, site: str) -> float:

@@ -676,6 +676,9 @@ data_servers = Table(  # sites whose agent keeps data, as it announced itself
     Column("quota_bytes", BigInteger, nullable=False, default=0),  # 0 = no bound but the disk's
     Column("free_bytes", BigInteger, nullable=False, default=0),
     Column("cold", Boolean, nullable=False, default=False),  # has a slow store
+    Column(
+        "cold_region", _Name, nullable=False, default="@site"
+    ),  # in which that lies; empty: nobody knows; @site: where the site is
     Column("relay", String(255), nullable=False, default=""),  # HOST:PORT of its relay for others; empty: it has none
     Column("multipath", Boolean, nullable=False, default=False),  # its kernel has MPTCP
     Column("certificate", Text, nullable=False, default=""),  # PEM, public

@@ -197,6 +197,7 @@ def upgrade() -> None:
         sa.Column("quota_bytes", sa.BigInteger(), nullable=False),
         sa.Column("free_bytes", sa.BigInteger(), nullable=False),
         sa.Column("cold", sa.Boolean(), nullable=False),
+        sa.Column("cold_region", sa.String(length=63), nullable=False),
         sa.Column("relay", sa.String(length=255), nullable=False),
         sa.Column("multipath", sa.Boolean(), nullable=False),
         sa.Column("certificate", sa.Text(), nullable=False),
