@@ -111,7 +111,15 @@ class Centres:
         """Where a site keeps data."""
         return self.directory / site / "data"
 
-    def join(self, site: str, *, region: str = "", listens: bool = True, more: tuple[str, ...] = ()) -> Process:
+    def join(
+        self,
+        site: str,
+        *,
+        region: str = "",
+        listens: bool = True,
+        more: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
         """Join a site behind an agent that keeps data, and wait until it has announced that."""
         place = self.directory / site
         place.mkdir()
@@ -127,7 +135,7 @@ class Centres:
         words += ["--state", str(place / "state"), "--enrol-token-file", str(secret)]
         words += ["--data-root", str(self.root(site)), *more]
         words += ["--data-listen", "127.0.0.1:0"] if listens else []
-        agent = Process(words, place / "agent.log")
+        agent = Process(words, place / "agent.log", environment or {})
         self.agents[site] = agent
         agent.start()
         until(lambda: self.announced(site, listens))

@@ -248,6 +248,38 @@ def test_a_bucket_is_a_dataset_where_it_is(
 
 
 @pytest.mark.real
+def test_a_bucket_that_two_sites_read_moves_between_neither(tmp_path: Path, s3_server: S3Server) -> None:
+    """Registered at both it is one version with a copy at each; a task takes it from the bucket itself, and no transfer is planned."""
+    client = s3_server.client()
+    client.create_bucket(Bucket="both")
+    client.put_object(Bucket="both", Key="era/a.txt", Body=b"in a bucket\n")
+    client.close()
+    access = {**s3_server.environment, "AWS_ENDPOINT": s3_server.endpoint, "AWS_ALLOW_HTTP": "true"}
+    with Centres(tmp_path) as centres:
+        for site in ("alpha", "beta"):
+            centres.join(site, more=("--data-in-place", "s3://both/era"), environment=access)
+        with centres.client() as session:
+            ref = DatasetRef.parse("default/bucket")
+            for site in ("alpha", "beta"):
+                made = session.run(datasets.register(site, "s3://both/era", ref))
+                assert made.version == 1
+            assert {(copy.site, copy.state, copy.tier) for copy in made.replicas} == {
+                ("alpha", "whole", "cold"),
+                ("beta", "whole", "cold"),
+            }
+            task = session.submit(
+                command="cp in/a.txt out.txt", inputs=["data:default/bucket=in"], outputs=["out.txt"], sites="beta"
+            )
+            task.result(timeout_seconds=90)
+            (fetched,) = task.fetch(tmp_path)
+            assert fetched.read_bytes() == b"in a bucket\n"
+            assert session.run(datasets.transfers(project="default", dataset="bucket")).items == []
+            (file,) = session.run(datasets.files(made.ref))
+        assert file.blake3 in centres.contents("beta")
+        assert file.blake3 not in centres.contents("alpha")
+
+
+@pytest.mark.real
 def test_files_on_an_sftp_server_are_a_dataset_where_they_are(
     tmp_path: Path, ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
