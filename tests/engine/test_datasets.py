@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -237,6 +239,42 @@ def test_two_at_once_do_not_let_the_last_two_copies_go(postgres_url: str) -> Non
             thread.join()
         assert sorted(told.values()) == ["gone", "last_replica"]
         assert sorted(_states(database).values()) == ["leaving", "whole"]
+    finally:
+        database.close()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("how", ["drop", "remove"])
+def test_a_copy_that_is_pinned_at_this_moment_is_not_let_go(postgres_url: str, how: str) -> None:
+    """Whoever lets it go waits for who pins it, and then sees the pin; without that it would go, pinned."""
+    database = Database(postgres_url)
+    schema.prepare(database)
+    try:
+        database.write_now(_furnish)
+        _end(database, _plan(database, "alpha"), TransferState.DONE)
+        pinned, told = threading.Event(), []
+
+        def pin(connection: sa.Connection) -> None:
+            intents.pin(connection, ref=REF, site="alpha", pinned=True, user="ann")
+            pinned.set()
+            time.sleep(1.0)  # the other has begun before this is committed
+
+        def let_go() -> None:
+            assert pinned.wait(20)
+            try:
+                if how == "drop":
+                    database.write_now(lambda c: intents.drop_replica(c, now=NOW, ref=REF, site="alpha"))
+                else:
+                    database.write_now(lambda c: intents.remove(c, now=NOW, ref=replace(REF, version=0), by="ann"))
+            except Conflict as error:
+                told.append(error.cause)
+
+        thread = threading.Thread(target=let_go)
+        thread.start()
+        database.write_now(pin)
+        thread.join(30)
+        assert ["pinned at alpha" in cause for cause in told] == [True], told
+        assert _states(database)["alpha"] == "whole"
     finally:
         database.close()
 

@@ -371,6 +371,7 @@ def pin(
     """Keep a version's copies (at one site, or all) from eviction, or let them go again; answers how many there are. Without `may_all`
     a user lets only copies go that they pinned themselves: Forbidden."""
     row = need_version(connection, ref)
+    lock_version(connection, row.project, row.name, row.version)
     where = [_r.project == row.project, _r.name == row.name, _r.version == row.version]
     if site:
         where.append(_r.site == site)
@@ -423,11 +424,13 @@ def drop_replica(connection: sa.Connection, *, now: float, ref: DatasetRef, site
     leave(connection, (row.project, row.name, row.version, site))
 
 
-def lock_version(connection: sa.Connection, project: str, name: str, number: int) -> None:
-    """Keep others from letting a copy of a version go until the transaction ends, so that no two take each other's copy for the one
-    that stays. What is read of its copies afterwards is so."""
-    where = sa.and_(_v.project == project, _v.name == name, _v.version == number)
-    connection.execute(sa.select(_v.version).where(where).with_for_update()).first()
+def lock_version(connection: sa.Connection, project: str, name: str, number: int | None) -> None:
+    """Keep others from letting a copy of a version (None: of any) go, or pinning it, until the transaction ends, so that no two take each
+    other's copy for the one that stays. What is read of its copies afterwards is so."""
+    where = [_v.project == project, _v.name == name]
+    if number is not None:
+        where.append(_v.version == number)
+    connection.execute(sa.select(_v.version).where(*where).order_by(_v.version).with_for_update()).all()
 
 
 def is_whole_elsewhere(connection: sa.Connection, key: tuple[str, str, int], site: str) -> bool:
@@ -467,6 +470,7 @@ def remove(connection: sa.Connection, *, now: float, ref: DatasetRef, by: str) -
         raise Conflict(
             f"Task {users[0]} uses {ref}.", remedy="Wait until it has ended, or cancel it.", code="data_in_use"
         )
+    lock_version(connection, ref.project, ref.name, number)
     pinned = [copy for copy in datasets.replicas(connection, ref.project, ref.name, number) if copy.pinned]
     if pinned:
         raise Conflict(

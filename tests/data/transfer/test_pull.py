@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.agent.carrying import pull_directly
 from isthmus.data.transfer import stream
 from isthmus.data.transfer.port import Content, Credentials, End, Endpoint, Progress, Way, Window
-from isthmus.domain.errors import Refused
+from isthmus.domain.dataset import DatasetFile, DatasetManifest, TransferOrder, TransferProgress
+from isthmus.domain.errors import Refused, Unavailable
 from isthmus.trust.authority import Authority
 from tests.data.transfer.conftest import MIB, World, write_credentials
 
@@ -115,6 +117,40 @@ def test_a_ticket_that_does_not_fit_is_refused(world: World, fields: dict[str, o
     outcome = world.pull(world.order([world.put_random("north", 5000)], world.source("north"), ticket=fields))
     assert outcome.end is End.REFUSED
     assert {failure.code for failure in outcome.failures} == {code}
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_transfer_whose_ticket_is_over_waits_for_the_next_order(world: World, late: bool) -> None:
+    """It is no refusal, which would end it for good: the control plane orders it anew, with a ticket that holds."""
+    world.serve("north")
+    content = world.put_random("north", 5000)
+    file = DatasetFile(path="a", size_bytes=content.size_bytes, blake3=content.blake3)
+    wanted = world.order([content], world.source("north"), ticket={"expires": time.time() + (-3600 if late else 600)})
+    order = TransferOrder(
+        id=wanted.id,
+        fence=1,
+        dataset="p/d@1",
+        manifest="0" * 64,
+        manifest_sha256="0" * 64,
+        size_bytes=content.size_bytes,
+        source="north",
+        address=f"127.0.0.1:{world.servers['north'].port}",
+        ticket=wanted.ticket,
+    )
+    ends = [world.keep("south"), world.credentials("south")]
+    told: list[TransferProgress] = []
+    moving = pull_directly(order, DatasetManifest(files=(file,)), *ends, stop=threading.Event(), tell=told.append)
+    if late:
+        with pytest.raises(Unavailable) as over:
+            await moving
+        assert over.value.code == "ticket_expired"
+        assert not world.whole("south", [content])
+        return
+    await moving
+    assert world.whole("south", [content])
+    (way,) = told[-1].ways
+    assert way.bytes >= content.size_bytes
+    assert way.streams >= 1
 
 
 def test_a_ticket_signed_by_nobody_is_refused(world: World) -> None:
