@@ -76,7 +76,10 @@ def _row(connection: sa.Connection, key: str, size: int, links: tuple[str, ...] 
             updated_at=NOW,
         )
     )
-    return connection.execute(tables.transfers.select().where(tables.transfers.c.id == key)).one()
+    query = sa.select(
+        tables.transfers, sa.literal("[]").label("regions")
+    )  # those of its dataset, as who moves it reads them
+    return connection.execute(query.where(tables.transfers.c.id == key)).one()
 
 
 def test_a_transfer_waits_for_its_path_then_gives_it_up(store: Database, lease: Lease) -> None:
