@@ -35,8 +35,10 @@ FILES = {"CTC-SP2 recorded": "CTC-SP2-1996-3.1-cln.swf.gz", "HPC2N recorded": "H
 PUBLISHED = {"KTH-SP2": 0.570, "CTC-SP2": 0.577, "SDSC-SP2": 0.597}
 # Mean bounded slowdown in the artefact of SC'15 (Gaussier et al.), predictor "tsafrir", correction "reqtime".
 EASY_PLUS_PLUS = {"KTH-SP2": 62.8569, "CTC-SP2": 26.5338, "SDSC-SP2": 65.0636}
-ZONES = ("ES", "US-CAL-CISO", "NO", "BR")
+ZONES = ("US-CAL-CISO", "ES", "NO", "BR")
+PARTS = ("jobs", "load", "carbon")
 AHEAD = (1, 6, 24)
+LOAD_AHEAD = (1, 6, 24, 48)
 CARBON = "Carbon Intensity gCO₂eq/kWh (direct)"
 
 
@@ -48,6 +50,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(named) if named else beside)
     parser.add_argument("--logs", nargs="*", choices=list(PROCESSORS), default=list(PROCESSORS))
     parser.add_argument("--zones", nargs="*", choices=ZONES, default=list(ZONES))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is measured (all)")
+    parser.add_argument("--load-hours", type=int, help="of each log's load, the first (all)")
     parser.add_argument("--recorded-jobs", type=int, default=15_000, help="of a log with its own waits, the first")
     parser.add_argument("--quick", action="store_true", help="the first 5,000 jobs of KTH, one zone")
     parser.add_argument("--json", action="store_true")
@@ -61,11 +65,17 @@ def main() -> None:
     rows: list[tuple[str, str, str, str]] = []
     for name in ["KTH-SP2"] if arguments.quick else arguments.logs:
         most = 5_000 if arguments.quick else arguments.recorded_jobs if name in FILES else None
-        measured = _log(traces, name, most)
-        for key, value in measured.items():
-            figures.setdefault(key, {})[name] = value
-        rows += _log_rows(name, measured)
-    for zone in ["US-CAL-CISO"] if arguments.quick else arguments.zones:
+        if "jobs" in arguments.parts:
+            measured = _log(traces, name, most)
+            for key, value in measured.items():
+                figures.setdefault(key, {})[name] = value
+            rows += _log_rows(name, measured)
+        if "load" in arguments.parts:
+            measured = _load_ahead(*_read(traces, name, most), PROCESSORS[name], arguments.load_hours)
+            figures.setdefault("load_ahead", {})[name] = measured
+            rows += _load_rows(name, measured)
+    zones = arguments.zones if "carbon" in arguments.parts else []
+    for zone in zones[:1] if arguments.quick else zones:
         measured = _carbon(traces / "carbon" / f"{zone}_2022_hourly.csv.gz")
         figures.setdefault("carbon", {})[zone] = measured
         rows += _carbon_rows(zone, measured)
@@ -161,6 +171,51 @@ def _slowdown(log: SwfLog, waits: NDArray[np.int64]) -> float:
     return round(float(bounded_slowdown(waits, log.run_seconds).mean()), 4)
 
 
+def hourly_load(log: SwfLog, waits: NDArray[np.int64], processors: int) -> NDArray[np.float64]:
+    """The part of the processors that jobs hold, in the mean of each whole hour from the first submission to the last."""
+    begins = log.submit_seconds + waits
+    hours = np.arange(log.submit_seconds.min(), log.submit_seconds.max(), 3600)
+
+    def held_until(times: NDArray[np.int64]) -> NDArray[np.float64]:
+        order = np.argsort(times)
+        width = np.concatenate([[0], log.requested_processors[order]]).astype(np.float64)
+        moment = np.concatenate([[0], times[order]])
+        before = np.searchsorted(times[order], hours)
+        found: NDArray[np.float64] = width.cumsum()[before] * hours - (width * moment).cumsum()[before]
+        return found
+
+    held: NDArray[np.float64] = np.diff(held_until(begins) - held_until(begins + log.run_seconds)) / 3600 / processors
+    return held
+
+
+def _load_ahead(log: SwfLog, waits: NDArray[np.int64], processors: int, most: int | None = None) -> dict[str, Any]:
+    """Strictly in time, from the third week on: mean absolute error in parts of the whole, and what p10 to p90 covered."""
+    series = hourly_load(log, waits, processors)[:most]
+    model = HourlyModel(horizon=LOAD_AHEAD[-1], start="mean", highest=1.0)
+    first = 24 * 14
+    told = np.full((len(series), len(LOAD_AHEAD), 3), np.nan)
+    for hour, value in enumerate(series.tolist()):
+        model.observe(hour, value)
+        if model.due:
+            model.train()
+        if hour >= first:
+            for k, ahead in enumerate(LOAD_AHEAD):
+                found = model.predict(ahead)
+                told[hour, k] = found.point, found.p10, found.p90
+    figures: dict[str, Any] = {"hours": len(series), "mean_load": round(float(series.mean()), 4)}
+    for k, ahead in enumerate(LOAD_AHEAD):
+        hours = np.arange(first, len(series) - ahead)
+        actual = series[hours + ahead]
+        point, low, high = told[hours, k].T
+        figures[f"{ahead}h"] = {
+            "mae": round(float(np.abs(point - actual).mean()), 4),
+            "mae_persistence": round(float(np.abs(series[hours] - actual).mean()), 4),
+            "mae_last_week": round(float(np.abs(series[hours + ahead - 168] - actual).mean()), 4),
+            "covered_80": _mean((low <= actual) & (actual <= high)),
+        }
+    return figures
+
+
 def _carbon(path: Path) -> dict[str, Any]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         series = np.array([float(row[CARBON]) for row in csv.DictReader(lines)])
@@ -222,6 +277,18 @@ def _log_rows(name: str, got: dict[str, Any]) -> list[tuple[str, str, str, str]]
     for kind, value in got.get("avebsld", {}).items():
         rows.append((f"{name}: AVEbsld {kind}", f"{value:.4f}", "", published.get(kind, "")))
     return rows
+
+
+def _load_rows(name: str, got: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            f"{name}: load {ahead} h ahead, MAE (p10 to p90 held)",
+            f"{got[f'{ahead}h']['mae']:.4f} ({got[f'{ahead}h']['covered_80']:.3f})",
+            "",
+            f"persistence {got[f'{ahead}h']['mae_persistence']:.4f}, last week {got[f'{ahead}h']['mae_last_week']:.4f}",
+        )
+        for ahead in LOAD_AHEAD
+    ]
 
 
 def _carbon_rows(zone: str, got: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from isthmus.domain.site import Pool, SiteDescription
 from isthmus.store import tables
+from isthmus.store.documents import dump
 from tests.api.conftest import House, problem_of
 
 
@@ -68,3 +70,23 @@ async def test_tariffs_by_the_hour_are_checked(admin: httpx.AsyncClient, joined:
     ):
         got = await admin.patch(path, json={"prices": {"*": {name: amount}}})
         assert got.status_code == status, (name, got.text)
+
+
+async def test_the_hours_ahead_are_told_with_their_sources(house: House, admin: httpx.AsyncClient, joined: str) -> None:
+    """Everybody sees them; declared where nothing else is known, null where not even that; at most two days, at least an hour; a load is no more
+    than the whole."""
+    path, bo = f"/v1/sites/{joined}/ahead", house.client(house.person("bo"))
+    text = dump(SiteDescription(kind="local", pools=(Pool(name="cpu"),)))
+    house.execute(tables.sites.update().values(description=text))
+    await admin.patch(f"/v1/sites/{joined}", json={"prices": {"*": {"load": "0.25", "cpu_hour": "0.5"}}})
+    told = (await bo.get(path)).json()
+    [pool] = told["pools"]
+    assert len(pool["load"]["hours"]) == 24
+    assert pool["load"]["hours"][0] == {"p10": 0.25, "p50": 0.25, "p90": 0.25, "source": "declared"}
+    assert pool["price"]["hours"][23]["p50"] == 0.5
+    assert pool["carbon"] is None
+    assert len((await bo.get(f"{path}?hours=48")).json()["pools"][0]["price"]["hours"]) == 48
+    problem_of(await bo.get(f"{path}?hours=49"), 422)
+    problem_of(await bo.get("/v1/sites/nowhere/ahead"), 404)
+    wrong = ",".join(["0.5"] * 23 + ["1.5"])
+    problem_of(await admin.patch(f"/v1/sites/{joined}", json={"prices": {"*": {"load": wrong}}}), 422)

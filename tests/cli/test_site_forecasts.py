@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 import pytest
 
+from isthmus.cli.site_ahead import show_pool
 from isthmus.cli.site_carbon import read_series
 from isthmus.cli.site_forecasts import show_forecasts
 
@@ -39,3 +40,26 @@ def test_what_is_no_series_is_refused(lines: list[str]) -> None:
     """Nothing at all, a heading alone, and a line that is none."""
     with pytest.raises(click.BadParameter):
         read_series(lines)
+
+
+def test_hours_ahead_fit_a_terminal_and_name_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each hour, no wider than 80 columns; no interval where there is none; below it where each figure comes from."""
+    load = {"p10": 0.41, "p50": 0.625, "p90": 1.0, "source": "learned"}
+    price = {"p10": 0.02, "p50": 0.02, "p90": 0.02, "source": "declared"}
+    pool = {
+        "pool": "cpu",
+        "load": {"hours": [load, load], "errors": {"1": 0.04, "24": 0.153}},
+        "price": {"hours": [price, {**price, "source": "learned"}], "errors": {}},
+        "carbon": None,
+    }
+    show_pool(pool, datetime(2026, 12, 1, 13, tzinfo=UTC), 2)
+    told = capsys.readouterr().out
+    lines = told.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert len(lines) == 6
+    assert lines[1].split()[-3:] == ["62%", "41%-100%", "0.0200"]
+    assert lines[3:] == [
+        "Load: learned; off in the mean by 4% at 1 h, 15% at 24 h",
+        "Price: declared, learned",
+        "Carbon: nothing is known.",
+    ]

@@ -65,6 +65,7 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "site_benchmarks": lambda: administration.site_benchmarks("s"),
     "site_capabilities": lambda: administration.site_capabilities("s"),
     "site_forecasts": lambda: administration.site_forecasts("s"),
+    "site_ahead": lambda: administration.site_ahead("s", hours=48),
     "site_carbon": lambda: administration.site_carbon("s"),
     "bring_carbon": lambda: administration.bring_carbon("s", "2026-12-01T00:00:00+00:00", [120.0]),
     "enrol_site": lambda: administration.enrol_site("s"),

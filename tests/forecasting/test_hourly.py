@@ -75,6 +75,8 @@ def test_a_gap_and_a_horizon_too_far_are_refused() -> None:
     with pytest.raises(Invalid):
         model.predict(25)
     with pytest.raises(Invalid):
+        HourlyModel(horizon=49)
+    with pytest.raises(Invalid):
         HourlyModel(horizon=0)
 
 
@@ -93,3 +95,26 @@ def test_a_restored_state_goes_on_as_if_nothing_had_happened() -> None:
                 kept.train()
         if hour % 50 == 0:
             assert model.predict(7) == again.predict(7)
+
+
+def test_two_days_ahead_and_never_above_what_is_possible() -> None:
+    """A load of at most 1 that has a day in it, from its mean back: near two days ahead, no bound above 1, and its
+    error is told by hours ahead; a restored state goes on alike."""
+    model = HourlyModel(horizon=48, training=SMALL, start="mean", highest=1.0)
+    assert model.off(48) is None
+    load = [min(1.0, wave(hour) / 110) for hour in range(800)]
+    ours = []
+    for hour in range(748):
+        model.observe(hour, load[hour])
+        if model.due:
+            model.train()
+        if hour > 500:
+            found = model.predict(48)
+            assert 0 <= found.p10 <= found.p50 <= found.p90 <= 1
+            ours.append(abs(found.point - load[hour + 48]))
+    assert model.predict(30).source is Source.LEARNED
+    assert np.mean(ours) < 0.05
+    shifted = [abs(load[hour] - load[hour + 30]) for hour in range(500, 700)]
+    assert (model.off(30) or 1.0) < 0.3 * np.mean(shifted)
+    again = HourlyModel.from_state(json.loads(json.dumps(model.state())))
+    assert again.predict(48) == model.predict(48)

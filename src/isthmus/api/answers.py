@@ -337,6 +337,41 @@ class Carbon(_Answer):
     updated_at: datetime
 
 
+class HourAhead(_Answer):
+    """What is expected in one hour: the 10 %, 50 % and 90 % quantiles, equal where it was declared; `source` is declared, measured (as
+    it was lately) or learned."""
+
+    p10: float
+    p50: float
+    p90: float
+    source: str
+
+
+class SeriesAhead(_Answer):
+    """A figure over the hours, and by hours ahead (1, 6, 24, 48) how far such forecasts of it were off in the mean."""
+
+    hours: list[HourAhead]
+    errors: dict[str, float]
+
+
+class PoolAhead(_Answer):
+    """A pool in the hours ahead: the part of its processors that cannot be had (0 to 1), the price of a processor hour, grams of CO2
+    equivalent for each kWh; null where nothing is known."""
+
+    pool: str
+    load: SeriesAhead | None
+    price: SeriesAhead | None
+    carbon: SeriesAhead | None
+
+
+class SiteAhead(_Answer):
+    """A site in the hours from `first_at` on."""
+
+    site: Name
+    first_at: datetime
+    pools: list[PoolAhead]
+
+
 class DrainPreview(_Answer):
     """What is at a site: attempts by state, by user, and the number of tasks."""
 

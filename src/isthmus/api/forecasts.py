@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 import orjson
 import sqlalchemy as sa
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from pydantic import Field
 
 from isthmus.api import answers
@@ -21,7 +21,7 @@ from isthmus.api.task_rows import show
 from isthmus.domain.errors import Invalid, NotFound
 from isthmus.domain.hours import HOUR
 from isthmus.domain.task import FORBID_UNKNOWN
-from isthmus.engine import carbon
+from isthmus.engine import ahead, carbon
 from isthmus.store import tables
 from isthmus.trust.access import OfSite, Signed
 
@@ -55,6 +55,31 @@ def _models(connection: sa.Connection, site: str) -> Sequence[sa.Row[Any]]:
     return connection.execute(sa.select(m).where(m.c.site == site).order_by(m.c.kind, m.c.pool, m.c.source)).all()
 
 
+@router.route("GET", "/v1/sites/{site}/ahead", rule=Signed(None), answer=answers.SiteAhead)
+async def get_ahead(
+    service: Serving,
+    site: SitePath,
+    hours: Annotated[int, Query(ge=1, le=ahead.AHEAD, description="From this hour on.")] = 24,
+) -> Response:
+    """Load, price and carbon of a site's pools by the hour ahead, each with its source."""
+    now = service.clock()
+
+    def read(connection: sa.Connection) -> dict[str, Any]:
+        s = tables.sites.c
+        if connection.execute(sa.select(s.name).where(s.name == site)).first() is None:
+            raise NotFound(f"There is no site {site!r}.")
+        told = ahead.read_ahead(connection, site, now, hours)
+        return {
+            "site": site,
+            "first_at": datetime.fromtimestamp(int(now) // HOUR * HOUR, UTC),
+            "pools": [
+                {"pool": pool, **{name: series.get(name) for name in ahead.SERIES}} for pool, series in told.items()
+            ],
+        }
+
+    return answer(await service.database.read(read))
+
+
 MOST_HOURS = carbon.KEPT_HOURS
 
 
@@ -86,11 +111,11 @@ async def bring_carbon(request: Request, service: Serving, caller: Calling, site
     """Bring in hours of the grid's carbon intensity, past or ahead; they count where there is one already."""
     series = await read_body(request, CarbonSeries)
     first_hour, grams = await service.database.read(carbon.joined, site, series.first_hour, series.grams_per_kwh)
-    ahead, error = await carbon.forecast(first_hour, grams)
+    following, error = await carbon.forecast(first_hour, grams)
     now = service.clock()
 
     def store(connection: sa.Connection) -> dict[str, Any]:
-        carbon.keep(connection, site, now, first_hour, grams, ahead, error)
+        carbon.keep(connection, site, now, first_hour, grams, following, error)
         note(connection, now, caller.user, "site.carbon", site, {"hours": len(series.grams_per_kwh)})
         return _carbon(connection, site)
 

@@ -21,8 +21,8 @@ from isthmus.sites import registry
 from isthmus.sites.transport.port import is_account
 from isthmus.store import events, tables
 
-_BY_HOUR = {"cpu_hour", "accelerator_hour", "carbon_grams_per_kwh"}
-_SHARES = {"preemptible_share"}
+_BY_HOUR = {"cpu_hour", "accelerator_hour", "carbon_grams_per_kwh", "load"}
+_SHARES = {"preemptible_share", "load"}
 _PRICES = _SHARES | {"cpu_hour", "accelerator_hour", "cpu_watts", "accelerator_watts", "pue", "carbon_grams_per_kwh"}
 Accounts = dict[str, str]
 Prices = dict[str, dict[str, str]]
@@ -59,8 +59,8 @@ def _check_prices(prices: Prices) -> None:
                 raise Invalid(f"prices.{pool}.{name}", error.cause, remedy=error.remedy) from error
             if len(hours.values) > 1 and name not in _BY_HOUR:
                 raise Invalid(f"prices.{pool}.{name}", "is one amount for all hours.", remedy="Give one.")
-            if name in _SHARES and hours.middle > 1:
-                raise Invalid(f"prices.{pool}.{name}", "is a part of the price.", remedy="Give 0 to 1.")
+            if name in _SHARES and max(hours.values) > 1:
+                raise Invalid(f"prices.{pool}.{name}", "is a part of the whole.", remedy="Give 0 to 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +161,8 @@ def insert_site(connection: sa.Connection, join: Join, *, user: str, now: float)
             t.outcomes,
             t.models,
             t.carbon_series,
+            t.site_hours,
+            t.site_ahead,
         ):
             connection.execute(table.delete().where(table.c.site == join.name))
     connection.execute(o.delete().where(o.c.site == join.name, o.c.user == user))

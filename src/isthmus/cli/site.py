@@ -27,6 +27,7 @@ site = Group(
         "tasks": (_HERE + "tasks", "What runs there, under which account", "Commands"),
         "usage": (_HERE + "usage", "What was used there, by whom", "Commands"),
         "load": (_HERE + "load", "The load that Isthmus puts on it", "Commands"),
+        "forecast": ("isthmus.cli.site_ahead:forecast", "Load, price and carbon by the hour ahead", "Commands"),
         "carbon": ("isthmus.cli.site_carbon:carbon", "The carbon of a site's grid by the hour", "Commands"),
         "map": (_SETTINGS + "map_", "Which user is which local account", "Commands"),
         "drain": (_HERE + "drain", "Let nothing new go there", "Commands"),

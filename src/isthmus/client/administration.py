@@ -110,6 +110,12 @@ def site_forecasts(name: str) -> Steps[list[Document]]:
     return (yield from every(f"{_site(name)}/forecasts", dict, paged=False))
 
 
+def site_ahead(name: str, *, hours: int = 24) -> Steps[Document]:
+    """Load, price and carbon of a site's pools by the hour ahead, at most 48 hours."""
+    found: Document = (yield from send(request("GET", f"{_site(name)}/ahead", params={"hours": hours}))).document()
+    return found
+
+
 def bring_carbon(name: str, first_at: str, grams_per_kwh: list[float]) -> Steps[Document]:
     """Bring in the carbon intensity of a site's grid by the hour."""
     body = {"first_at": first_at, "grams_per_kwh": grams_per_kwh}

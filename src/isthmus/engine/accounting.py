@@ -139,7 +139,7 @@ def charge(usage: Usage, tariff: Mapping[str, Any], begin: float, *, preemptible
     cpu_hours = Decimal(usage.allocated_cpu_seconds) / 3600
     accelerator_hours = Decimal(usage.accelerators * usage.elapsed_seconds) / 3600
     each = {
-        name: _hours(tariff, name).mean(begin, usage.elapsed_seconds) if name in tariff else Decimal(0)
+        name: hours_of(tariff, name).mean(begin, usage.elapsed_seconds) if name in tariff else Decimal(0)
         for name in ("cpu_hour", "accelerator_hour")
     }
     total = cpu_hours * each["cpu_hour"] + accelerator_hours * each["accelerator_hour"]
@@ -150,7 +150,7 @@ def charge(usage: Usage, tariff: Mapping[str, Any], begin: float, *, preemptible
 
 def by_hour(tariff: Mapping[str, Any], name: str) -> Hours | None:
     """A figure of a tariff that differs by the hour; None where it does not."""
-    found = _hours(tariff, name) if name in tariff else None
+    found = hours_of(tariff, name) if name in tariff else None
     return found if found is not None and len(found.values) > 1 else None
 
 
@@ -161,10 +161,11 @@ def preemptible_share(tariff: Mapping[str, Any]) -> Decimal:
 
 def flat(tariff: Mapping[str, Any], name: str) -> Decimal:
     """A figure of a tariff, or the mean over its hours; 0 where it has none."""
-    return _hours(tariff, name).middle if name in tariff else Decimal(0)
+    return hours_of(tariff, name).middle if name in tariff else Decimal(0)
 
 
-def _hours(tariff: Mapping[str, Any], name: str) -> Hours:
+def hours_of(tariff: Mapping[str, Any], name: str) -> Hours:
+    """A figure that a tariff has, by the hour where it differs."""
     return _read(str(tariff[name]))
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.errors import IsthmusError
@@ -16,6 +17,7 @@ from isthmus.domain.lifecycle import AttemptState
 from isthmus.domain.queue import QueuedJob
 from isthmus.domain.site import OwnShare, SiteDescription
 from isthmus.engine import queues
+from isthmus.engine.ahead import note_hour
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.work import SiteWork
 from isthmus.store import events, tables
@@ -63,6 +65,7 @@ def _store(connection: sa.Connection, lease: Lease, site: str, now: float, descr
         .where(tables.sites.c.name == site)
         .values(description=text, described_at=now, last_seen_at=now, error="")
     )
+    note_hour(connection, site, now, description.pools, _running_cpus(connection, site), orjson.loads(row.prices))
     was_back = bool(row.error) or not row.description
     if was_back:
         events.add(connection, [events.event(now, "site.reachable", site=site)])
@@ -108,6 +111,13 @@ def with_own(connection: sa.Connection, site: str, description: SiteDescription)
 def _minutes(seconds: float | None) -> int:
     """A limit as schedulers keep it."""
     return math.ceil((seconds or 0.0) / 60)
+
+
+def _running_cpus(connection: sa.Connection, site: str) -> dict[str, int]:
+    """Processors of our own running attempts, by pool."""
+    a = tables.attempts.c
+    query = sa.select(a.pool, sa.func.sum(a.cpus)).where(a.site == site, _LIVE, a.state == AttemptState.RUNNING.value)
+    return {pool: int(cpus) for pool, cpus in connection.execute(query.group_by(a.pool))}
 
 
 def _left(job: QueuedJob, now: float) -> float:

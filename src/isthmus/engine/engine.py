@@ -17,6 +17,7 @@ from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.domain.placement import Receipt, WaitingTask
 from isthmus.domain.task import TaskSpec
 from isthmus.engine import benchmarks, leases
+from isthmus.engine.ahead import Ahead
 from isthmus.engine.auditing import Auditing
 from isthmus.engine.clock import Clock, SystemClock
 from isthmus.engine.delivering import Deliver
@@ -114,6 +115,7 @@ class Engine:
         self._routers = Routers(database, self.fleet, self.clock, routers)
         self._wait_times = WaitTimes(database)
         self._scoring = Scoring(database)
+        self._ahead = Ahead(database)
         self._round = Round(self.settings, self._run_times, self._wait_times, Handling(database), Ends(database))
         self._held: dict[str, Lease] = {}
         self._renewed_at: dict[str, float] = {}
@@ -393,6 +395,7 @@ class Engine:
                 lease = self._held.get(_PLACEMENT)
                 if lease is not None and self._fresh(lease):
                     await self._scoring.refresh(self.clock.now(), lease)
+                    await self._ahead.refresh(self.clock.now(), lease)
             except LostLease:
                 continue
             except Exception:

@@ -1,13 +1,15 @@
 """Load, price or carbon of the hours ahead, from the same figure of the hours before: one model for each series.
 
-The start is yesterday's same hour, shifted by how today differs from yesterday so far; trees learn what is left, for
-all hours ahead at once. The bounds are the quantiles of the last misses, at levels that adapt to what happened.
+The start is the same hour of the newest day that has it, shifted by how today differs from yesterday so far (`yesterday`), or
+the last hour on its way back to the mean of the last week (`mean`, for what has no firm day, like load); trees learn what is
+left, for all hours ahead at once. The bounds are the quantiles of the last misses, at levels that adapt to what happened.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,15 @@ from isthmus.forecasting.conformal import AdaptiveLevel
 from isthmus.forecasting.forecast import Forecast, MeanError, Source
 from isthmus.forecasting.packing import pack, unpack
 
+Start = Literal["yesterday", "mean"]
 DAY, WEEK = 24, 168
 FEATURES = 26
 KEPT = 8 * WEEK  # hours remembered
-TAUGHT = (1, 2, 3, 5, 8, 12, 16, 20, 24)  # horizons of which each hour that comes in teaches
+MOST_AHEAD = 2 * DAY
+TAUGHT = (1, 2, 3, 5, 8, 12, 16, 20, 24, 30, 36, 42, 48)  # horizons of which each hour that comes in teaches
 MISSES = 500
 SHIFT = 0.85  # how much of today's difference from yesterday is left after each hour ahead
+BACK = 0.96  # the same of the last hour's from the mean of the last week
 TRAINING = Training(
     first=14 * DAY,
     step=2 * WEEK,
@@ -37,16 +42,25 @@ TRAINING = Training(
 
 
 class HourlyModel:
-    """Forecasts of one series of hourly means, never negative. `observe` takes the hours in their order, none left out.
+    """Forecasts of one series of hourly means, never negative, never above `highest`. `observe` takes the hours in their order, none left out.
 
     When `due`, the owner calls `train`, outside an event loop; until it returns, only `predict` may be called. Memory is bounded; a state is exact.
     """
 
-    def __init__(self, declared: float = 0.0, horizon: int = DAY, training: Training = TRAINING) -> None:
+    def __init__(
+        self,
+        declared: float = 0.0,
+        horizon: int = DAY,
+        training: Training = TRAINING,
+        *,
+        start: Start = "yesterday",
+        highest: float | None = None,
+    ) -> None:
         """`declared` stands until the first hour is measured; `horizon` is how many hours ahead can be asked."""
-        if not 1 <= horizon <= DAY:
-            raise Invalid("horizon", f"{horizon} hours.", remedy=f"Ask for 1 to {DAY}.")
+        if not 1 <= horizon <= MOST_AHEAD:
+            raise Invalid("horizon", f"{horizon} hours.", remedy=f"Ask for 1 to {MOST_AHEAD}.")
         self._declared, self._horizon = declared, horizon
+        self._from, self._highest = start, math.inf if highest is None else highest
         self._chooser = Chooser(FEATURES, training)
         self._values = np.zeros(0)
         self._next_hour = 0
@@ -82,7 +96,17 @@ class HourlyModel:
         point = self._start(ahead) + self._learned([ahead])[0]
         p10, p50, p90 = self._bounds(ahead, point)
         source = Source.LEARNED if self._chooser.trained else Source.MEASURED
-        return Forecast(point=max(0.0, point), p10=p10, p50=p50, p90=p90, source=source, error=self._error.value)
+        return Forecast(point=self._within(point), p10=p10, p50=p50, p90=p90, source=source, error=self._error.value)
+
+    @property
+    def known_hours(self) -> int:
+        """How many hours it remembers."""
+        return len(self._values)
+
+    def off(self, ahead: int) -> float | None:
+        """How far its last forecasts of so many hours ahead were from what came, in the mean; None before the first came."""
+        misses = self._misses[ahead - 1]
+        return float(np.abs(misses).mean()) if len(misses) else None
 
     @property
     def due(self) -> bool:
@@ -94,9 +118,10 @@ class HourlyModel:
         self._chooser.train()
 
     def _start(self, ahead: int) -> float:
-        values = self._values
-        today = values[-1] - values[-1 - DAY]
-        return float(values[len(values) - 1 + ahead - DAY] + SHIFT**ahead * today)
+        return _start(self._values, ahead, self._from)
+
+    def _within(self, value: float) -> float:
+        return float(min(self._highest, max(0.0, value)))
 
     def _learned(self, aheads: list[int]) -> NDArray[np.float64]:
         if not self._chooser.trained or len(self._values) <= WEEK:
@@ -107,9 +132,9 @@ class HourlyModel:
     def _bounds(self, ahead: int, point: float) -> tuple[float, float, float]:
         misses = self._misses[ahead - 1]
         if not len(misses):
-            return (max(0.0, point),) * 3
+            return (self._within(point),) * 3
         levels = [min(1.0, max(0.0, level.value)) for level in self._levels[ahead - 1]]
-        p10, p50, p90 = np.sort(np.maximum(0.0, point + np.quantile(misses, levels))).tolist()
+        p10, p50, p90 = np.sort(np.clip(point + _quantiles(misses, levels), 0.0, self._highest)).tolist()
         return p10, p50, p90
 
     def _judge(self, hour: int, value: float) -> None:
@@ -124,11 +149,11 @@ class HourlyModel:
         """The hour that came in is what earlier hours were to foretell."""
         last = len(self._values) - 1
         rows, left = [], []
-        for ahead in TAUGHT:
+        for ahead in (one for one in TAUGHT if one <= max(DAY, self._horizon)):
             values = self._values[: last + 1 - ahead]
             if len(values) <= WEEK:
                 continue
-            start = values[len(values) - 1 + ahead - DAY] + SHIFT**ahead * (values[-1] - values[-1 - DAY])
+            start = _start(values, ahead, self._from)
             rows.append(_row(values, self._next_hour - 1 - ahead, ahead))
             left.append((self._values[last] - start) / _scale(values))
         if rows:
@@ -139,6 +164,8 @@ class HourlyModel:
         return {
             "declared": self._declared,
             "horizon": self._horizon,
+            "start": self._from,
+            "highest": None if math.isinf(self._highest) else self._highest,
             "training": asdict(self._chooser.training),
             "chooser": self._chooser.state(),
             "values": pack(self._values),
@@ -152,7 +179,8 @@ class HourlyModel:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> HourlyModel:
         """A model that goes on exactly as the one that gave the state would."""
-        model = cls(state["declared"], state["horizon"], Training(**state["training"]))
+        training = Training(**state["training"])
+        model = cls(state["declared"], state["horizon"], training, start=state["start"], highest=state["highest"])
         model._chooser.restore(state["chooser"])
         model._values = unpack(state["values"])
         model._next_hour = state["next_hour"]
@@ -168,6 +196,28 @@ class HourlyModel:
         return model
 
 
+def _start(values: NDArray[np.float64], ahead: int, start: Start) -> float:
+    if start == "mean":
+        middle = values[-WEEK:].mean()
+        return float(middle + BACK**ahead * (values[-1] - middle))
+    return float(values[_known(len(values), ahead)] + SHIFT**ahead * (values[-1] - values[-1 - DAY]))
+
+
+def _known(count: int, ahead: int) -> int:
+    """Where the newest value of the same hour of the day is."""
+    return count - 1 + ahead - DAY * -(-ahead // DAY)
+
+
+def _quantiles(values: NDArray[np.float64], levels: list[float]) -> NDArray[np.float64]:
+    """As `np.quantile`, many times as fast on a few values."""
+    ordered = np.sort(values)
+    at = np.array(levels) * (len(ordered) - 1)
+    low = at.astype(np.int64)
+    high = np.minimum(low + 1, len(ordered) - 1)
+    found: NDArray[np.float64] = ordered[low] + (at - low) * (ordered[high] - ordered[low])
+    return found
+
+
 def _scale(values: NDArray[np.float64]) -> float:
     return float(np.abs(values[-WEEK:]).mean()) + 1e-9
 
@@ -176,7 +226,8 @@ def _row(values: NDArray[np.float64], hour: int, ahead: int) -> list[float]:
     """What is known at `hour`, whose value is the last, of the hour `ahead`; values over the mean of the last week."""
     scaled = values[-WEEK:] / _scale(values)
     target = len(scaled) - 1 + ahead
-    yesterday = scaled[target - DAY]
+    newest = _known(len(scaled), ahead)
+    yesterday = scaled[newest]
     return [
         ahead,
         (hour + ahead) % DAY,
@@ -187,8 +238,8 @@ def _row(values: NDArray[np.float64], hour: int, ahead: int) -> list[float]:
         scaled[-2] - scaled[-2 - DAY],
         scaled[-4] - scaled[-4 - DAY],
         yesterday,
-        scaled[target - 2 * DAY],
-        scaled[target - 3 * DAY],
+        scaled[newest - DAY],
+        scaled[newest - 2 * DAY],
         scaled[target - WEEK],
         yesterday - scaled[-1],
         scaled[-DAY:].mean(),
@@ -196,7 +247,7 @@ def _row(values: NDArray[np.float64], hour: int, ahead: int) -> list[float]:
         scaled[-DAY:].max(),
         scaled[-2 * DAY : -DAY].mean(),
         scaled[-DAY:].std(),
-        float(np.mean([scaled[target - day * DAY] for day in range(1, 8)])),
-        float(np.mean([scaled[target - day * DAY] for day in range(1, 4)])),
+        float(np.mean([scaled[day] for day in range(newest, -1, -DAY)])),
+        float(np.mean([scaled[newest - day * DAY] for day in range(3)])),
         float(np.mean([scaled[-1 - day * DAY] for day in range(7)])),
     ]

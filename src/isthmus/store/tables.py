@@ -233,6 +233,29 @@ carbon_series = (
     )
 )
 
+site_hours = Table(  # what was seen of each pool in each hour, for eight weeks
+    "site_hours",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    Column("pool", String(255), primary_key=True),
+    Column("hour", Integer, primary_key=True),  # hours since 1970 in UTC
+    Column("looks", Integer, nullable=False),
+    Column("load", Double, nullable=False),  # sum over the looks of the part of its processors that could not be had
+    Column("price", Double),  # of a processor hour; null where the tariff has none, or one by the hour
+    Column("carbon", Double),  # grams for each kWh; the same
+)
+
+site_ahead = Table(  # what is expected of each pool's load, price and carbon in the hours ahead
+    "site_ahead",
+    metadata,
+    Column("site", _Name, primary_key=True),
+    Column("pool", String(255), primary_key=True),
+    Column("what", String(8), primary_key=True),  # load | price | carbon
+    Column("first_hour", Integer, nullable=False),
+    Column("body", Text, nullable=False),  # JSON: quantiles and source of each hour, mean error by hours ahead
+    _at("updated_at", nullable=False),
+)
+
 capabilities = Table(  # what the nodes of one kind in a pool come to, from their newest measurements
     "capabilities",
     metadata,
