@@ -2,7 +2,8 @@
 
 The start is the same hour of the newest day that has it, shifted by how today differs from yesterday so far (`yesterday`), or
 the last hour on its way back to the mean of the last week (`mean`, for what has no firm day, like load); trees learn what is
-left, for all hours ahead at once. The bounds are the quantiles of the last misses, at levels that adapt to what happened.
+left, for all hours ahead at once. From the mean, the last hour, the start and the trees are rivals: for each number of hours
+ahead the one that was nearest lately is taken. The bounds are the quantiles of the last misses, at levels that adapt to what happened.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class HourlyModel:
         self._next_hour = 0
         self._misses = [np.zeros(0) for _ in range(horizon)]
         self._levels = [[AdaptiveLevel(target=target) for target in (0.1, 0.5, 0.9)] for _ in range(horizon)]
-        self._given: dict[int, list[tuple[int, float, tuple[float, ...]]]] = {}
+        self._given: dict[int, list[tuple[int, float, tuple[float, ...], tuple[float, ...]]]] = {}
+        self._rivals = [(MeanError(), MeanError(), MeanError()) for _ in range(horizon)]  # last hour, start, trees
         self._error = MeanError()
 
     def observe(self, hour: int, value: float) -> None:
@@ -81,8 +83,9 @@ class HourlyModel:
         if len(self._values) > DAY:
             aheads = list(range(1, self._horizon + 1))
             for ahead, learned in zip(aheads, self._learned(aheads).tolist(), strict=True):
-                point = self._start(ahead) + learned
-                self._given.setdefault(hour + ahead, []).append((ahead, point, self._bounds(ahead, point)))
+                rivals = self._points(ahead, learned)
+                point = self._chosen(ahead, rivals)
+                self._given.setdefault(hour + ahead, []).append((ahead, point, self._bounds(ahead, point), rivals))
 
     def predict(self, ahead: int) -> Forecast:
         """The mean over the hour `ahead` of the last one observed (1: the next). Its error is the mean relative error."""
@@ -93,7 +96,7 @@ class HourlyModel:
             value = float(self._values[-1]) if count else self._declared
             source = Source.MEASURED if count else Source.DECLARED
             return Forecast(point=value, p10=value, p50=value, p90=value, source=source, error=self._error.value)
-        point = self._start(ahead) + self._learned([ahead])[0]
+        point = self._chosen(ahead, self._points(ahead, float(self._learned([ahead])[0])))
         p10, p50, p90 = self._bounds(ahead, point)
         source = Source.LEARNED if self._chooser.trained else Source.MEASURED
         return Forecast(point=self._within(point), p10=p10, p50=p50, p90=p90, source=source, error=self._error.value)
@@ -120,6 +123,16 @@ class HourlyModel:
     def _start(self, ahead: int) -> float:
         return _start(self._values, ahead, self._from)
 
+    def _points(self, ahead: int, learned: float) -> tuple[float, ...]:
+        start = self._start(ahead)
+        return float(self._values[-1]), start, start + learned
+
+    def _chosen(self, ahead: int, rivals: tuple[float, ...]) -> float:
+        if self._from != "mean":
+            return rivals[-1]
+        off = [math.inf if error.value is None else error.value for error in self._rivals[ahead - 1]]
+        return rivals[off.index(min(off))]
+
     def _within(self, value: float) -> float:
         return float(min(self._highest, max(0.0, value)))
 
@@ -138,7 +151,10 @@ class HourlyModel:
         return p10, p50, p90
 
     def _judge(self, hour: int, value: float) -> None:
-        for ahead, point, bounds in self._given.pop(hour, ()):
+        for ahead, point, bounds, rivals in self._given.pop(hour, ()):
+            errors = zip(self._rivals[ahead - 1], rivals, strict=True)
+            first, second, third = (error.after(abs(value - rival)) for error, rival in errors)
+            self._rivals[ahead - 1] = first, second, third
             self._misses[ahead - 1] = np.append(self._misses[ahead - 1], value - point)[-MISSES:]
             levels = self._levels[ahead - 1]
             self._levels[ahead - 1] = [level.after(value <= bound) for level, bound in zip(levels, bounds, strict=True)]
@@ -173,6 +189,7 @@ class HourlyModel:
             "misses": [pack(misses) for misses in self._misses],
             "levels": [[level.level for level in levels] for levels in self._levels],
             "given": [[hour, given] for hour, given in self._given.items()],
+            "rivals": [[asdict(error) for error in errors] for errors in self._rivals],
             "error": asdict(self._error),
         }
 
@@ -190,8 +207,10 @@ class HourlyModel:
             for levels, row in zip(model._levels, state["levels"], strict=True)
         ]
         model._given = {
-            hour: [(ahead, point, tuple(bounds)) for ahead, point, bounds in given] for hour, given in state["given"]
+            hour: [(ahead, point, tuple(bounds), tuple(rivals)) for ahead, point, bounds, rivals in given]
+            for hour, given in state["given"]
         }
+        model._rivals = [(MeanError(**a), MeanError(**b), MeanError(**c)) for a, b, c in state["rivals"]]
         model._error = MeanError(**state["error"])
         return model
 
