@@ -14,6 +14,7 @@ from isthmus.domain.errors import Conflict, Invalid, NotFound
 from isthmus.network.admission import admit, affected, replan
 from isthmus.network.calendar import Booking, Calendar, Transfer
 from isthmus.network.paths import Constraints, shortest_paths
+from isthmus.network.survival import Guard
 from isthmus.network.topology import Link, Topology
 from isthmus.network.trees import distribution_trees
 from tests.network.drawn import topologies
@@ -311,3 +312,64 @@ def test_as_few_as_possible_are_given_up_and_they_get_what_is_left() -> None:
     assert met(found.calendar, "small")
     assert met(found.calendar, "tiny")
     assert found.calendar.sent_bytes(found.calendar.bookings["large"]) == pytest.approx(20e6)
+
+
+def test_a_guard_refuses_what_one_failure_would_break() -> None:
+    """Both ways round are promised in full: whichever fails, the other carries only one of the two transfers."""
+    topology = ring()
+    calendar = Calendar.empty(topology, slot_seconds=SLOT, slots=4)
+    ways = {"short": (0,), "long": (7, 5, 3)}
+    cables = [frozenset({link, link + 1}) for link in range(0, 8, 2)]
+
+    def guard(most: int) -> Guard:
+        return Guard(
+            cables=cables,
+            around=lambda _, cable: [way for way in ways.values() if cable.isdisjoint(way)],
+            capacity=topology.capacity_bits_per_second,
+            most=most,
+        )
+
+    first = admit(calendar, transfer("one", 30, 0, 40), [ways["short"]], guard=guard(0))
+    assert first is not None
+    assert guard(0).broken(first, cables[0], 0) == 0
+    other = transfer("two", 30, 0, 40)
+    assert admit(first, transfer("small", 9, 0, 40), [ways["long"]], guard=guard(0)) is not None
+    assert admit(first, other, [ways["long"]], guard=guard(0)) is None
+    both = admit(first, other, [ways["long"]], guard=guard(1))
+    assert both is not None
+    assert [guard(1).broken(both, cable, 0) for cable in cables] == [1, 1, 1, 1]
+    assert len(replan(both, cables[0], {"one": [ways["long"]]}, now_slot=0).missed) == 1
+    assert guard(1).broken(both, cables[0], 3) == 0  # in the last slot "one" has nothing left to send
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), topology=topologies())
+def test_what_a_guard_finds_whole_replanning_keeps_whole(data: st.DataObject, topology: Topology) -> None:
+    """A new promise takes no cable that it uses beyond the limit; where nothing is counted as broken nothing is missed."""
+    most = data.draw(st.integers(0, 2))
+    calendar = Calendar.empty(topology, slot_seconds=SLOT, slots=16, share=0.8)
+
+    def ways(one: Transfer, cable: frozenset[int] = frozenset()) -> list[tuple[int, ...]]:
+        limits = Constraints(avoid_links=cable)
+        ends = one.source, one.targets[0]
+        return [path.links for path in shortest_paths(topology, *ends, topology.weight, 3, limits)]
+
+    cables = [frozenset({link}) for link in range(topology.link_count)]
+    whole = topology.capacity_bits_per_second
+    guard = Guard(cables=cables, around=ways, capacity=whole, most=most)
+    for one in data.draw(asked(topology.node_count)):
+        if len(one.targets) > 1:
+            continue
+        now = int(one.release_seconds // SLOT)
+        after = admit(calendar, one, ways(one), now_slot=now, guard=guard)
+        if after is not None:
+            used = after.bookings[one.id].use(topology.link_count).any(axis=1)
+            for cable in cables:
+                if used[list(cable)].any():
+                    assert guard.broken(after, cable, now) <= max(most, guard.broken(calendar, cable, now))
+            calendar = after
+    now = data.draw(st.integers(0, 15))
+    for cable in cables:
+        again = {key: ways(booking.transfer, cable) for key, booking in calendar.bookings.items()}
+        missed = replan(calendar, cable, again, now_slot=now, capacity=whole).missed
+        assert not missed or guard.broken(calendar, cable, now)

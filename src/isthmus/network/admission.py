@@ -10,6 +10,7 @@ import numpy as np
 from isthmus.domain.errors import Conflict, Invalid
 from isthmus.network.calendar import Booking, Calendar, Route, Transfer
 from isthmus.network.planning import Wish, plan
+from isthmus.network.survival import Guard
 from isthmus.network.topology import Floats
 
 _NEGLIGIBLE = 1e-6
@@ -29,18 +30,34 @@ class Replanned:
 
 
 def admit(
-    calendar: Calendar, transfer: Transfer, routes: Sequence[Route], *, now_slot: int = 0, move_others: bool = True
+    calendar: Calendar,
+    transfer: Transfer,
+    routes: Sequence[Route],
+    *,
+    now_slot: int = 0,
+    move_others: bool = True,
+    guard: Guard | None = None,
 ) -> Calendar | None:
     """The calendar with a promise for `transfer` over `routes`, or None when its deadline cannot be promised.
 
     First the earliest room that nobody was promised; where that is too little and `move_others`, one plan for it and all
     that is promised from `now_slot` on: promises change their rates and routes, never their deadlines.
-    Conflict when the calendar knows its id; Invalid when a route is not within the topology.
+    With a `guard` it is promised only what one failure would not break. Conflict when the calendar knows its id; Invalid when a
+    route is not within the topology.
     """
     if transfer.id in calendar.bookings:
         raise Conflict(f"The calendar holds a promise for {transfer.id}.")
     if not routes or any(not route or not 0 <= min(route) <= max(route) < len(calendar.room) for route in routes):
         raise Invalid("routes", "are none, or name links that are not there.")
+    found = _admitted(calendar, transfer, routes, now_slot, move_others)
+    if found is None or guard is None or guard.allows(calendar, found, transfer.id, now_slot):
+        return found
+    return None
+
+
+def _admitted(
+    calendar: Calendar, transfer: Transfer, routes: Sequence[Route], now_slot: int, move_others: bool
+) -> Calendar | None:
     window = calendar.window(transfer, now_slot)
     if len(window) * calendar.slot_seconds * transfer.rate_cap_bits_per_second < transfer.volume_bytes * 8:
         return None
