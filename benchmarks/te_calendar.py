@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.te_bound import fewest_missed
 from benchmarks.te_requests import SLOT_SECONDS, SLOTS, Stream, admit_fixed_rate, transfers
 from isthmus.network.admission import admit, replan
 from isthmus.network.calendar import Calendar, Route, Transfer
@@ -32,6 +33,7 @@ class Outcome:
     missed: int = 0
     before_failure: int = 0
     missed_one_failure: int = 0
+    unavoidable: int = 0
     moved_bytes: float = 0.0
     lost_bytes: float = 0.0
 
@@ -101,7 +103,8 @@ def stream_outcome(network: Network, stream: Stream) -> Outcome:
     cables = network.cables()
     failed = cables[int(np.random.default_rng(stream.seed).integers(len(cables)))]
     again = {key: network.paths(booking.transfer, failed) for key, booking in before.bookings.items()}
-    after = replan(before, failed, again, now_slot=half, capacity=network.topology.capacity_bits_per_second)
+    whole = network.topology.capacity_bits_per_second
+    after = replan(before, failed, again, now_slot=half, capacity=whole)
     lost = list(failed)
     assert not any(b.use(network.topology.link_count)[lost, half:].any() for b in after.calendar.bookings.values())
     late = sum(not _met(after.calendar, key) for key in after.calendar.bookings)
@@ -115,6 +118,7 @@ def stream_outcome(network: Network, stream: Stream) -> Outcome:
         missed=missed,
         before_failure=len(before.bookings),
         missed_one_failure=late,
+        unavoidable=fewest_missed(before, failed, again, half, whole) if late else 0,
         moved_bytes=after.moved_bytes,
         lost_bytes=after.lost_bytes,
     )
