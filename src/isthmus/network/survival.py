@@ -70,8 +70,8 @@ class Guard:
 
 
 def _links(booking: Booking, now_slot: int) -> set[int]:
-    used = zip(booking.routes, booking.rates[:, now_slot:].any(axis=1), strict=True)
-    return {link for route, any_rate in used if any_rate for link in route}
+    used = zip(booking.routes, booking.rates, strict=True)
+    return {link for route, rates in used if rates[now_slot:].any() for link in route}
 
 
 def _placed(room: Floats, transfer: Transfer, routes: Sequence[Route], left: float) -> bool:
