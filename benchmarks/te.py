@@ -1,4 +1,4 @@
-"""Traffic engineering and the calendar: `python -m benchmarks.te [--data DIR] [--repetita DIR] [--full-lp SECONDS] [--json] [--quick]`.
+"""Traffic engineering and the calendar: `python -m benchmarks.te [--data DIR] [--repetita DIR] [--full-lp SECONDS] [--promised SHARE] [--most N] [--json] [--quick]`.
 
 Any folder of REPETITA `.graph` and `.demands` files will do. Against `lp_optimum.csv` where the folder has one; where the
 table's figure and ours differ, our routing is checked link by link and our bound comes from shortest paths alone, so that the
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe, table
-from benchmarks.te_calendar import Network, Outcome, one_to_many, stream_outcome
+from benchmarks.te_calendar import MOST, PROMISED, Network, Outcome, one_to_many, stream_outcome
 from benchmarks.te_requests import Stream
 from isthmus.network.ecmp import link_loads, split_ratios
 from isthmus.network.gravity import gravity_matrix
@@ -46,6 +46,10 @@ def main() -> None:
     parser.add_argument(
         "--full-lp", type=float, default=200.0, help="processor seconds for the full LP of Kdl; 0 = none"
     )
+    parser.add_argument(
+        "--promised", type=float, default=PROMISED, help="share of each link that the calendar promises"
+    )
+    parser.add_argument("--most", type=int, default=MOST, help="promises that a failure may break; 1000 = any number")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="12 instances, no full LP, one stream of each kind")
     arguments = parser.parse_args()
@@ -62,7 +66,7 @@ def main() -> None:
         for more, found in (
             _kdl(read_teal_topology(teal / "Kdl.json"), 0.0 if arguments.quick else arguments.full_lp),
             _b4(read_teal_topology(teal / "B4.json"), read_teal_matrices(teal / "B4.real.npz")),
-            _calendar(_networks(teal, instances), 1 if arguments.quick else 3),
+            _calendar(_networks(teal, instances), 1 if arguments.quick else 3, arguments.promised, arguments.most),
         ):
             rows += more
             figures |= found
@@ -214,12 +218,12 @@ def _networks(teal: Path, instances: list[Instance]) -> list[Topology]:
     return [read_teal_topology(teal / "B4.json"), *meshed[:2]]
 
 
-def _calendar(networks: list[Topology], seeds: int) -> tuple[Rows, Figures]:
+def _calendar(networks: list[Topology], seeds: int, promised: float, most: int) -> tuple[Rows, Figures]:
     total, many, each, streams = Outcome(), np.zeros(4), {}, []
     for topology in networks:
         network, one = Network(topology), Outcome()
         for seed in range(1, seeds + 1):
-            stream = stream_outcome(network, Stream(seed=seed, count=300, load=1.5))
+            stream = stream_outcome(network, Stream(seed=seed, count=300, load=1.5), promised=promised, most=most)
             streams.append([stream.admitted / stream.fixed, stream.missed_one_failure, stream.before_failure])
             one = one.plus(stream)
             many += one_to_many(network, Stream(seed=seed, count=100, load=0.5, targets=(3, 7)))

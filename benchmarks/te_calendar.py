@@ -18,7 +18,7 @@ from isthmus.network.trees import distribution_trees
 
 ROUTES = 4
 PROMISED = 0.90  # of each link; the rest is for the day when one fails, and fixed rates get all of it
-BROKEN = 2  # promises, at most, that a failure may leave without room; chosen, as the share, on seeds 11 and up
+MOST = 4  # promises that a failure may break, as far as admission sees
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Network:
             self._known[key] = [path.links for path in found]
         return self._known[key]
 
-    def guard(self) -> Guard:
-        """What admission looks ahead to."""
+    def guard(self, most: int) -> Guard:
+        """Admission that lets a failure break `most` promises."""
         return Guard(
-            cables=self.cables(), around=self.paths, capacity=self.topology.capacity_bits_per_second, most=BROKEN
+            cables=self.cables(), around=self.paths, capacity=self.topology.capacity_bits_per_second, most=most
         )
 
     def cables(self) -> list[frozenset[int]]:
@@ -84,12 +84,12 @@ class Network:
         return found
 
 
-def stream_outcome(network: Network, stream: Stream) -> Outcome:
+def stream_outcome(network: Network, stream: Stream, *, promised: float = PROMISED, most: int = MOST) -> Outcome:
     """One stream: admitted by plan and at fixed rate; then again with one cable failing half-way, to the end."""
     asked = transfers(network.topology, stream, network.mean_hops)
-    planned = Calendar.empty(network.topology, slot_seconds=SLOT_SECONDS, slots=SLOTS, share=PROMISED)
+    planned = Calendar.empty(network.topology, slot_seconds=SLOT_SECONDS, slots=SLOTS, share=promised)
     fixed = Calendar.empty(network.topology, slot_seconds=SLOT_SECONDS, slots=SLOTS)
-    half, guard = SLOTS // 2, network.guard()
+    half, guard = SLOTS // 2, network.guard(most)
     at_half: Calendar | None = None
     for transfer in asked:
         now = int(transfer.release_seconds // SLOT_SECONDS)
