@@ -29,6 +29,7 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
         project="p", state=["running"], site="s", user="u", name="n", array_id=ID, tag=["a:b"],
         since="2026-11-26T00:00:00+00:00", limit=5, cursor="c",
     ),
+    "find_task": lambda: operations.find_task("sweep", project="p"),
     "task": lambda: operations.task(ID),
     "attempts": lambda: operations.attempts(ID),
     "receipts": lambda: operations.receipts(ID),
