@@ -12,9 +12,9 @@ from isthmus.domain.placement import PoolView, Promise, Snapshot, WaitingTask, W
 from isthmus.domain.site import Pool
 from isthmus.domain.task import Constraints, Demand, Goal, Objective
 from isthmus.placement import decide
+from isthmus.placement.candidates import Staying
 from isthmus.placement.moving import Better, Queued, find_better
 from isthmus.placement.preempting import Holder, Room, Wanting, make_room
-from isthmus.placement.round import Staying
 
 HOUR = 3600.0
 

@@ -40,10 +40,10 @@ class Anchor:
 
 def anchor(asked: Asked) -> Anchor:
     """Audit one round."""
+    from isthmus.placement.candidates import wishes
     from isthmus.placement.joint.audit import audit
     from isthmus.placement.joint.solve import solve
     from isthmus.placement.pricing import BUDGET, as_scarce, stated
-    from isthmus.placement.round import wishes
 
     stand = stated(asked.snapshot, asked.tasks, *wishes(asked.snapshot, asked.tasks))
     answer = solve(stand.problem, stand.prices, replace(BUDGET, passes=2))

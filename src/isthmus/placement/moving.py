@@ -14,7 +14,8 @@ from math import inf
 from isthmus.domain.placement import Candidate, Snapshot, WaitingTask, Why
 from isthmus.domain.task import Goal
 from isthmus.domain.units import show_duration
-from isthmus.placement.round import Staying, decide
+from isthmus.placement.candidates import Staying
+from isthmus.placement.round import decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

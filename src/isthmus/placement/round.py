@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
 
 from isthmus.domain.placement import (
-    PASSING,
     Binding,
     Candidate,
     Placement,
     PoolView,
-    Promise,
     Receipt,
     ScarcePrice,
     Snapshot,
@@ -29,13 +26,15 @@ from isthmus.domain.placement import (
     Why,
 )
 from isthmus.placement import estimates
-from isthmus.placement.carrying import Blocked, Preference, Traffic
-from isthmus.placement.feasibility import Failure, failures, remedy
-from isthmus.placement.gangs import JOINTLY, Pair, Refusal, as_held, jointly, pairs_of, record, refused, remedy_of
+from isthmus.placement.candidates import avoid, estimated, refused_at, shape_of, wish_of, wishes
+from isthmus.placement.carrying import Preference, Traffic
+from isthmus.placement.feasibility import Failure, failures
+from isthmus.placement.gangs import JOINTLY, Pair, Refusal, as_held, jointly, pairs_of, record
 from isthmus.placement.homerow import HomeRows
+from isthmus.placement.ledger import ledgers
+from isthmus.placement.nowhere import again, going_nowhere, no_pair, parts_missing
 from isthmus.placement.preference import Yardstick, lost, order, way_preference, yardstick
 from isthmus.placement.scarcity import Scarce, Scarcity, held
-from isthmus.placement.spreading import spread_over
 
 PRICED_FROM = 50  # a contested round of fewer tasks is placed at the standing prices
 
@@ -51,58 +50,6 @@ class Decision:
     receipts: tuple[Receipt, ...]
     prices: tuple[ScarcePrice, ...] = ()
     contested: bool = False
-
-
-class _Ledger:
-    """The promises of one pool as the round goes on."""
-
-    def __init__(self, view: PoolView) -> None:
-        self.view = view
-        self.promised = view.promised
-        self.unseen = view.promised_unseen
-        self.guests = Promise()  # of this round, at a site whose own users come first
-        self.to_bring = list(view.to_bring)  # shared by the pools of a site
-
-    def before(self, task: WaitingTask) -> tuple[Promise, Promise]:
-        """What is ahead of a task, and of that what the site does not show: for the site's own users no guest is."""
-        if self.view.home is None or task.home != self.view.site:
-            return self.promised, self.unseen
-        return _less(self.promised, self.guests), _less(self.unseen, self.guests)
-
-    def add(self, task: WaitingTask, run_seconds: float) -> None:
-        demand = task.demand
-        cpus = demand.cpus_per_node * demand.nodes
-        more = Promise(
-            jobs=1,
-            cpus=cpus,
-            memory_bytes=demand.memory_bytes * demand.nodes,
-            accelerators=demand.accelerators.count * demand.nodes,
-            cpu_seconds=cpus * run_seconds,
-        )
-        self.promised = _sum(self.promised, more)
-        self.unseen = _sum(self.unseen, more)
-        if self.view.home is not None and task.home != self.view.site:
-            self.guests = _sum(self.guests, more)
-
-
-def _sum(one: Promise, other: Promise) -> Promise:
-    return Promise(
-        jobs=one.jobs + other.jobs,
-        cpus=one.cpus + other.cpus,
-        memory_bytes=one.memory_bytes + other.memory_bytes,
-        accelerators=one.accelerators + other.accelerators,
-        cpu_seconds=one.cpu_seconds + other.cpu_seconds,
-    )
-
-
-def _less(one: Promise, other: Promise) -> Promise:
-    return Promise(
-        jobs=max(0, one.jobs - other.jobs),
-        cpus=max(0, one.cpus - other.cpus),
-        memory_bytes=max(0, one.memory_bytes - other.memory_bytes),
-        accelerators=max(0, one.accelerators - other.accelerators),
-        cpu_seconds=max(0.0, one.cpu_seconds - other.cpu_seconds),
-    )
 
 
 def decide(snapshot: Snapshot, tasks: Sequence[WaitingTask], *, pricing: bool = True) -> Decision:
@@ -132,57 +79,6 @@ def _priced(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[ScarcePri
     return price(snapshot, tasks, *wishes(snapshot, tasks))
 
 
-def wishes(snapshot: Snapshot, tasks: Sequence[WaitingTask]) -> tuple[list[list[Candidate | None]], list[Yardstick]]:
-    """Every task's plans [task][pool] as they would be if it did not wait anywhere (None = impossible), and its yardstick."""
-    empty = Promise()
-    ledgers = [
-        _Ledger(replace(view, promised=empty, promised_unseen=empty, to_bring=(0, 0))) for view in snapshot.pools
-    ]
-    traffic = Traffic(snapshot.roads, snapshot.now, held=())
-    known: dict[object, tuple[list[Candidate | None], Yardstick]] = {}
-    rows = []
-    for task in tasks:
-        wish = _wish(task)
-        if wish not in known:
-            whole = [_candidate(snapshot.now, task, ledger, traffic) for ledger in ledgers]
-            plans = [_without_wait(plan) if plan.run and plan.why is not Why.OVER_BUDGET else None for plan in whole]
-            known[wish] = plans, yardstick(task, whole)
-        rows.append(known[wish])
-    return [plans for plans, _ in rows], [by for _, by in rows]
-
-
-class Staying:
-    """Plans of tasks that wait at pools already, beside everything else that the snapshot has there but themselves."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._now = snapshot.now
-        self._views = {(view.site, view.pool.name): view for view in snapshot.pools}
-        self._traffic = Traffic(snapshot.roads, snapshot.now)
-
-    def plan(self, task: WaitingTask, site: str, pool: str, *, refused: bool) -> Candidate | None:
-        """What staying comes to; None where there is no such pool. `refused`: the site has not taken it yet, so that its figures do
-        not show it."""
-        view = self._views.get((site, pool))
-        if view is None:
-            return None
-        demand = task.demand
-        cpus = demand.cpus_per_node * demand.nodes
-        own = Promise(
-            jobs=1,
-            cpus=cpus,
-            memory_bytes=demand.memory_bytes * demand.nodes,
-            accelerators=demand.accelerators.count * demand.nodes,
-            cpu_seconds=cpus * estimates.run(task, view).seconds,
-        )
-        unseen = _less(view.promised_unseen, own) if refused else view.promised_unseen
-        alone = replace(view, promised=_less(view.promised, own), promised_unseen=unseen)
-        return _candidate(self._now, task, _Ledger(alone), self._traffic)
-
-
-def _without_wait(plan: Candidate) -> Candidate:
-    return replace(plan, wait=replace(plan.wait, seconds=0.0) if plan.wait else None)
-
-
 class _Pass:
     """One placing of the round's tasks in order of service, at given prices of what is scarce."""
 
@@ -192,7 +88,7 @@ class _Pass:
         self.contested = False  # a task could not have, or must wait longer for, a pool because of others of the round
         self._snapshot = snapshot
         self._scarcity = scarcity
-        self._ledgers = _ledgers(snapshot)
+        self._ledgers = ledgers(snapshot)
         self._traffic = Traffic(snapshot.roads, snapshot.now)
         self._rows = HomeRows(snapshot)
         self._receipts: list[Receipt | None] = []  # of each task in the order given
@@ -218,11 +114,11 @@ class _Pass:
         for number, task in enumerate(tasks):
             if task.gang is not None:
                 continue
-            wish = _wish(task)
+            wish = wish_of(task)
             if wish in self._turned_away:
                 self._receipts[number] = replace(self._turned_away[wish], task_id=task.id, standing=task.standing)
                 continue
-            candidates = _avoid(task, self._candidates(task))
+            candidates = avoid(task, self._candidates(task))
             if task.preemptible:
                 candidates = [self._unless_wanted(c) for c in candidates]
             by = self._yardsticks.get(wish)
@@ -234,7 +130,7 @@ class _Pass:
                 self._wanted.update((c.site, c.pool) for c in candidates if c.why is Why.FULL_NOW)
             if best is None:
                 self._turned_away[wish] = replace(
-                    _waiting(self._snapshot, task, candidates), binding=self._binding(task, candidates)
+                    going_nowhere(self._snapshot, task, candidates), binding=self._binding(task, candidates)
                 )
                 self._receipts[number] = self._turned_away[wish]
             else:
@@ -247,7 +143,7 @@ class _Pass:
             if task.gang is None:
                 continue
             if task.gang.lacking:
-                self._receipts[number] = _lacking(self._snapshot.now, task, task.gang.lacking)
+                self._receipts[number] = parts_missing(self._snapshot.now, task, task.gang.lacking)
             else:
                 gangs.setdefault(task.gang.id, []).append(number)
         whole = [sorted(numbers, key=lambda number: _part(tasks[number])) for numbers in gangs.values()]
@@ -285,10 +181,10 @@ class _Pass:
 
     def _place_gang(self, parts: Sequence[WaitingTask], wanted: Pair | None) -> list[Receipt]:
         """A receipt for each part; both are placed, or none."""
-        wish = (parts[0].gang and parts[0].gang.hold_seconds, *(_wish(task) for task in parts))
+        wish = (parts[0].gang and parts[0].gang.hold_seconds, *(wish_of(task) for task in parts))
         before = self._gangs_turned_away.get(wish)
         if before is not None:
-            return [_again(receipt, task) for receipt, task in zip(before, parts, strict=True)]
+            return [again(receipt, task) for receipt, task in zip(before, parts, strict=True)]
         candidates = [self._candidates(task) for task in parts]
         self.contested = self.contested or any(self._pressed(one) for plans in candidates for one in plans)
         found = self._pairs(parts, candidates)
@@ -323,7 +219,7 @@ class _Pass:
                 ]
         assert isinstance(found, Refusal)
         receipts = [
-            _no_pair(self._snapshot.now, task, plans, found) for task, plans in zip(parts, candidates, strict=True)
+            no_pair(self._snapshot.now, task, plans, found) for task, plans in zip(parts, candidates, strict=True)
         ]
         for plans in candidates:
             self._wanted.update((c.site, c.pool) for c in plans if c.why is Why.FULL_NOW)
@@ -331,14 +227,14 @@ class _Pass:
         return receipts
 
     def _candidates(self, task: WaitingTask) -> list[Candidate]:
-        shape = _shape(task)
+        shape = shape_of(task)
         if shape not in self._checked:
             self._checked[shape] = [next(failures(task, ledger.view), None) for ledger in self._ledgers]
         prefer = self._prefer(task) if task.data or task.input_bytes else Preference()
         return [
-            _refused(ledger.view, found)
+            refused_at(ledger.view, found)
             if found
-            else _estimated(self._snapshot.now, task, ledger, self._traffic, prefer, self._rows)
+            else estimated(self._snapshot.now, task, ledger, self._traffic, prefer, self._rows)
             for ledger, failure in zip(self._ledgers, self._checked[shape], strict=True)
             for found in (failure or self._crowded(task, ledger.view),)
         ]
@@ -346,7 +242,7 @@ class _Pass:
     def _prefer(self, task: WaitingTask) -> Preference:
         """What a way of its data costs the task: by its goal, and at prices by what others would lose."""
         worth = self._scarcity.of_link if self._scarcity else None
-        return way_preference(task, self._yardsticks.get(_wish(task)), estimates.run(task).seconds, worth)
+        return way_preference(task, self._yardsticks.get(wish_of(task)), estimates.run(task).seconds, worth)
 
     def _unless_wanted(self, candidate: Candidate) -> Candidate:
         """A pool that an ordinary task of the round waits for is not filled with preemptible ones."""
@@ -452,218 +348,3 @@ class _Pass:
 
 def _part(task: WaitingTask) -> int:
     return 0 if task.gang is None else task.gang.part
-
-
-def _again(receipt: Receipt, task: WaitingTask) -> Receipt:
-    """The receipt of a gang's part for that of another gang, which is like it."""
-    assert receipt.together is not None
-    assert task.gang is not None
-    mine = replace(receipt.together, gang=task.gang.id)
-    return replace(receipt, task_id=task.id, standing=task.standing, together=mine)
-
-
-def _lacking(now: float, task: WaitingTask, lacking: str) -> Receipt:
-    """Of a gang whose parts do not all wait for a place yet, nothing is looked at."""
-    wanted = "all parts" if task.gang is None else f"all {task.gang.parts} parts"
-    why = Refusal(why=Why.PARTS_MISSING, wanted=wanted, offered=lacking)
-    return Receipt(
-        task_id=task.id,
-        decided_at=now,
-        candidates=(),
-        remedy=remedy_of(why),
-        standing=task.standing,
-        together=refused(task, why),
-    )
-
-
-def _no_pair(now: float, task: WaitingTask, plans: Sequence[Candidate], why: Refusal) -> Receipt:
-    """A part that could go somewhere alone, and not together with the other."""
-    return Receipt(
-        task_id=task.id,
-        decided_at=now,
-        candidates=tuple(
-            replace(c, why=why.why, wanted=why.wanted, offered=why.offered) if c.why is Why.LATER_FINISH else c
-            for c in plans
-        ),
-        remedy=remedy_of(why),
-        standing=task.standing,
-        together=refused(task, why),
-    )
-
-
-def _wish(task: WaitingTask) -> object:
-    """What a decision depends on: tasks of one wish are turned away alike."""
-    return (
-        task.preemptible,
-        task.home,
-        _shape(task),
-        task.objective,
-        task.avoid_sites,
-        task.run,
-        task.run_at,
-        task.input_bytes,
-        task.data,
-    )
-
-
-def _shape(task: WaitingTask) -> object:
-    """What feasibility depends on: tasks of one shape fail and fit alike."""
-    demand = task.demand
-    return (
-        task.user,
-        task.constraints,
-        task.input_sites,
-        task.data,
-        task.keeps,
-        task.needs_container,
-        task.options,
-        demand.nodes,
-        demand.cpus_per_node,
-        demand.memory_bytes,
-        demand.disk_bytes,
-        demand.accelerators,
-        task.limit_seconds,
-        tuple(sorted(demand.licences.items())),
-    )
-
-
-def _refused(view: PoolView, failure: Failure | Blocked) -> Candidate:
-    return Candidate(
-        site=view.site, pool=view.pool.name, why=failure.why, wanted=failure.wanted, offered=failure.offered
-    )
-
-
-def _ledgers(snapshot: Snapshot) -> list[_Ledger]:
-    found = [_Ledger(view) for view in snapshot.pools]
-    sites: dict[str, list[int]] = {}
-    for ledger in found:
-        ledger.to_bring = sites.setdefault(ledger.view.site, ledger.to_bring)
-    return found
-
-
-def _candidate(now: float, task: WaitingTask, ledger: _Ledger, traffic: Traffic) -> Candidate:
-    failure = next(failures(task, ledger.view), None)
-    return _refused(ledger.view, failure) if failure else _estimated(now, task, ledger, traffic, Preference())
-
-
-def _estimated(
-    now: float,
-    task: WaitingTask,
-    ledger: _Ledger,
-    traffic: Traffic,
-    prefer: Preference,
-    rows: HomeRows | None = None,
-) -> Candidate:
-    view = ledger.view
-    brought = traffic.bring(task, view, prefer)
-    if isinstance(brought, Blocked):
-        return _refused(view, brought)
-    run = estimates.run(task, view)
-    energy = estimates.energy_kwh(task, view, run.seconds)
-    jobs, size_bytes = ledger.to_bring
-    handover, handling = estimates.handling(view, jobs + 1, size_bytes + task.input_bytes)
-    transfer = brought.estimate
-    if task.input_bytes and not task.data and view.handover is not None:  # what is uploaded is brought with the task
-        transfer = replace(transfer, seconds=0.0, source="learned", p10=None, p90=None)
-    wait = estimates.wait(task, view, *ledger.before(task), handover + transfer.seconds)
-    begin = now + handover + wait.seconds + transfer.seconds
-    candidate = Candidate(
-        site=view.site,
-        pool=view.pool.name,
-        why=Why.LATER_FINISH,
-        wait=wait,
-        transfer=transfer,
-        run=run,
-        handling=handling,
-        price=estimates.price(task, view, run.seconds, begin) + brought.price,
-        transfers=brought.carriages,
-        energy_kwh=energy,
-        carbon_grams=view.energy.grams(energy, begin, run.seconds),
-    )
-    spread = view.spread_declared if run.source == "declared" else view.spread
-    if spread is not None:
-        candidate = replace(candidate, finish=spread_over(candidate, spread))
-    late = candidate.late_seconds
-    assert late is not None
-    objective = task.objective
-    if objective.deadline is not None and now + late > objective.deadline.timestamp():
-        ready = datetime.fromtimestamp(now + late, objective.deadline.tzinfo)
-        return replace(
-            candidate,
-            why=Why.MISSES_DEADLINE,
-            wanted=objective.deadline.isoformat(timespec="seconds"),
-            offered=ready.isoformat(timespec="seconds"),
-        )
-    if objective.budget is not None and candidate.price is not None and candidate.price > objective.budget:
-        return replace(candidate, why=Why.OVER_BUDGET, wanted=str(objective.budget), offered=str(candidate.price))
-    waits = candidate.wait is not None and candidate.wait.seconds > estimates.SCHEDULER_LAG_SECONDS
-    if task.preemptible and waits:
-        return replace(candidate, why=Why.FULL_NOW, wanted="room that is idle", offered="none")
-    unkind = None if rows is None else rows.refusal(task, view, candidate)
-    if unkind is not None:
-        return replace(candidate, why=unkind.why, wanted=unkind.wanted, offered=unkind.offered)
-    if not estimates.takes_more(task, view, ledger.promised):
-        return replace(
-            candidate,
-            why=Why.FULL_NOW,
-            wanted=f"{task.demand.cpus_per_node * task.demand.nodes} processors",
-            offered=f"{ledger.promised.cpus} of {view.pool.cpus} promised to {ledger.promised.jobs} jobs",
-        )
-    return candidate
-
-
-_OPEN = frozenset({Why.LATER_FINISH, Why.FULL_NOW, Why.PATH_FULL, Why.HOME_FIRST})
-
-
-def _avoid(task: WaitingTask, candidates: list[Candidate]) -> list[Candidate]:
-    """A site where the task failed before is left out while any other could take it, now or soon."""
-    if not task.avoid_sites:
-        return candidates
-    others = any(c.why in _OPEN and c.site not in task.avoid_sites for c in candidates)
-    if not others:
-        return candidates
-    return [
-        replace(c, why=Why.FAILED_HERE, wanted="another site", offered="failed here before")
-        if c.why in _OPEN and c.site in task.avoid_sites
-        else c
-        for c in candidates
-    ]
-
-
-def _waiting(snapshot: Snapshot, task: WaitingTask, candidates: list[Candidate]) -> Receipt:
-    if any(candidate.why is Why.FULL_NOW for candidate in candidates):
-        advice = "It goes as soon as there is room; a higher priority or a smaller demand goes sooner."
-    elif any(candidate.why is Why.HOME_FIRST for candidate in candidates):
-        advice = "It goes as soon as it fits beside what the site's own users wait for; a shorter or narrower task fits sooner."
-    elif any(candidate.why is Why.PATH_FULL for candidate in candidates):
-        advice = "It goes as soon as the path has room; or put a copy of its data at another site: `isthmus data cp`."
-    elif any(candidate.why is Why.NO_REPLICA for candidate in candidates):
-        advice = "It goes when its data is whole somewhere: `isthmus data show` tells where it is."
-    elif any(candidate.why is Why.KEPT_APART for candidate in candidates):
-        advice = "It goes when another of its group has ended; or join or allow more sites, or leave out `apart`."
-    elif any(candidate.why in PASSING for candidate in candidates):
-        advice = "It goes when the site is back; or allow other sites."
-    else:
-        advice = remedy(task, snapshot.pools) or _money_or_time(candidates)
-    return Receipt(
-        task_id=task.id,
-        decided_at=snapshot.now,
-        candidates=tuple(candidates),
-        remedy=advice,
-        standing=task.standing,
-    )
-
-
-def _money_or_time(candidates: Sequence[Candidate]) -> str:
-    late = [c for c in candidates if c.why is Why.MISSES_DEADLINE and c.finish_seconds is not None]
-    if late:
-        soonest = min(late, key=lambda c: c.finish_seconds or 0.0)
-        return f"Move the deadline to {soonest.offered} or later (soonest: {soonest.site}/{soonest.pool})."
-    dear = [c for c in candidates if c.why is Why.OVER_BUDGET and c.price is not None]
-    if dear:
-        cheapest = min(dear, key=lambda c: c.price or Decimal(0))
-        return f"Raise the budget to {cheapest.offered} (cheapest: {cheapest.site}/{cheapest.pool})."
-    cut_off = next((c for c in candidates if c.why is Why.NO_PATH), None)
-    if cut_off is not None:
-        return f"Put a copy of its data at {cut_off.site} (`isthmus data cp`), or declare a link to it (`isthmus net`)."
-    return ""
