@@ -1,4 +1,4 @@
-"""The placement round: reads a snapshot, lets the brain decide, and writes attempts, promises and receipts at once."""
+"""The placement round: reads a snapshot, lets the brain decide, and has its verdicts written at once."""
 
 from __future__ import annotations
 
@@ -14,20 +14,15 @@ import orjson
 import sqlalchemy as sa
 
 from isthmus.domain.errors import Refused
-from isthmus.domain.lifecycle import ATTEMPT_ENDED, AttemptState, EndReason, TaskState
+from isthmus.domain.lifecycle import ATTEMPT_ENDED, EndReason, TaskState
 from isthmus.domain.placement import (
-    PASSING,
     Gang,
-    Receipt,
     ScarcePrice,
     Snapshot,
     WaitingTask,
-    Why,
 )
-from isthmus.domain.site import SiteState
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.auditing import Auditing
-from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.ends import AGAIN_SECONDS as ENDS_SECONDS
 from isthmus.engine.ends import Ends
@@ -39,11 +34,12 @@ from isthmus.engine.homes import NOBODY, Homes, read_homes
 from isthmus.engine.learning import RunTimes
 from isthmus.engine.leases import Lease, guard
 from isthmus.engine.rebalancing import Look, RoomToCome, as_queued, following, free_room, look, unplaced
-from isthmus.engine.roads import NOTHING, DataView, RoadMap, promise, with_data
+from isthmus.engine.roads import NOTHING, DataView, RoadMap, with_data
 from isthmus.engine.serving import Line, as_cpus, open_line, processors_of, read_waiting
 from isthmus.engine.settings import EngineSettings
 from isthmus.engine.snapshot import read_apart, read_snapshot, waiting_task
 from isthmus.engine.taskdata import kept_by, refs_of
+from isthmus.engine.verdicts import Verdicts
 from isthmus.engine.waiting import WaitTimes, shape_of
 from isthmus.engine.warming import Warming
 from isthmus.engine.withdrawing import MOVE, PREEMPT, take_back
@@ -51,9 +47,9 @@ from isthmus.placement import Decision, decide
 from isthmus.placement.fairshare import Leads
 from isthmus.placement.moving import find_better
 from isthmus.placement.preempting import Wanting, make_room
-from isthmus.store import events, tables
+from isthmus.store import tables
 from isthmus.store.database import Database
-from isthmus.store.documents import dump, load
+from isthmus.store.documents import load
 
 log = logging.getLogger(__name__)
 _ENDED = [state.value for state in ATTEMPT_ENDED]
@@ -72,7 +68,7 @@ def look_again(connection: sa.Connection, now: float, lease: Lease) -> None:
 
 
 class Round:
-    """Places waiting tasks; remembers the last reasons it wrote, so that it writes a receipt only when they change.
+    """Places waiting tasks, and takes back what would be better elsewhere.
 
     `prices` are those of the last round, empty when nothing is contested.
     """
@@ -83,7 +79,7 @@ class Round:
         self._settings = settings
         self._run_times = run_times
         self._wait_times = wait_times
-        self._told: dict[str, tuple[str, ...]] = {}
+        self._verdicts = Verdicts(settings)
         self._specs: dict[str, TaskSpec] = {}
         self.prices: tuple[ScarcePrice, ...] = ()
         self._looked_for_moves = 0.0
@@ -143,7 +139,7 @@ class Round:
                     self.auditing.offer(snapshot, tasks, now)
             found = decision.prices or found
             failpoint("place.decided")
-            placed += await database.write(self._write, now, lease, specs, decision, gangs)
+            placed += await database.write(self._verdicts.write, now, lease, specs, decision, gangs)
             if read < limit:
                 break
         self.prices = self.auditing.adjust(found)
@@ -337,158 +333,6 @@ class Round:
             found = self._specs[text] = load(TaskSpec, text)
         return found
 
-    def _write(
-        self,
-        connection: sa.Connection,
-        now: float,
-        lease: Lease,
-        specs: Mapping[str, TaskSpec],
-        decision: Decision,
-        gangs: Mapping[str, Gang],
-    ) -> int:
-        guard(connection, lease)
-        accounts = _accounts(connection)
-        wanted = {p.task_id: p for p in decision.placements if p.site in accounts}  # the others: in the next round
-        locked = _whole(self._lock_waiting(connection, sorted(wanted)), gangs)
-        attempt_rows: list[dict[str, Any]] = []
-        task_rows: list[dict[str, Any]] = []
-        receipt_rows: list[dict[str, Any]] = []
-        receipts = {receipt.task_id: receipt for receipt in decision.receipts}
-        for task_id, note in _taken_back(connection, [task.attempt for task in locked if task.moves + task.restarts]):
-            receipts[task_id] = replace(receipts[task_id], after=note)
-        for task in locked:
-            placement, spec = wanted[task.id], specs[task.id]
-            demand = spec.demand
-            key = new_id(now)
-            attempt_rows.append(
-                {
-                    "key": key,
-                    "task_id": task.id,
-                    "gang": task.gang,
-                    "project": task.project,
-                    "user": task.user,
-                    "number": task.attempts + 1,
-                    "fence": task.fence + 1,
-                    "site": placement.site,
-                    "pool": placement.pool,
-                    "account": _account(accounts[placement.site], task.user),
-                    "state": AttemptState.PLACED.value,
-                    "nodes": demand.nodes,
-                    "cpus": demand.cpus_per_node * demand.nodes,
-                    "memory_bytes": demand.memory_bytes * demand.nodes,
-                    "accelerators": demand.accelerators.count * demand.nodes,
-                    "walltime_seconds": demand.walltime_seconds,
-                    "expected_seconds": placement.run_seconds,
-                    "grace_seconds": spec.checkpoint_grace_seconds if spec.preemptible else 0,
-                    "predicted_seconds": placement.predicted_seconds,
-                    "created_at": now,
-                    "updated_at": now,
-                }
-            )
-            task_rows.append(
-                {
-                    "which": task.id,
-                    "state": TaskState.PLACED.value,
-                    "attempt": key,
-                    "attempts": task.attempts + 1,
-                    "fence": task.fence + 1,
-                    "site": placement.site,
-                    "pool": placement.pool,
-                    "updated_at": now,
-                }
-            )
-            receipt_rows.append(
-                {"task_id": task.id, "attempt": key, "decided_at": now, "body": dump(receipts[task.id])}
-            )
-        if attempt_rows:
-            connection.execute(tables.attempts.insert(), attempt_rows)
-            connection.execute(tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("which")), task_rows)
-            connection.execute(tables.receipts.insert(), receipt_rows)
-            for task in locked:
-                promise(connection, now, task.user, task.id, wanted[task.id], self._settings.home_region)
-            events.add(
-                connection,
-                [
-                    events.event(
-                        now,
-                        "attempt.placed",
-                        project=row["project"],
-                        task_id=row["task_id"],
-                        attempt=row["key"],
-                        site=row["site"],
-                        body={"pool": row["pool"], "number": row["number"]},
-                    )
-                    for row in attempt_rows
-                ],
-            )
-        placed = {placement.task_id for placement in decision.placements}
-        self._tell_waiting(connection, now, [r for r in decision.receipts if r.task_id not in placed])
-        self._end_late(connection, now, {task_id: spec for task_id, spec in specs.items() if task_id not in placed})
-        return len(attempt_rows)
-
-    @staticmethod
-    def _lock_waiting(connection: sa.Connection, ids: Sequence[str]) -> list[Any]:
-        """Those tasks that still wait, locked; one that a user cancelled or holds meanwhile is left out."""
-        rows: list[Any] = []
-        for start in range(0, len(ids), 500):
-            query = (
-                tables.tasks.select()
-                .where(tables.tasks.c.id.in_(ids[start : start + 500]))
-                .where(tables.tasks.c.state == TaskState.WAITING.value)
-                .order_by(tables.tasks.c.id)
-            )
-            rows.extend(connection.execute(query.with_for_update(skip_locked=True)))
-        return rows
-
-    def _end_late(self, connection: sa.Connection, now: float, specs: Mapping[str, TaskSpec]) -> None:
-        """A task whose deadline passed before it found a place can no longer be what its user asked for: it ends."""
-        late = [
-            task_id
-            for task_id, spec in specs.items()
-            if spec.objective.deadline is not None and spec.objective.deadline.timestamp() <= now
-        ]
-        still = [row.id for row in self._lock_waiting(connection, sorted(late))]
-        message = "Its deadline passed before it found a place; its last receipt says what stood in the way."
-        ending = (TaskState.FAILED, EndReason.INFEASIBLE)
-        end_tasks(connection, now, dict.fromkeys(still, ending), {task_id: {"message": message} for task_id in still})
-
-    def _tell_waiting(self, connection: sa.Connection, now: float, receipts: Sequence[Receipt]) -> None:
-        """Keep the latest reason why a task waits, when it changed; look later again at what can go nowhere."""
-        if len(self._told) > 200_000:
-            self._told.clear()
-        fresh: list[Receipt] = []
-        hopeless: list[str] = []
-        for receipt in receipts:
-            reasons = tuple(candidate.why for candidate in receipt.candidates)
-            lacking = ""
-            if receipt.together is not None:
-                reasons += (receipt.together.why,)
-                lacking = receipt.together.offered if receipt.together.why is Why.PARTS_MISSING else ""
-            if self._told.get(receipt.task_id) != (*reasons, lacking):
-                self._told[receipt.task_id] = (*reasons, lacking)
-                fresh.append(receipt)
-            if reasons and not any(reason in PASSING for reason in reasons):
-                hopeless.append(receipt.task_id)
-        ids = [receipt.task_id for receipt in fresh]
-        for start in range(0, len(ids), 500):
-            connection.execute(
-                tables.receipts.delete()
-                .where(tables.receipts.c.task_id.in_(ids[start : start + 500]))
-                .where(tables.receipts.c.attempt == "")
-            )
-        if fresh:
-            connection.execute(
-                tables.receipts.insert(),
-                [{"task_id": r.task_id, "attempt": "", "decided_at": now, "body": dump(r)} for r in fresh],
-            )
-        for start in range(0, len(hopeless), 500):
-            connection.execute(
-                tables.tasks.update()
-                .where(tables.tasks.c.id.in_(hopeless[start : start + 500]))
-                .where(tables.tasks.c.state == TaskState.WAITING.value)
-                .values(due_at=now + self._settings.hopeless_interval)
-            )
-
 
 def _readable(gangs: Mapping[str, Gang], rows: Sequence[Any]) -> Mapping[str, Gang]:
     """The gangs as they are without members that cannot be read."""
@@ -499,38 +343,9 @@ def _readable(gangs: Mapping[str, Gang], rows: Sequence[Any]) -> Mapping[str, Ga
     }
 
 
-def _whole(rows: Sequence[Any], gangs: Mapping[str, Gang]) -> list[Any]:
-    """The tasks without those of which another part of the gang is not among them: it was cancelled or held meanwhile."""
-    here = Counter(row.gang for row in rows if row.gang)
-    return [row for row in rows if row.id not in gangs or here[row.gang] == gangs[row.id].parts]
-
-
 def _park(connection: sa.Connection, now: float, lease: Lease, task_ids: Sequence[str]) -> None:
     """End tasks whose rows cannot be read."""
     guard(connection, lease)
     message = "Its row in the store cannot be read; the service's log says why."
     poisoned = dict.fromkeys(task_ids, (TaskState.FAILED, EndReason.POISON))
     end_tasks(connection, now, poisoned, {task_id: {"message": message} for task_id in task_ids})
-
-
-def _taken_back(connection: sa.Connection, keys: Sequence[str]) -> list[tuple[str, str]]:
-    """Of attempts that the engine took back: their task, and why, in words."""
-    a = tables.attempts.c
-    found: list[tuple[str, str]] = []
-    for start in range(0, len(keys), 500):
-        query = sa.select(a.task_id, a.ending_note).where(a.key.in_(keys[start : start + 500])).where(a.ending != "")
-        found += [(row.task_id, row.ending_note) for row in connection.execute(query)]
-    return found
-
-
-def _accounts(connection: sa.Connection) -> dict[str, dict[str, str]]:
-    """Who is who at each site that takes work now. None of them drains or leaves before this transaction has ended."""
-    query = sa.select(tables.sites.c.name, tables.sites.c.accounts).where(
-        tables.sites.c.state == SiteState.ACTIVE.value
-    )
-    query = query.order_by(tables.sites.c.name).with_for_update(read=True, key_share=True)
-    return {row.name: orjson.loads(row.accounts) for row in connection.execute(query)}
-
-
-def _account(accounts: Mapping[str, str], user: str) -> str:
-    return accounts.get(user, accounts.get("*", "")).replace("{user}", user)
