@@ -95,6 +95,7 @@ CALLS: dict[str, Callable[[], Steps[Any]]] = {
     "register": lambda: datasets.register("s", "/x", DATASET, sensitivity="w", regions=["r"]),
     "verify": lambda: datasets.verify(DATASET, site="s"),
     "copy": lambda: datasets.copy(DATASET, "s", pinned=True, bytes_per_second=1e6),
+    "copies": lambda: datasets.copies(DATASET, ["s", "t"], by="+6h"),
     "files": lambda: datasets.files(DATASET),
     "pin": lambda: datasets.pin(DATASET, site="s"),
     "label": lambda: datasets.label(DATASET, regions=["r"]),

@@ -102,7 +102,7 @@ class DatasetFile(_Answer):
 
 class Transfer(_Answer):
     """One movement of a version to a place. `through` is `direct` from site to site, `relay` (through that of the site `relay`), or `service`;
-    `multipath`: it goes over MPTCP. `ways`: those that it took in fact, known at its end; `links` the path that it was promised."""
+    `multipath`: it goes over MPTCP. `by`: when it was promised to be over; `late`: it was not, or is not expected to be. `ways`: those that it took in fact, known at its end; `links` the path that it was promised."""
 
     id: Id
     project: str
@@ -121,6 +121,8 @@ class Transfer(_Answer):
     done_bytes: int
     bytes_per_second: float
     ends_at: datetime | None
+    by: datetime | None
+    late: bool
     task_id: str
     created_by: str
     message: str
@@ -133,6 +135,12 @@ class Fetched(_Answer):
     """The transfer that was planned or is on its way; null when nothing needs to move."""
 
     transfer: Transfer | None
+
+
+class Copied(Fetched):
+    """The transfer to the first place, and those to the others in their order; null for a place that has it."""
+
+    others: list[Transfer | None]
 
 
 class Registered(_Answer):

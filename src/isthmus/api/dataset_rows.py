@@ -136,6 +136,14 @@ def one_transfer(connection: sa.Connection, project: str, transfer_id: str) -> d
     return None if row is None else show_transfer(row)
 
 
+def _is_late(row: Any) -> bool:
+    """Whether it was, or is to be, over after the time that was promised; not known to end: as of the last news of it."""
+    if row.wanted_by is None:
+        return False
+    ends = row.ended_at or max(row.ends_at or 0.0, row.updated_at)
+    return bool(ends > row.wanted_by)
+
+
 def show_transfer(row: Any) -> dict[str, Any]:
     """A row of `transfers` as an answer."""
     return {
@@ -156,6 +164,8 @@ def show_transfer(row: Any) -> dict[str, Any]:
         "done_bytes": row.done_bytes,
         "bytes_per_second": row.bytes_per_second,
         "ends_at": when(row.ends_at),
+        "by": when(row.wanted_by),
+        "late": _is_late(row),
         "task_id": row.task_id,
         "created_by": row.created_by,
         "message": row.message,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Protocol
 
 import orjson
@@ -21,6 +23,7 @@ from isthmus.domain.dataset import HOME, DatasetRef, Labels
 from isthmus.domain.errors import Forbidden, Invalid, NotFound
 from isthmus.domain.ids import is_name, is_sha256
 from isthmus.domain.task import FORBID_UNKNOWN
+from isthmus.engine import admitting
 from isthmus.engine import datasets as intents
 from isthmus.engine.jobs import read_manifest
 from isthmus.engine.transitions import grant
@@ -67,6 +70,27 @@ class CopyRequest:
     version: VersionNumber = 0
     pinned: bool = False
     bytes_per_second: Annotated[float, Field(ge=0, le=1e15)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedCopy(CopyRequest):
+    """`others` are further places: it comes to all, or to none. `by` (with time zone) is when it has to be whole there: promised, or
+    refused with the soonest that can be."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+    others: Annotated[tuple[PlaceText, ...], Field(max_length=64)] = ()
+    by: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.by is not None and self.by.tzinfo is None:
+            raise Invalid("by", "has no time zone.", remedy="Write it like 2026-11-26T18:00:00+08:00.")
+        if len({self.site, *self.others}) <= len(self.others):
+            raise Invalid("others", "names a place twice.", remedy="Name each place once.")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.site, *self.others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +245,7 @@ async def fetch_dataset(
     """Have a version's content come to the service, and let the project read it there: `transfer` is null once it is there."""
     asked = await read_body(request, CopyRequest)
     ref = DatasetRef(project=project, name=name, version=asked.version)
-    transfer = await _plan(service, caller, ref, HOME, pinned=False)
+    [transfer] = await _plan(service, caller, ref, [HOME], pinned=False)
     if transfer is None:
         row = await service.database.read(intents.need_version, ref)
         manifest = await service.home.manifest(row.manifest, row.manifest_sha256)
@@ -236,40 +260,75 @@ async def fetch_dataset(
     "POST",
     "/v1/datasets/{project}/{name}:copy",
     rule=_WRITE,
-    body=CopyRequest,
-    answer=answers.Fetched,
+    body=WantedCopy,
+    answer=answers.Copied,
     errors=[409],
 )
 async def copy_dataset(
     request: Request, service: Serving, caller: Calling, project: ProjectPath, name: DatasetPath
 ) -> Response:
-    """Have a copy of a version at a site as well; `transfer` is null when it is there already."""
-    asked = await read_body(request, CopyRequest)
+    """Have a copy of a version at a site as well, or at several; `transfer` is null when it is there already. With `by` it is promised to be
+    there by then: its windows and rates are held of links from now on; where that cannot be, it is refused with the soonest end that can,
+    and nothing is stored."""
+    asked = await read_body(request, WantedCopy)
     ref = DatasetRef(project=project, name=name, version=asked.version)
-    if asked.site != HOME:
-        await service.database.read(_need_account, asked.site, caller)
-    shown = await _plan(service, caller, ref, asked.site, pinned=asked.pinned, most=asked.bytes_per_second)
-    return answer({"transfer": shown})
+    for place in asked.places:
+        if place != HOME:
+            await service.database.read(_need_account, place, caller)
+    if asked.by is None:
+        most = asked.bytes_per_second
+        first, *others = await _plan(service, caller, ref, asked.places, pinned=asked.pinned, most=most)
+    else:
+        first, *others = await _promise(service, caller, ref, asked, asked.by.timestamp())
+    return answer({"transfer": first, "others": others})
+
+
+async def _promise(
+    service: Service, caller: Caller, ref: DatasetRef, asked: WantedCopy, by: float
+) -> list[dict[str, Any] | None]:
+    now, region = service.clock(), service.settings.region
+    if by <= now:
+        raise Invalid("by", "is over.", remedy="Name a time to come.")
+    wish = admitting.Wish(
+        ref=ref,
+        targets=asked.places,
+        by=by,
+        most_bytes_per_second=asked.bytes_per_second,
+        pinned=asked.pinned,
+    )
+    roads = await service.database.read(admitting.read_ways, now, wish, region)
+
+    def change(connection: sa.Connection) -> list[dict[str, Any] | None]:
+        promised = admitting.admit(connection, now=now, user=caller.user, wish=wish, roads=roads, home_region=region)
+        return [dataset_rows.one_transfer(connection, ref.project, one) if one else None for one in promised]
+
+    shown = await service.database.write(change)
+    service.engine.wake()
+    service.feed.prod()
+    return shown
 
 
 async def _plan(
-    service: Service, caller: Caller, ref: DatasetRef, target: str, *, pinned: bool, most: float = 0.0
-) -> dict[str, Any] | None:
+    service: Service, caller: Caller, ref: DatasetRef, targets: Sequence[str], *, pinned: bool, most: float = 0.0
+) -> list[dict[str, Any] | None]:
     now, region = service.clock(), service.settings.region
 
-    def change(connection: sa.Connection) -> dict[str, Any] | None:
-        planned = intents.plan_transfer(
-            connection,
-            now=now,
-            user=caller.user,
-            ref=ref,
-            target=target,
-            home_region=region,
-            pinned=pinned,
-            cached=target == HOME,
-            most_bytes_per_second=most,
-        )
-        return dataset_rows.one_transfer(connection, ref.project, planned) if planned else None
+    def change(connection: sa.Connection) -> list[dict[str, Any] | None]:
+        planned = [
+            intents.plan_transfer(
+                connection,
+                now=now,
+                user=caller.user,
+                ref=ref,
+                target=target,
+                home_region=region,
+                pinned=pinned,
+                cached=target == HOME,
+                most_bytes_per_second=most,
+            )
+            for target in targets
+        ]
+        return [dataset_rows.one_transfer(connection, ref.project, one) if one else None for one in planned]
 
     shown = await service.database.write(change)
     service.engine.wake()

@@ -181,29 +181,39 @@ def get(session: Session, name: str, to: Path | None) -> int:
     isthmus data cp climate/era5 bergen
     isthmus data cp climate/era5 bergen turin poznan
     isthmus data cp climate/era5@2 bergen --pin --no-wait
+    isthmus data cp climate/era5 bergen turin --by +6h
     """,
     help=_(
         "Have a copy of a version at a site as well: directly from a site that has one where that can be, else through the service. To "
-        "several sites it goes as a tree: those that receive it pass on what they have."
+        "several sites it goes as a tree: those that receive it pass on what they have. --by TIME: parts of the links are promised to it, so that "
+        "it is there by then; where that cannot be, nothing is copied, and the soonest time is named."
     ),
 )
 @_name
 @click.argument("sites", metavar="SITE...", nargs=-1, required=True)
 @click.option("--pin", "pinned", is_flag=True, help=_("Keep the copy from being evicted."))
 @click.option("--rate", default="", metavar="SIZE", help=_("At most so many bytes a second, such as 20M."))
+@click.option("--by", default=None, metavar="TIME", help=_("To be there by: 2026-12-01T18:00 or +6h."))
 @click.option("--wait/--no-wait", "waits", default=True, help=_("Wait until it is there (the default)."))
 @answers
-def cp(session: Session, name: str, sites: tuple[str, ...], pinned: bool, rate: str, waits: bool) -> int:
+def cp(
+    session: Session, name: str, sites: tuple[str, ...], pinned: bool, rate: str, by: str | None, waits: bool
+) -> int:
     from isthmus.client import datasets
     from isthmus.domain.units import parse_size
 
     ref = _ref(session, name)
     most = parse_size(rate, "rate") if rate else 0
-    asked = [session.run(datasets.copy(ref, site, pinned=pinned, bytes_per_second=most)) for site in sites]
+    asked = session.run(datasets.copies(ref, sites, pinned=pinned, bytes_per_second=most, by=by))
     for site, transfer in zip(sites, asked, strict=True):
         if transfer is None:
             screen.say(_("{ref} is at {site} already").format(ref=ref, site=site))
     moving = [transfer for transfer in asked if transfer is not None]
+    for transfer in moving:
+        if transfer.by is not None:
+            told = _("promised: {ref} at {site} by {time}")
+            named = f"{transfer.project}/{transfer.dataset}@{transfer.version}"
+            screen.say(told.format(ref=named, site=transfer.target, time=screen.moment(transfer.by)))
     if waits:
         moving = [_wait(session, transfer) for transfer in moving]
     if session.as_json:
@@ -379,17 +389,36 @@ def transfers(session: Session, name: str, open_only: bool, cancelled: str) -> i
         screen.put_json(page.items)
         return exits.OK
     headers = [_("TRANSFER"), _("DATASET"), _("FROM"), _("TO"), _("STATE")]
-    headers += [_("THROUGH"), _("FOR TASK"), _("AGE")] if session.wide else []
+    headers += [_("THROUGH"), _("PROMISED"), _("BY"), _("FOR TASK"), _("AGE")] if session.wide else []
     rows = []
     for one in page.items:
         row = [one.id, f"{one.dataset}@{one.version}", _place(one.source) if one.source else "", _place(one.target)]
         row.append(one.state)
         if session.wide:
             how = way_in_words(one.through, one.relay, one.multipath, one.ways) if one.through else ""
-            row += [how, one.task_id, screen.age(one.created_at)]
+            by = screen.moment(one.by) if one.by is not None else ""
+            row += [how, _promised(one), _("{time}, late").format(time=by) if one.late else by]
+            row += [one.task_id, screen.age(one.created_at)]
         rows.append([*row, _going(one)])
     screen.table([*headers, _("PROGRESS")], rows)
     return exits.OK
+
+
+def _promised(transfer: Transfer) -> str:
+    """The window that a transfer was promised, its highest rate, and the links."""
+    from datetime import UTC, datetime
+
+    from isthmus.domain.units import show_size
+
+    if not transfer.stretches:
+        return ""
+    begins, ends = (
+        screen.moment(datetime.fromtimestamp(at, UTC))
+        for at in (transfer.stretches[0]["begins"], transfer.stretches[-1]["ends"])
+    )
+    rate = show_size(int(max(part["bytes_per_second"] for part in transfer.stretches)))
+    links = " ".join(link.rpartition("/")[2].partition(">")[0] for link in transfer.links)
+    return f"{begins} - {ends}, {rate}/s, {links}"
 
 
 @command("pin", examples="isthmus data pin climate/era5 --at bergen", help=_("Keep a version's copies (at one site, or all) from being evicted."))  # fmt: skip

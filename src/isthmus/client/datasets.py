@@ -11,6 +11,7 @@ from typing import Any
 
 from isthmus.client.operations import PAGE, every
 from isthmus.client.records import Output, Page, _Shown, read
+from isthmus.client.taskfile import moment
 from isthmus.client.transfer import Progress, download, local_path, quiet, upload
 from isthmus.client.wire import Pause, Steps, Together, Work, request, send
 from isthmus.client.workdir import Directory, hash_bytes, hash_file, scan
@@ -99,6 +100,8 @@ class Transfer(_Shown):
     done_bytes: int = 0
     bytes_per_second: float = 0.0
     ends_at: datetime | None = None
+    by: datetime | None = None
+    late: bool = False
     task_id: str = ""
     created_by: str = ""
     message: str = ""
@@ -280,13 +283,42 @@ def files(ref: DatasetRef) -> Steps[list[DatasetFile]]:
     return named
 
 
-def copy(ref: DatasetRef, site: str, *, pinned: bool = False, bytes_per_second: float = 0.0) -> Steps[Transfer | None]:
-    """Have a copy at a site as well; the transfer that brings it, None when it is there. It takes at most `bytes_per_second`."""
-    body: dict[str, Any] = {"site": site, "version": ref.version, "pinned": pinned}
+def copy(
+    ref: DatasetRef,
+    site: str,
+    *,
+    pinned: bool = False,
+    bytes_per_second: float = 0.0,
+    by: datetime | str | None = None,
+) -> Steps[Transfer | None]:
+    """Have a copy at a site as well; the transfer that brings it, None when it is there. It takes at most `bytes_per_second`. `by`: see
+    `copies`."""
+    [transfer] = yield from copies(ref, [site], pinned=pinned, bytes_per_second=bytes_per_second, by=by)
+    return transfer
+
+
+def copies(
+    ref: DatasetRef,
+    sites: Sequence[str],
+    *,
+    pinned: bool = False,
+    bytes_per_second: float = 0.0,
+    by: datetime | str | None = None,
+) -> Steps[list[Transfer | None]]:
+    """Have copies at all of several sites, or an error and none; the transfer to each, None where it is already.
+
+    `by` (a time, text like 2026-12-01T18:00, or +6h) is when they have to be whole there: promised, or Refused with code `misses_deadline` and
+    the soonest end that can be."""
+    body: dict[str, Any] = {"site": sites[0], "version": ref.version, "pinned": pinned}
+    if len(sites) > 1:
+        body["others"] = list(sites[1:])
     if bytes_per_second:
         body["bytes_per_second"] = bytes_per_second
+    if by is not None:
+        body["by"] = moment(by, "by")
     call = request("POST", f"{_path(ref)}:copy", json=body, repeatable=True)
-    return _transfer((yield from send(call)).document())
+    document = (yield from send(call)).document()
+    return [_as_transfer(row) if row else None for row in (document["transfer"], *document["others"])]
 
 
 def _transfer(document: dict[str, Any]) -> Transfer | None:

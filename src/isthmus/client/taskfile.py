@@ -45,21 +45,21 @@ def _count(value: object) -> object:
     return int(value) if isinstance(value, str) and value.strip().lstrip("-").isdigit() else value
 
 
-def _deadline(value: object) -> object:
-    """ISO 8601, `+6h` from now; a time without zone is the user's own."""
+def moment(value: object, field: str = "deadline") -> object:
+    """ISO 8601, `+6h` from now; a time without zone is the user's own. Invalid for text that is no time."""
     if isinstance(value, str):
         if value.startswith("+"):
             from datetime import timedelta
 
-            return (datetime.now().astimezone() + timedelta(seconds=parse_duration(value[1:], "deadline"))).isoformat()
+            return (datetime.now().astimezone() + timedelta(seconds=parse_duration(value[1:], field))).isoformat()
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
-            raise Invalid("deadline", f"{value!r} is not a time.", remedy="Write 2026-11-26T18:00 or +6h.") from error
+            raise Invalid(field, f"{value!r} is not a time.", remedy="Write 2026-11-26T18:00 or +6h.") from error
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.astimezone()).isoformat()
     if isinstance(value, date):
-        raise Invalid("deadline", "has no hour.", remedy="Write 2026-11-26T18:00.")
+        raise Invalid(field, "has no hour.", remedy="Write 2026-11-26T18:00.")
     return value
 
 
@@ -93,7 +93,7 @@ _HUMAN: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "licenses": (("demand", "licences"), dict),
     "goal": (("objective", "goal"), str),
     "weights": (("objective", "weights"), dict),
-    "deadline": (("objective", "deadline"), _deadline),
+    "deadline": (("objective", "deadline"), moment),
     "budget": (("objective", "budget"), str),
     "sites": (("constraints", "sites_allow"), _words),
     "not_sites": (("constraints", "sites_deny"), _words),

@@ -139,7 +139,7 @@ class Round:
                     self.auditing.offer(snapshot, tasks, now)
             found = decision.prices or found
             failpoint("place.decided")
-            placed += await database.write(self._verdicts.write, now, lease, specs, decision, gangs)
+            placed += await database.write(self._verdicts.write, now, lease, specs, decision, gangs, data.by_a_time)
             if read < limit:
                 break
         self.prices = self.auditing.adjust(found)

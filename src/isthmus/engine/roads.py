@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import orjson
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from isthmus.domain.lifecycle import TASK_ENDED
 from isthmus.domain.network import Figure, LinkView, NetworkView, NodeKind
 from isthmus.domain.network import Source as Whence
 from isthmus.domain.placement import KeptOutput, Placement, WaitingTask
-from isthmus.domain.roads import HOME, PROMISED_SHARE, Held, Piece, Roads, Route, Way
+from isthmus.domain.roads import HOME, PROMISED_SHARE, Carriage, Held, Piece, Roads, Route, Way
 from isthmus.domain.task import TaskSpec
 from isthmus.engine.datasets import end_transfer, labels_of, plan_transfer
 from isthmus.engine.leases import Lease, guard
@@ -46,6 +47,7 @@ class DataView:
     regions: Mapping[str, frozenset[str]] = field(
         default_factory=dict
     )  # of datasets that tasks make anew and leave where they run
+    by_a_time: frozenset[str] = frozenset()  # transfers that hold links because they are to be over by a time
 
     def of(self, refs: Iterable[DatasetRef]) -> tuple[Piece, ...]:
         """The pieces of one task, each once; a version that is gone is a piece without a place."""
@@ -73,13 +75,12 @@ class RoadMap:
         if not refs:
             return replace(NOTHING, regions=regions)
         pieces = _pieces(connection, refs)
-        rows = connection.execute(tables.data_servers.select()).all()
-        servers = {row.site: row.address for row in rows}
-        regions_of = dict(connection.execute(sa.select(tables.sites.c.name, tables.sites.c.region)).tuples().all())
-        relays = {row.site: str(regions_of.get(row.site, "")) for row in rows if row.relay}
-        slices = [one for one in read_slices(connection) if one.wanted]
+        d = tables.data_servers.c
+        servers = dict(connection.execute(sa.select(d.site, d.address)).tuples().all())
+        slices, relays = _slices_and_relays(connection)
         network = self._of(read_network(connection, now), now, slices, relays)
         held, coming = promises(connection, now)
+        by_a_time = held_by_a_time(connection)
         sources = sorted({place for piece in pieces.values() for place in piece.places if servers.get(place)})
         routes, links = {}, dict(network.links)
         for source in sources:
@@ -91,7 +92,18 @@ class RoadMap:
         roads = Roads(
             links=links, routes=routes, sliced=sliced, held=held, coming=coming, home_region=self._home_region
         )
-        return DataView(pieces=pieces, roads=roads, regions=regions)
+        return DataView(pieces=pieces, roads=roads, regions=regions, by_a_time=by_a_time)
+
+    def declared(
+        self, connection: sa.Connection, now: float, project: str, pairs: Collection[tuple[str, str]]
+    ) -> Roads:
+        """The ways between pairs of sites over declared links whose rates are known, for data of a project; nothing of what is held."""
+        slices, relays = _slices_and_relays(connection)
+        network = self._of(read_network(connection, now), now, slices, relays)
+        routes = {pair: found for pair in sorted(pairs) if (found := network.declared(*pair))}
+        links = dict(network.links)
+        sliced = network.sliced(set(routes), {project}, links)
+        return Roads(links=links, routes=routes, sliced=sliced, home_region=self._home_region)
 
     def _of(self, view: NetworkView, now: float, slices: Sequence[Sliced], relays: Mapping[str, str]) -> _Network:
         known = (
@@ -118,6 +130,11 @@ class _Network:
         given = sum_rates(slices)
         self._ways = {_name(one): (one, _way(one, now, given)) for one in view.links if one.up}
         self.links = {name: way for name, (_, way) in self._ways.items()}
+        self._unknown = {
+            name
+            for name, (one, _) in self._ways.items()
+            if one.capacity_bits_per_second is None and one.available_bits_per_second is None
+        }
         self._now = now
         self._paths: dict[tuple[str, str], tuple[Route, ...]] = {}
         self._in_slices: dict[tuple[str, str, str], tuple[Route, ...]] = {}
@@ -148,6 +165,12 @@ class _Network:
             )
             for name, (one, way) in self._ways.items()
         }
+
+    def declared(self, source: str, target: str) -> tuple[Route, ...]:
+        """Routes over declared links, the one first that brings a gigabyte soonest; of at least one link of each the rate is known."""
+        if (source, target) not in self._paths:
+            self._paths[source, target] = self._search(source, target, self._ways)
+        return tuple(route for route in self._paths[source, target] if not self._unknown.issuperset(route.links))
 
     def between(self, source: str, target: str, links: dict[str, Way]) -> tuple[Route, ...]:
         """Routes, the one first that brings a gigabyte soonest; `links` gets a link of the pair's own where no path is declared."""
@@ -233,6 +256,14 @@ class _Network:
         return tuple(
             sorted(routes.values(), key=lambda route: _TYPICAL_BYTES / route.bytes_per_second + route.latency_seconds)
         )
+
+
+def _slices_and_relays(connection: sa.Connection) -> tuple[list[Sliced], dict[str, str]]:
+    """The slices that are wanted, and the sites that pass data on for others with their regions."""
+    d, s = tables.data_servers.c, tables.sites.c
+    query = sa.select(d.site, sa.func.coalesce(s.region, "")).outerjoin(tables.sites, s.name == d.site)
+    relays = dict(connection.execute(query.where(d.relay != "")).tuples().all())
+    return [one for one in read_slices(connection) if one.wanted], relays
 
 
 def _name(one: LinkView) -> str:
@@ -335,6 +366,12 @@ def promises(connection: sa.Connection, now: float) -> tuple[tuple[Held, ...], d
     return tuple(held), coming
 
 
+def held_by_a_time(connection: sa.Connection) -> frozenset[str]:
+    """The transfers that hold links because they are to be over by a time: they are promised beside the placement round."""
+    t = tables.transfers.c
+    return frozenset(connection.scalars(sa.select(t.id).where(datasets.OPEN, t.wanted_by.is_not(None))))
+
+
 def _still(link: str, slices: Collection[str]) -> str:
     slice_, _, inner = link.rpartition("/")
     return link if slice_ in slices else inner
@@ -362,23 +399,24 @@ def promise(connection: sa.Connection, now: float, user: str, task: str, placeme
         except (IsthmusError, sa.exc.IntegrityError):  # another process planned the same at this moment
             continue
         if transfer:
-            stretches = [
-                {"begins": part.begins, "ends": part.ends, "bytes_per_second": part.bytes_per_second}
-                for part in one.stretches
-            ]
-            t = tables.transfers.c
-            connection.execute(
-                tables.transfers.update()
-                .where(t.id == transfer, t.state == "planned", t.links == "[]")
-                .values(
-                    source=one.source,
-                    links=orjson.dumps(one.links).decode(),
-                    stretches=orjson.dumps(stretches).decode(),
-                    ends_at=one.ends,
-                )
-            )
+            t = tables.transfers
+            unpromised = sa.and_(t.c.id == transfer, t.c.state == "planned", t.c.links == "[]")
+            connection.execute(t.update().where(unpromised).values(**as_promised(one)))
             count += 1
     return count
+
+
+def as_promised(one: Carriage) -> dict[str, Any]:
+    """What a transfer's row says of its promise."""
+    stretches = [
+        {"begins": part.begins, "ends": part.ends, "bytes_per_second": part.bytes_per_second} for part in one.stretches
+    ]
+    return {
+        "source": one.source,
+        "links": orjson.dumps(one.links).decode(),
+        "stretches": orjson.dumps(stretches).decode(),
+        "ends_at": one.ends,
+    }
 
 
 def sweep(connection: sa.Connection, now: float, lease: Lease) -> int:

@@ -17,10 +17,11 @@ from isthmus.domain.task import TaskSpec
 from isthmus.engine.clock import new_id
 from isthmus.engine.endings import end_tasks
 from isthmus.engine.leases import Lease, guard
-from isthmus.engine.roads import promise
+from isthmus.engine.roads import held_by_a_time, promise
 from isthmus.engine.settings import EngineSettings
 from isthmus.placement import Decision
 from isthmus.store import events, tables
+from isthmus.store.database import promise_alone
 from isthmus.store.documents import dump
 
 
@@ -39,10 +40,16 @@ class Verdicts:
         specs: Mapping[str, TaskSpec],
         decision: Decision,
         gangs: Mapping[str, Gang],
+        by_a_time: frozenset[str],
     ) -> int:
         """Placements become attempts, with their promises and receipts; what waits keeps its reason; what is too late ends. How many
-        were placed. LostLease when another process places now."""
+        were placed. LostLease when another process places now. `by_a_time`: the copies whose promises the decision has seen; with another one
+        since then its own may not fit any more, and nothing is written: the next round decides with what is left."""
         guard(connection, lease)
+        if any(one.stretches for placement in decision.placements for one in placement.transfers):
+            promise_alone(connection)
+            if not held_by_a_time(connection) <= by_a_time:
+                return 0
         accounts = _accounts(connection)
         wanted = {p.task_id: p for p in decision.placements if p.site in accounts}  # the others: in the next round
         locked = _whole(self._lock_waiting(connection, sorted(wanted)), gangs)

@@ -200,17 +200,9 @@ class Traffic:
             return there, Estimate(seconds=max(0.0, coming - self._now), source="measured")
         if not piece.places:
             return Blocked(Why.NO_REPLICA, piece.name, "no whole copy anywhere")
-        best, full = self._best(piece, self._ways(piece, site), prefer)
-        if sliced := self._sliced(piece, site):
-            own, own_full = self._best(piece, sliced, prefer)
-            full = full or own_full
-            if own is not None and (best is None or self._goes_first(own, best, prefer)):
-                best = own
-        if best is not None:
-            return self._as_carriage(piece, site, best.choice, best.stretches, best.arrives)
-        if full:
-            until = f"the path is promised for the next {show_duration(HORIZON_SECONDS)}"
-            return Blocked(Why.PATH_FULL, piece.name, until)
+        planned = self.over_links(piece, site, prefer)
+        if planned is not None:
+            return planned
         kept_here = HOME in piece.places
         if not kept_here and piece.regions and self._roads.home_region not in piece.regions:
             return Blocked(Why.NO_PATH, f"{piece.name} from {', '.join(sorted(piece.places))}", f"no path to {site}")
@@ -225,6 +217,24 @@ class Traffic:
             ends=self._now + seconds,
         )
         return through, Estimate(seconds=seconds, source="through the service")
+
+    def over_links(
+        self, piece: Piece, site: str, prefer: Preference = _SOONEST, *, slice_first: float = SLICE_FIRST
+    ) -> tuple[Carriage, Estimate] | Blocked | None:
+        """The best way of one piece over links, with nothing taken yet; None where no way is known. A way in its project's slice goes
+        first when it takes at most `slice_first` times as long."""
+        best, full = self._best(piece, self._ways(piece, site), prefer)
+        if sliced := self._sliced(piece, site):
+            own, own_full = self._best(piece, sliced, prefer)
+            full = full or own_full
+            if own is not None and (best is None or self._goes_first(own, best, prefer, slice_first)):
+                best = own
+        if best is not None:
+            return self._as_carriage(piece, site, best.choice, best.stretches, best.arrives)
+        if full:
+            until = f"the path is promised for the next {show_duration(HORIZON_SECONDS)}"
+            return Blocked(Why.PATH_FULL, piece.name, until)
+        return None
 
     def _best(self, piece: Piece, ways: Sequence[tuple[str, Route]], prefer: Preference) -> tuple[_Best | None, bool]:
         """The best of some ways, and whether one of them is full."""
@@ -251,10 +261,10 @@ class Traffic:
                 break
         return best, full
 
-    def _goes_first(self, own: _Best, other: _Best, prefer: Preference) -> bool:
+    def _goes_first(self, own: _Best, other: _Best, prefer: Preference, slice_first: float) -> bool:
         """Whether a way in a slice is taken before the best one beside it."""
         dearer = prefer.per_money > 0 and own.choice.price_per_byte > other.choice.price_per_byte
-        return not dearer and own.arrives - self._now <= SLICE_FIRST * (other.arrives - self._now)
+        return not dearer and own.arrives - self._now <= slice_first * (other.arrives - self._now)
 
     def ways(self, piece: Piece, site: str) -> list[Route]:
         """Every route that could bring the piece, those in its project's slice first."""

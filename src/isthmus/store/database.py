@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _RETRY_STATES = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 _TRIES = 6
 _EVENT_LOCK = 0x697374686D7573  # "isthmus": events are numbered in the order of their commits
+_PROMISE_LOCK = _EVENT_LOCK + 1
 
 
 class Database:
@@ -118,6 +119,13 @@ def number_events_in_commit_order(connection: sa.Connection) -> None:
     """Call before adding events, late in a transaction: readers that go on from the last number then miss none."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
+
+
+def promise_alone(connection: sa.Connection) -> None:
+    """Call before reading what is held of links, in a transaction that promises more of them: until it ends no other does. SQLite has one
+    writer and needs nothing."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PROMISE_LOCK})
 
 
 def skip_locked(select: sa.Select[tuple[T]]) -> sa.Select[tuple[T]]:

@@ -665,6 +665,7 @@ transfers = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("done_bytes", BigInteger, nullable=False, default=0),
     _at("ends_at"),  # predicted
+    _at("wanted_by"),  # it was promised to be there by then
     Column("cached", Boolean, nullable=False, default=False),
     Column("task_id", String(26), nullable=False, default=""),  # that it moves for
     Column("created_by", _Name, nullable=False),
