@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import httpx
 import sqlalchemy as sa
 
@@ -9,6 +11,7 @@ from isthmus.domain.manifest import Manifest, ManifestFile
 from isthmus.store import tables
 from isthmus.trust.access import Role, Scope
 from tests.api.conftest import CONTENT, CONTENT_HASH, House, problem_of, upload
+from tests.api.test_network import body
 
 
 async def _put(client: httpx.AsyncClient, project: str, name: str, **labels: object) -> httpx.Response:
@@ -238,3 +241,46 @@ async def test_a_region_is_said_by_administrators_and_not_against_what_lies_ther
     assert refused["code"] == "data_may_not_leave"
     house.execute(tables.replicas.delete().where(tables.replicas.c.site == "s1"))
     assert (await admin.patch("/v1/sites/s1", json={"region": "south"})).status_code == 200
+
+
+async def test_a_copy_by_a_time_is_promised_or_refused_with_the_soonest(
+    each_house: House, each_admin: httpx.AsyncClient
+) -> None:
+    """A time that is over, or without zone, or too soon is refused, and nothing stored; what is promised is among the reservations."""
+    house, now = each_house, each_house.clock()
+    assert (await each_admin.put("/v1/network", json=body())).status_code == 200
+    await _put(each_admin, "default", "field")
+    row: dict[str, object] = {"kind": "local", "mode": "agent", "state": "active", "config": "{}", "accounts": '{"*": ""}'}
+    row |= {"created_by": "x", "created_at": 1.0, "last_seen_at": now}
+    for site in ("alpha", "beta"):
+        house.execute(tables.sites.insert().values(name=site, **row))
+        house.execute(tables.data_servers.insert().values(site=site, address=f"{site}:1", seen_at=now))
+
+    async def copy(seconds: float, **wanted: object) -> httpx.Response:
+        by = datetime.fromtimestamp(now + seconds, UTC).isoformat()
+        return await each_admin.post("/v1/datasets/default/field:copy", json={"site": "beta", "by": by, **wanted})
+
+    told = problem_of(await copy(3600), 422)
+    assert told["code"] == "no_declared_path"  # only the service has it
+    house.execute(tables.replicas.update().values(site="alpha"))
+    house.execute(tables.replicas.update().values(size_bytes=10**9))
+    house.execute(tables.dataset_versions.update().values(size_bytes=10**9))
+    assert problem_of(await copy(-1), 422)["errors"][0]["field"] == "by"
+    assert problem_of(await copy(1, by="2027-12-01T18:00:00"), 422)["errors"][0]["field"] == "by"
+    assert problem_of(await copy(3600, others=["beta"]), 422)["errors"][0]["field"] == "others"
+    told = problem_of(await copy(10), 422)
+    assert (told["code"], "the soonest end that can be promised is" in told["detail"]) == ("misses_deadline", True)
+    problem_of(await copy(3600, others=["nowhere"]), 404)
+    assert (await each_admin.get("/v1/transfers")).json()["items"] == []
+    promised = (await copy(60)).json()
+    transfer = promised["transfer"]
+    assert promised["others"] == []
+    assert (transfer["source"], transfer["late"], len(transfer["stretches"])) == ("alpha", False, 1)
+    assert datetime.fromisoformat(transfer["by"]).timestamp() == now + 60
+    found = (await each_admin.get("/v1/network/reservations")).json()
+    assert [one["id"] for one in found["transfers"]] == [transfer["id"]]
+    [held] = [one for one in found["links"] if (one["source"], one["target"]) == ("r4", "r2")]
+    assert [step["bits_per_second"] for step in held["steps"]] == [0.95e9]
+    house.execute(tables.transfers.update().values(ends_at=now + 61))
+    shown = (await each_admin.get(f"/v1/transfers/{transfer['id']}")).json()
+    assert shown["late"] is True

@@ -75,6 +75,14 @@ def test_what_cannot_be_is_refused_by_name(ask: Ask, tmp_path: Path) -> None:
     ask("data", "put", str(source), "default/kept")
     told = ask("data", "cp", "default/kept", "local", code=None)
     assert "keeps no data" in told.err
+    told = ask("data", "cp", "default/kept", "@service", "--by", "soon", code=65)
+    assert "by: 'soon' is not a time" in told.err
+    told = ask("data", "cp", "default/kept", "@service", "--by", "2020-01-01T00:00", code=65)
+    assert "by: is over" in told.err
+    told = ask("data", "cp", "default/kept", "@service", "--by", "+1h")
+    assert "default/kept is at @service already" in told.err
+    told = ask("data", "cp", "default/kept", "@service", "local", "--by", "+1h", code=65)
+    assert "keeps no data" in told.err
     told = ask("data", "rm", "default/kept", "--at", "@service", code=None)
     assert "last one" in told.err
     ask("data", "pin", "default/kept")

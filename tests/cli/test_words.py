@@ -13,12 +13,14 @@ from typing import Any
 import click
 import pytest
 
+from isthmus.cli.data import _promised
 from isthmus.cli.grammar import Command, Group
 from isthmus.cli.main import call, isthmus
 from isthmus.cli.messages import _n
 from isthmus.cli.plans import show_receipt
 from isthmus.cli.run import phase
 from isthmus.cli.screen import money
+from isthmus.client.datasets import Transfer
 from isthmus.client.records import Task
 from isthmus.domain.dataset import WayTaken
 from isthmus.domain.placement import Candidate, Estimate, Moved, Receipt, Standing, Why
@@ -232,3 +234,14 @@ def test_what_moved_for_a_task_is_told_by_the_ways_that_it_took(capsys: pytest.C
     assert "directly (MPTCP, 2 streams)" in told(one("direct", WayTaken(bytes=1, streams=2, multipath=True)))
     assert "to b, through the service, in" in told(one("service"))
     assert "l>b" not in told(one("direct"))
+
+
+def test_a_promised_window_says_when_how_fast_and_over_which_links() -> None:
+    """From the first stretch to the last, the highest rate, links without their direction; a transfer without one says nothing."""
+    stretches = [{"begins": 0.0, "ends": 60.0, "bytes_per_second": 1024.0**2}]
+    stretches.append({"begins": 90.0, "ends": 120.0, "bytes_per_second": 2 * 1024.0**2})
+    said = _promised(Transfer(id="x", links=["a-r1>r1", "gold/fat>r2"], stretches=stretches))
+    assert said.endswith(", 2.0 MiB/s, a-r1 fat"), said
+    assert ":00:00 " in said
+    assert ":02:00 " in said
+    assert _promised(Transfer(id="x")) == ""

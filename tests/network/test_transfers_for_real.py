@@ -47,6 +47,16 @@ def test_a_copy_goes_over_the_fat_path_and_the_routers_forget_it(wan: Wan, tmp_p
     assert taken["r3"] >= SIZE, taken
     assert taken["r2"] < SIZE / 10, taken
     wan.until(lambda: not wan.get("/v1/network/policies")["items"], "the policy is gone")
+    (source / "content.bin").write_bytes(os.urandom(SIZE))
+    wan.type("data", "put", str(source), "default/by-a-time")
+    wan.type("data", "cp", "default/by-a-time", "south")
+    promised = wan.type("data", "cp", "default/by-a-time", "north", "--by", "+2m")
+    assert (promised["source"], promised["state"], promised["late"]) == ("south", "done", False)
+    assert promised["ended_at"] < promised["by"]
+    assert [link for link in promised["links"] if link.endswith(">r3")], promised["links"]
+    assert 0 < promised["stretches"][0]["bytes_per_second"] < 500e6 / 8
+    assert "r3" in promised["ways"][0]["path"]
+    wan.until(lambda: not wan.get("/v1/network/policies")["items"], "the promised one's policy is gone")
     for router in ("r1", "r4"):
         assert RouterClient(Path(wan.topology["routers"][router]["control"]["socket"])).state().policies == ()
     seen = wan.pair("south", "north")["available_bits_per_second"]

@@ -138,7 +138,7 @@ def _planned(traffic: Traffic, piece: Piece, target: str, by: float) -> Carriage
             raise Refused(
                 f"{piece.name} cannot be promised at {target}: {found.offered}.",
                 remedy="`isthmus net paths A B` shows what is promised. Have it copied without a time, or ask again later.",
-                code=found.why.value,
+                code="path_full",
             )
         carriage, _ = found
         if carriage.ends + SPARE_SECONDS <= by:
