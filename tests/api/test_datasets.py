@@ -250,7 +250,13 @@ async def test_a_copy_by_a_time_is_promised_or_refused_with_the_soonest(
     house, now = each_house, each_house.clock()
     assert (await each_admin.put("/v1/network", json=body())).status_code == 200
     await _put(each_admin, "default", "field")
-    row: dict[str, object] = {"kind": "local", "mode": "agent", "state": "active", "config": "{}", "accounts": '{"*": ""}'}
+    row: dict[str, object] = {
+        "kind": "local",
+        "mode": "agent",
+        "state": "active",
+        "config": "{}",
+        "accounts": '{"*": ""}',
+    }
     row |= {"created_by": "x", "created_at": 1.0, "last_seen_at": now}
     for site in ("alpha", "beta"):
         house.execute(tables.sites.insert().values(name=site, **row))
