@@ -11,7 +11,7 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from isthmus.domain.dataset import DatasetFile, DatasetManifest, Labels
+from isthmus.domain.dataset import DatasetFile, DatasetManifest, DatasetRef, Labels
 from isthmus.domain.network import DeclaredNetwork, Figure, Metric, NetLink, NetNode, NodeKind, Source
 from isthmus.domain.placement import Receipt, Why
 from isthmus.domain.site import Pool, SiteDescription
@@ -190,6 +190,24 @@ async def test_a_promise_that_no_task_needs_any_more_is_swept(store: Database) -
     view = store.read_now(lambda connection: RoadMap("").read(connection, time.time(), [reads()]))
     assert view.roads.held == ()
     assert replace(view, pieces={}).of([]) == ()
+
+
+async def test_what_somebody_asked_for_meanwhile_goes_on_when_the_task_has_ended(store: Database) -> None:
+    """`data cp` of what was on its way for a task only: the task's end does not take it away."""
+    lease = world(store)
+    [receipt] = await decided(store, lease, reads())
+    [moving] = transfers(store)
+    ref = DatasetRef(project="p", name="corpus", version=1)
+    assert moving.id == store.write_now(
+        lambda connection: data_intents.plan_transfer(
+            connection, now=time.time(), user="u", ref=ref, target=moving.target, home_region=""
+        )
+    )
+    done = {"state": "cancelled", "ended_at": time.time()}
+    where = tables.tasks.c.id == receipt.task_id
+    store.write_now(lambda connection: connection.execute(tables.tasks.update().where(where).values(**done)))
+    assert store.write_now(sweep, time.time(), lease) == 0
+    assert [row.state for row in transfers(store)] == ["planned"]
 
 
 async def test_the_slice_of_a_project_is_promised_to_its_data_and_to_nobody_else_s(store: Database) -> None:

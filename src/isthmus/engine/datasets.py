@@ -281,6 +281,8 @@ def plan_transfer(
         user=user,
     )
     if moving is not None:
+        if moving.cached and not cached:  # it was planned for a task, and goes on now when that has ended
+            connection.execute(tables.transfers.update().where(_t.id == moving.id).values(cached=False))
         return str(moving.id)
     transfer_id = new_id(now)
     connection.execute(
