@@ -32,6 +32,7 @@ def row(state: AttemptState, **fields: Any) -> Any:
         "cancel_requested": False,
         "ending": "",
         "observed": "{}",
+        "gang": "",
     }
     return SimpleNamespace(**{**plain, **fields})
 
