@@ -17,8 +17,8 @@ from isthmus.network.topology import Topology
 from isthmus.network.trees import distribution_trees
 
 ROUTES = 4
-PROMISED = 0.90  # of each link; the rest is for the day when one fails, and fixed rates get all of it
-MOST = 4  # promises that a failure may break, as far as admission sees
+PROMISED = 0.93  # of each link; the rest is for the day when one fails, and fixed rates get all of it
+MOST = 3  # promises that a failure may break, as far as admission sees
 
 
 @dataclass(frozen=True)
