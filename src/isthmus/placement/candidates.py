@@ -11,7 +11,7 @@ from isthmus.placement import estimates
 from isthmus.placement.carrying import Blocked, Preference, Traffic
 from isthmus.placement.feasibility import Failure, failures
 from isthmus.placement.homerow import HomeRows
-from isthmus.placement.ledger import Ledger, less
+from isthmus.placement.ledger import Ledger, less, promise_of
 from isthmus.placement.preference import Yardstick, yardstick
 from isthmus.placement.spreading import spread_over
 
@@ -185,15 +185,7 @@ class Staying:
         view = self._views.get((site, pool))
         if view is None:
             return None
-        demand = task.demand
-        cpus = demand.cpus_per_node * demand.nodes
-        own = Promise(
-            jobs=1,
-            cpus=cpus,
-            memory_bytes=demand.memory_bytes * demand.nodes,
-            accelerators=demand.accelerators.count * demand.nodes,
-            cpu_seconds=cpus * estimates.run(task, view).seconds,
-        )
+        own = promise_of(task, estimates.run(task, view).seconds)
         unseen = less(view.promised_unseen, own) if refused else view.promised_unseen
         alone = replace(view, promised=less(view.promised, own), promised_unseen=unseen)
         return candidate(self._now, task, Ledger(alone), self._traffic)

@@ -24,19 +24,24 @@ class Ledger:
 
     def add(self, task: WaitingTask, run_seconds: float) -> None:
         """The task is to run here."""
-        demand = task.demand
-        cpus = demand.cpus_per_node * demand.nodes
-        more = Promise(
-            jobs=1,
-            cpus=cpus,
-            memory_bytes=demand.memory_bytes * demand.nodes,
-            accelerators=demand.accelerators.count * demand.nodes,
-            cpu_seconds=cpus * run_seconds,
-        )
+        more = promise_of(task, run_seconds)
         self.promised = _sum(self.promised, more)
         self.unseen = _sum(self.unseen, more)
         if self.view.home is not None and task.home != self.view.site:
             self.guests = _sum(self.guests, more)
+
+
+def promise_of(task: WaitingTask, run_seconds: float) -> Promise:
+    """What one task is promised where it runs for so long."""
+    demand = task.demand
+    cpus = demand.cpus_per_node * demand.nodes
+    return Promise(
+        jobs=1,
+        cpus=cpus,
+        memory_bytes=demand.memory_bytes * demand.nodes,
+        accelerators=demand.accelerators.count * demand.nodes,
+        cpu_seconds=cpus * run_seconds,
+    )
 
 
 def ledgers(snapshot: Snapshot) -> list[Ledger]:
